@@ -1,0 +1,266 @@
+//! What an artifact says about itself: one postcard record behind a version.
+//!
+//!   major: u16 | minor: u16 | postcard of [`Manifest`]
+//!
+//! Forward rules. A new field is appended at the end of [`Manifest`] and raises `minor`: an older host
+//! reads the fields it knows and ignores what follows. A change of any other kind raises `major`: an older
+//! host refuses. A newer host reads an older `minor` by giving the fields it lacks their defaults, in
+//! `decode`. Postcard is not self-describing, so the order of fields is part of the format.
+
+use serde::{Deserialize, Serialize};
+
+/// Changes that an older host cannot read.
+pub const MAJOR: u16 = 1;
+/// Fields appended since `MAJOR` began.
+pub const MINOR: u16 = 0;
+/// The longest manifest that is read.
+pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// A function as the builder found it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Name of the file that was built, without its folder.
+    pub source_name: String,
+    /// BLAKE3 of the module as it was given.
+    pub source_hash: [u8; 32],
+    /// Version of the contract that the guest speaks.
+    pub contract: u16,
+    /// Address of the request area.
+    pub area: u32,
+    /// Its size.
+    pub area_size: u32,
+    /// The linear memories, in index order.
+    pub memories: Vec<MemoryRow>,
+    /// The mutable globals, in index order, with their values in the template.
+    pub globals: Vec<GlobalRow>,
+    /// Classes of state that the module can change.
+    pub state: StateClasses,
+    /// True if the start function and `_initialize` ran when the artifact was built.
+    pub is_preinitialised: bool,
+    /// Names of the imported functions, `module.name`.
+    pub imports: Vec<String>,
+    /// Names of the exports, with their kinds, of the module as it was given.
+    pub exports: Vec<ExportRow>,
+}
+
+/// One linear memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRow {
+    /// Size in the template, in bytes.
+    pub bytes: u64,
+    /// The module's own maximum, in bytes.
+    pub bytes_max: Option<u64>,
+    /// First byte of the stored image; pages before it are zero in the template.
+    pub image_start: u64,
+    /// Size of the stored image; pages behind it are zero in the template.
+    pub image_bytes: u64,
+}
+
+/// One mutable global.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GlobalRow {
+    /// Its index in the module.
+    pub index: u32,
+    /// Its name in the name section or among the exports, if it has one.
+    pub name: Option<String>,
+    /// Its value in the template.
+    pub value: GlobalValue,
+}
+
+/// A global's value. Floats are kept as bits: a NaN's payload is state too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GlobalValue {
+    /// 32-bit integer.
+    I32(i32),
+    /// 64-bit integer.
+    I64(i64),
+    /// Bits of a 32-bit float.
+    F32(u32),
+    /// Bits of a 64-bit float.
+    F64(u64),
+    /// 128-bit vector.
+    V128(u128),
+    /// A function reference: null, or one whose function is only known in an instance.
+    FuncRef {
+        /// True for null.
+        is_null: bool,
+    },
+}
+
+/// What of an instance's state a module's code can change, read off its instructions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateClasses {
+    /// Bytes of a memory.
+    pub memory: bool,
+    /// `memory.grow` occurs.
+    pub memory_growth: bool,
+    /// Mutable globals exist.
+    pub globals: bool,
+    /// `table.set`, `table.fill`, `table.copy` or `table.init` occurs.
+    pub tables: bool,
+    /// `table.grow` occurs.
+    pub table_growth: bool,
+    /// `data.drop` occurs.
+    pub data_drop: bool,
+    /// `elem.drop` occurs.
+    pub elem_drop: bool,
+}
+
+/// One export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRow {
+    /// Its name.
+    pub name: String,
+    /// `func`, `memory`, `table` or `global`.
+    pub kind: String,
+}
+
+/// Why a manifest is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Written by a newer host.
+    #[error("manifest has schema {found_major}.{found_minor}, this host reads {MAJOR}.x")]
+    Version {
+        /// Its major number.
+        found_major: u16,
+        /// Its minor number.
+        found_minor: u16,
+    },
+    /// Too long, or not long enough for its version.
+    #[error("manifest has {found_bytes} bytes, expected 4 to {MANIFEST_BYTES_MAX}")]
+    Size {
+        /// Its size.
+        found_bytes: usize,
+    },
+    /// Not a manifest.
+    #[error("manifest cannot be decoded")]
+    Decode(#[source] postcard::Error),
+    /// Bytes behind the last field although no newer minor was written.
+    #[error("manifest has {extra_bytes} bytes behind its last field")]
+    Trailing {
+        /// How many.
+        extra_bytes: usize,
+    },
+}
+
+impl Manifest {
+    /// Encodes the manifest behind its version.
+    ///
+    /// # Panics
+    /// Never on a manifest that fits memory: encoding into a vector has no other failure.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&MAJOR.to_le_bytes());
+        bytes.extend_from_slice(&MINOR.to_le_bytes());
+        postcard::to_extend(self, bytes).expect("a vector takes what it is given")
+    }
+
+    /// Decodes a manifest, by the forward rules above.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let found_bytes = bytes.len();
+        if found_bytes > MANIFEST_BYTES_MAX {
+            return Err(ManifestError::Size { found_bytes });
+        }
+        let Some((&[a, b, c, d], record)) = bytes.split_first_chunk() else {
+            return Err(ManifestError::Size { found_bytes });
+        };
+        let found_major = u16::from_le_bytes([a, b]);
+        let found_minor = u16::from_le_bytes([c, d]);
+        if found_major != MAJOR {
+            return Err(ManifestError::Version { found_major, found_minor });
+        }
+        let (manifest, rest) = postcard::take_from_bytes(record).map_err(ManifestError::Decode)?;
+        if found_minor <= MINOR && !rest.is_empty() {
+            return Err(ManifestError::Trailing { extra_bytes: rest.len() });
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            source_name: "hello.wasm".into(),
+            source_hash: [7; 32],
+            contract: 1,
+            area: 65536,
+            area_size: 8192,
+            memories: vec![MemoryRow {
+                bytes: 131_072,
+                bytes_max: None,
+                image_start: 4096,
+                image_bytes: 8192,
+            }],
+            globals: vec![GlobalRow {
+                index: 0,
+                name: Some("__stack_pointer".into()),
+                value: GlobalValue::F64(f64::NAN.to_bits()),
+            }],
+            state: StateClasses { memory: true, globals: true, ..StateClasses::default() },
+            is_preinitialised: true,
+            imports: vec!["midge.log".into()],
+            exports: vec![ExportRow { name: "memory".into(), kind: "memory".into() }],
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_read_back() {
+        assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
+    }
+
+    #[test]
+    fn fields_of_a_newer_minor_are_ignored() {
+        let mut bytes = manifest().encode();
+        bytes[2..4].copy_from_slice(&(MINOR + 1).to_le_bytes());
+        bytes.extend_from_slice(b"a field this host does not know");
+        assert_eq!(Manifest::decode(&bytes), Ok(manifest()));
+    }
+
+    #[test]
+    fn trailing_bytes_of_our_own_minor_are_refused() {
+        let mut bytes = manifest().encode();
+        bytes.push(0);
+        assert_eq!(Manifest::decode(&bytes), Err(ManifestError::Trailing { extra_bytes: 1 }));
+    }
+
+    #[test]
+    fn a_newer_major_is_refused() {
+        let mut bytes = manifest().encode();
+        bytes[0] = 2;
+        let refused = Manifest::decode(&bytes);
+        assert_eq!(refused, Err(ManifestError::Version { found_major: 2, found_minor: MINOR }));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = manifest().encode();
+        for length in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+}
+
+#[cfg(test)]
+mod props {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(tail in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let bytes = [&MAJOR.to_le_bytes()[..], &MINOR.to_le_bytes(), &tail].concat();
+            if let Ok(manifest) = Manifest::decode(&bytes) {
+                prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+            }
+        }
+    }
+}
