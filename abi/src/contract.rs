@@ -2,14 +2,18 @@
 //!
 //! A guest exports
 //!
+//! ```text
 //!   `memory`                                 its linear memory, 32-bit, not shared
 //!   `midge_contract: () -> i32`              the address of its [`Contract`]
 //!   `midge_handle: (i32, i32) -> i32`        request address, request size -> address of a [`ResponseRecord`]
 //!   `_initialize: () -> ()`                  optional: run once when the artifact is built, before the template
+//! ```
 //!
 //! The host writes each request at the start of the guest's area:
 //!
+//! ```text
 //!   area | RequestHead 128 B | header table 16 B each | request head as received | pad | body |
+//! ```
 //!
 //! All offsets in a request are relative to the block, so the block means the same wherever it lies. All
 //! pointers in a response are addresses in the guest's memory. Everything is little-endian.

@@ -1,6 +1,8 @@
 //! What an artifact says about itself: one postcard record behind a version.
 //!
-//!   major: u16 | minor: u16 | postcard of [`Manifest`]
+//! ```text
+//!   major: u16 | minor: u16 | postcard of Manifest
+//! ```
 //!
 //! Forward rules. A new field is appended at the end of [`Manifest`] and raises `minor`: an older host
 //! reads the fields it knows and ignores what follows. A change of any other kind raises `major`: an older
@@ -41,6 +43,12 @@ pub struct Manifest {
     pub imports: Vec<String>,
     /// Names of the exports, with their kinds, of the module as it was given.
     pub exports: Vec<ExportRow>,
+    /// Number of tables.
+    pub table_count: u32,
+    /// The engine that made the code, for people; the header's identity decides.
+    pub engine_name: String,
+    /// The machine that the code was made for, for people.
+    pub machine: String,
 }
 
 /// One linear memory.
@@ -208,6 +216,9 @@ mod tests {
             is_preinitialised: true,
             imports: vec!["midge.log".into()],
             exports: vec![ExportRow { name: "memory".into(), kind: "memory".into() }],
+            table_count: 0,
+            engine_name: "an engine".into(),
+            machine: "x86_64".into(),
         }
     }
 

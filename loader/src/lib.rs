@@ -1,1 +1,25 @@
-//! To come.
+//! WebAssembly modules in, pristine instances out.
+//!
+//! A module is built into an [`artifact`] once: validated, its start-up run, its state taken as a snapshot,
+//! its code compiled. A host opens the artifact, registers a [`function::Function`] for a technique, and
+//! takes instances whose state is that of a new one, for every call.
+//!
+//! Invariant: nothing here knows the network or the host program. A [`slot::Pristine`] comes from a start or
+//! from a restore, and from nowhere else.
+
+pub mod artifact; // the file: layout, checks, mapping
+pub mod build; // module in, artifact out
+mod code; // code pages that are executable already
+pub mod context; // what the host keeps for an instance, and the imports
+pub mod drive; // the future that owns an instance
+pub mod engine; // one engine for each family of techniques
+mod fault;
+pub mod function; // an artifact registered for a technique
+pub mod image; // a template: what a memory holds in a fresh instance
+pub mod instance; // an instance in its store
+pub mod mapping; // memory maps that unmap themselves
+pub mod memory; // a slot's memory: mapped over its template, restored by copying
+pub mod module; // what a module is: validation, imports, classes of state
+pub mod rewrite; // the two forms that instances are made from
+pub mod slot; // the life of a slot, in types
+pub mod start; // the techniques // first writes to pages

@@ -1,0 +1,277 @@
+//! Builds an artifact: reads a module, runs its start-up once, takes the snapshot, compiles.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
+use midge_abi::imports::Level;
+use midge_abi::manifest::{GlobalRow, GlobalValue, Manifest, MemoryRow};
+use wasmtime::{Linker, Module, Store};
+
+use crate::artifact::{SectionBytes, SectionKind, encode};
+use crate::context::{
+    InstanceLimits, RequestContext, Services, TABLE_ELEMENTS_MAX, define_startup_imports,
+};
+use crate::engine::{EngineKind, Engines, GuestEngine};
+use crate::image::occupied;
+use crate::instance::{self, StateExports, StateSnapshot};
+use crate::module::{ModuleError, ModuleFacts, binary_form};
+use crate::rewrite::{self, Snapshot};
+
+/// Start-up code has this long when an artifact is built: an interpreter reads its library in it.
+pub const STARTUP_DEADLINE: Duration = Duration::from_secs(10);
+/// Memories may have this size at the end of start-up.
+pub const STARTUP_MEMORY_BYTES_MAX: usize = 1 << 30;
+const TICK: Duration = Duration::from_millis(10);
+
+/// An artifact in memory, and what was found on the way.
+#[derive(Debug)]
+pub struct Built {
+    /// The artifact's file.
+    pub bytes: Vec<u8>,
+    /// What it says about itself.
+    pub manifest: Manifest,
+    /// The module as it was given.
+    pub facts: ModuleFacts,
+    /// Lines that start-up code logged.
+    pub startup_log: Vec<String>,
+}
+
+/// Why a module cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The module is refused.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// The contract's record is refused.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// Start-up code failed.
+    #[error("start-up failed in `{function}`")]
+    StartUp {
+        /// The exported function, or `start`.
+        function: &'static str,
+        /// The trap.
+        #[source]
+        source: wasmtime::Error,
+    },
+    /// The compiler refused the module.
+    #[error("module cannot be compiled")]
+    Compile(#[source] wasmtime::Error),
+    /// The engine is not to be had.
+    #[error("engine cannot be made")]
+    Engine(#[source] wasmtime::Error),
+}
+
+/// Builds an artifact from a module in binary or text form.
+///
+/// # Errors
+/// [`BuildError`] says what is wrong with the module.
+pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Built, BuildError> {
+    let wasm = binary_form(source)?;
+    let facts = ModuleFacts::read(&wasm)?;
+    let mapped = engines.get(EngineKind::Mapped).map_err(BuildError::Engine)?;
+    let on_demand = engines.get(EngineKind::OnDemand).map_err(BuildError::Engine)?;
+
+    let instrumented = rewrite::instrument(&wasm, &facts)?;
+    let started = start_up(&on_demand, &instrumented)?;
+    let is_preinitialised = !facts.startup_resists_snapshot();
+    let manifest = Manifest {
+        source_name: source_name.to_owned(),
+        source_hash: *blake3::hash(source).as_bytes(),
+        contract: contract::VERSION,
+        area: started.contract.area,
+        area_size: started.contract.area_size,
+        memories: memory_rows(&facts, &started.state.memories),
+        globals: global_rows(&facts, &started.state.globals),
+        state: facts.state.clone(),
+        is_preinitialised,
+        imports: facts.imports.iter().map(|(module, name)| format!("{module}.{name}")).collect(),
+        exports: facts.exports.clone(),
+        table_count: facts.table_count,
+        engine_name: "wasmtime 48".to_owned(),
+        machine: machine(),
+    };
+    let mut sections = vec![section(SectionKind::Manifest, manifest.encode())];
+    if is_preinitialised {
+        let snapshot =
+            Snapshot { memories: &started.state.memories, globals: &started.state.globals };
+        let lean = rewrite::lean(&wasm, &facts, snapshot)?;
+        let code = mapped.engine.precompile_module(&lean).map_err(BuildError::Compile)?;
+        sections.push(section(SectionKind::Module, rewrite::whole(&wasm, &facts, snapshot)?));
+        let image = image(&started.state.memories, &manifest.memories);
+        if !image.is_empty() {
+            sections.push(section(SectionKind::Image, image));
+        }
+        sections.push(section(SectionKind::Code, code));
+    } else {
+        sections.push(section(SectionKind::Module, instrumented));
+    }
+    let bytes = encode(mapped.id(), &sections);
+    Ok(Built { bytes, manifest, facts, startup_log: started.log })
+}
+
+fn section(kind: SectionKind, bytes: Vec<u8>) -> SectionBytes {
+    SectionBytes { kind, bytes }
+}
+
+struct Started {
+    state: StateSnapshot,
+    contract: Contract,
+    log: Vec<String>,
+}
+
+/// Runs start-up in an instance of its own and takes the snapshot of a fresh state.
+fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildError> {
+    let module = Module::new(&engine.engine, instrumented).map_err(BuildError::Compile)?;
+    let mut linker = Linker::new(&engine.engine);
+    define_startup_imports(&mut linker).map_err(BuildError::Engine)?;
+    let services = Arc::new(StartUpServices::new());
+    let limits = InstanceLimits {
+        memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
+        table_elements_max: TABLE_ELEMENTS_MAX,
+    };
+    let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits);
+    let deadline_ns = u64::try_from(STARTUP_DEADLINE.as_nanos()).expect("seconds fit");
+    store.data_mut().begin(RequestContext { request_id: [0; 16], began_ns: 0, deadline_ns });
+
+    let (contract_address, instance) =
+        with_ticks(engine, || run_startup(&mut store, &linker, &module))?;
+    let state = StateExports::find(&mut store, &instance).inspect(&mut store);
+    let memory = state.memories.first().map_or(&[][..], Vec::as_slice);
+    let contract = Contract::read(memory, contract_address.cast_unsigned())?;
+    Ok(Started { state, contract, log: services.take() })
+}
+
+fn run_startup(
+    store: &mut Store<crate::context::GuestContext>,
+    linker: &Linker<crate::context::GuestContext>,
+    module: &Module,
+) -> Result<(i32, wasmtime::Instance), BuildError> {
+    let failed = |function| move |source| BuildError::StartUp { function, source };
+    let instance =
+        block_on(linker.instantiate_async(&mut *store, module)).map_err(failed("start"))?;
+    if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, EXPORT_INITIALIZE) {
+        block_on(initialize.call_async(&mut *store, ())).map_err(failed(EXPORT_INITIALIZE))?;
+    }
+    let contract = instance.get_typed_func::<(), i32>(&mut *store, EXPORT_CONTRACT);
+    let contract = contract.map_err(failed(EXPORT_CONTRACT))?;
+    let address =
+        block_on(contract.call_async(&mut *store, ())).map_err(failed(EXPORT_CONTRACT))?;
+    Ok((address, instance))
+}
+
+/// Polls a future that is never pending for anything but the end of a slice.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+/// Moves the engine's epoch while `action` runs.
+fn with_ticks<R>(engine: &GuestEngine, action: impl FnOnce() -> R) -> R {
+    let (done, wait) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while wait.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                engine.engine.increment_epoch();
+            }
+        });
+        let result = action();
+        drop(done);
+        result
+    })
+}
+
+fn memory_rows(facts: &ModuleFacts, memories: &[Vec<u8>]) -> Vec<MemoryRow> {
+    let row = |(fact, content): (&crate::module::MemoryFacts, &Vec<u8>)| {
+        let (start, length) = occupied(content);
+        MemoryRow {
+            bytes: content.len() as u64,
+            bytes_max: fact.bytes_max,
+            image_start: start as u64,
+            image_bytes: length as u64,
+        }
+    };
+    facts.memories.iter().zip(memories).map(row).collect()
+}
+
+fn global_rows(facts: &ModuleFacts, values: &[GlobalValue]) -> Vec<GlobalRow> {
+    let row = |(fact, value): (&crate::module::GlobalFacts, &GlobalValue)| GlobalRow {
+        index: fact.index,
+        name: fact.name.clone(),
+        value: *value,
+    };
+    facts.globals.iter().zip(values).map(row).collect()
+}
+
+fn image(memories: &[Vec<u8>], rows: &[MemoryRow]) -> Vec<u8> {
+    let mut image = Vec::new();
+    for (content, row) in memories.iter().zip(rows) {
+        let start = usize::try_from(row.image_start).expect("an index of `content`");
+        let length = usize::try_from(row.image_bytes).expect("an index of `content`");
+        image.extend_from_slice(&content[start..start + length]);
+    }
+    image
+}
+
+/// Returns architecture and the vector features that decide whether code can move between machines.
+fn machine() -> String {
+    let mut name = std::env::consts::ARCH.to_owned();
+    #[cfg(target_arch = "x86_64")]
+    for (feature, is_present) in [
+        ("sse4.2", std::arch::is_x86_feature_detected!("sse4.2")),
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("bmi2", std::arch::is_x86_feature_detected!("bmi2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+    ] {
+        if is_present {
+            name.push('+');
+            name.push_str(feature);
+        }
+    }
+    name
+}
+
+/// Keeps what start-up logs; time begins with it.
+struct StartUpServices {
+    began: Instant,
+    lines: std::sync::Mutex<Vec<String>>,
+}
+
+impl StartUpServices {
+    fn new() -> Self {
+        Self { began: Instant::now(), lines: std::sync::Mutex::default() }
+    }
+
+    fn take(&self) -> Vec<String> {
+        let mut lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *lines)
+    }
+}
+
+impl Services for StartUpServices {
+    fn log(&self, _request_id: &[u8; 16], level: Level, line: &[u8]) {
+        let line = format!("{}: {}", level.name(), String::from_utf8_lossy(line));
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+    }
+
+    fn wall_ns(&self) -> u64 {
+        unreachable!("clocks are refused at start-up")
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn seed(&self, _request_id: &[u8; 16]) -> [u8; 32] {
+        unreachable!("chance is refused at start-up")
+    }
+}

@@ -1,0 +1,214 @@
+//! What the host keeps for one instance while it serves one request, and the imports that read it.
+//!
+//! Everything here is overwritten by [`GuestContext::begin`], so nothing of a request is left for the next.
+//! Which clock, which chance and which log are the embedder's choice ([`Services`]): a run whose services
+//! are scripted can be replayed.
+
+use std::sync::Arc;
+
+use midge_abi::imports::{
+    self, CLOCK_STEP_NS, LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX, Level, RANDOM_BYTES_MAX,
+};
+use midge_abi::response::GuestRange;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use wasmtime::{Caller, Extern, Linker, StoreLimits, StoreLimitsBuilder};
+
+/// Clock, chance and log of the guests, as the embedder wants them.
+pub trait Services: Send + Sync {
+    /// Takes a line that a guest logged, already cut to the contract's limit.
+    fn log(&self, request_id: &[u8; 16], level: Level, line: &[u8]);
+    /// Returns nanoseconds since 1970-01-01 UTC.
+    fn wall_ns(&self) -> u64;
+    /// Returns nanoseconds of a clock that never goes back.
+    fn monotonic_ns(&self) -> u64;
+    /// Returns the seed of a request's random bytes: another one for every request, and secret.
+    fn seed(&self, request_id: &[u8; 16]) -> [u8; 32];
+}
+
+/// What the host says of a request before the call.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestContext {
+    /// Names the request in logs; the random bytes depend on it.
+    pub request_id: [u8; 16],
+    /// When the request began, by [`Services::monotonic_ns`].
+    pub began_ns: u64,
+    /// When the call is stopped, by the same clock.
+    pub deadline_ns: u64,
+}
+
+/// Bounds of an instance that the engine watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstanceLimits {
+    /// Largest size of each linear memory, in bytes.
+    pub memory_bytes_max: usize,
+    /// Most elements of each table.
+    pub table_elements_max: usize,
+}
+
+/// Most elements of a table that a guest may grow to.
+pub const TABLE_ELEMENTS_MAX: usize = 65_536;
+
+/// The host's data in a guest's store.
+pub struct GuestContext {
+    services: Arc<dyn Services>,
+    request: RequestContext,
+    random: Option<ChaCha8Rng>,
+    lines: u32,
+    limits: StoreLimits,
+}
+
+impl std::fmt::Debug for GuestContext {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("GuestContext")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GuestContext {
+    /// Makes the context of an instance that serves no request yet.
+    #[must_use]
+    pub fn new(services: Arc<dyn Services>, limits: InstanceLimits) -> Self {
+        let request = RequestContext { request_id: [0; 16], began_ns: 0, deadline_ns: u64::MAX };
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(limits.memory_bytes_max)
+            .table_elements(limits.table_elements_max)
+            .build();
+        Self { services, request, random: None, lines: 0, limits }
+    }
+
+    /// Forgets the last request and takes up the next.
+    pub fn begin(&mut self, request: RequestContext) {
+        self.request = request;
+        self.random = None;
+        self.lines = 0;
+    }
+
+    /// Returns the limits, for the store's limiter.
+    pub const fn limits(&mut self) -> &mut StoreLimits {
+        &mut self.limits
+    }
+
+    /// True if the request's time is up.
+    #[must_use]
+    pub fn is_past_deadline(&self) -> bool {
+        self.request.deadline_ns <= self.services.monotonic_ns()
+    }
+
+    fn log(&mut self, level: i32, line: &[u8]) {
+        self.lines = self.lines.saturating_add(1);
+        if self.lines <= LOG_LINES_PER_REQUEST_MAX {
+            let line = &line[..line.len().min(LOG_LINE_BYTES_MAX)];
+            self.services.log(&self.request.request_id, Level::from_guest(level), line);
+        }
+    }
+
+    fn fill_random(&mut self, target: &mut [u8]) {
+        let Self { services, request, random, .. } = self;
+        let seed = || ChaCha8Rng::from_seed(services.seed(&request.request_id));
+        random.get_or_insert_with(seed).fill_bytes(target);
+    }
+}
+
+/// What a guest did wrong in a call of an import: it traps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ImportFault {
+    /// A region outside the memory.
+    #[error("import `{0}` was given a region outside the memory")]
+    OutOfBounds(&'static str),
+    /// More than [`RANDOM_BYTES_MAX`].
+    #[error("import `random` gives at most {RANDOM_BYTES_MAX} bytes, asked for {0}")]
+    RandomTooLong(u32),
+    /// Chance or time asked for while the template is made, where it would be the same for all requests.
+    #[error(
+        "import `{0}` was called at start-up: the template would keep its answer for all requests"
+    )]
+    AtStartUp(&'static str),
+}
+
+/// Defines the contract's imports.
+///
+/// # Errors
+/// The engine's, when a name is defined twice.
+pub fn define_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
+    let module = imports::MODULE;
+    linker.func_wrap(
+        module,
+        imports::LOG,
+        |mut caller: Caller<'_, GuestContext>, level, pointer, size| {
+            with_region(&mut caller, imports::LOG, region(pointer, size), |context, line| {
+                context.log(level, line);
+            })
+        },
+    )?;
+    linker.func_wrap(module, imports::CLOCK_WALL_NS, |caller: Caller<'_, GuestContext>| {
+        step(caller.data().services.wall_ns())
+    })?;
+    linker.func_wrap(module, imports::CLOCK_MONOTONIC_NS, |caller: Caller<'_, GuestContext>| {
+        let context = caller.data();
+        step(context.services.monotonic_ns().saturating_sub(context.request.began_ns))
+    })?;
+    linker.func_wrap(
+        module,
+        imports::RANDOM,
+        |mut caller: Caller<'_, GuestContext>, pointer, size| {
+            let target = region(pointer, size);
+            if target.size > RANDOM_BYTES_MAX {
+                return Err(ImportFault::RandomTooLong(target.size).into());
+            }
+            with_region(&mut caller, imports::RANDOM, target, GuestContext::fill_random)
+        },
+    )?;
+    Ok(())
+}
+
+/// Defines imports for start-up at build time: logging works, time and chance are refused.
+///
+/// # Errors
+/// As [`define_imports`].
+pub fn define_startup_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
+    define_imports(linker)?;
+    linker.allow_shadowing(true);
+    let module = imports::MODULE;
+    linker.func_wrap(module, imports::CLOCK_WALL_NS, || refuse::<i64>(imports::CLOCK_WALL_NS))?;
+    linker.func_wrap(module, imports::CLOCK_MONOTONIC_NS, || {
+        refuse::<i64>(imports::CLOCK_MONOTONIC_NS)
+    })?;
+    linker.func_wrap(module, imports::RANDOM, |_: i32, _: i32| refuse::<()>(imports::RANDOM))?;
+    Ok(())
+}
+
+fn refuse<T>(import: &'static str) -> wasmtime::Result<T> {
+    Err(ImportFault::AtStartUp(import).into())
+}
+
+/// A guest's signed numbers, read as the addresses they are.
+const fn region(pointer: i32, size: i32) -> GuestRange {
+    GuestRange { address: pointer.cast_unsigned(), size: size.cast_unsigned() }
+}
+
+/// Runs `action` on a region of the guest's memory, if the region lies inside.
+///
+/// A write goes through the same page protection as the guest's own: the fault handler of the store is
+/// asked first for every fault while a call is active, so the page is marked (`fault.rs`).
+fn with_region(
+    caller: &mut Caller<'_, GuestContext>,
+    import: &'static str,
+    region: GuestRange,
+    action: impl FnOnce(&mut GuestContext, &mut [u8]),
+) -> wasmtime::Result<()> {
+    let Some(Extern::Memory(memory)) = caller.get_export(midge_abi::contract::EXPORT_MEMORY) else {
+        return Err(ImportFault::OutOfBounds(import).into());
+    };
+    let (bytes, context) = memory.data_and_store_mut(caller);
+    let range = region.within(bytes.len()).ok_or(ImportFault::OutOfBounds(import))?;
+    action(context, &mut bytes[range]);
+    Ok(())
+}
+
+/// Coarsens a clock to the contract's step, and makes it the guest's signed number.
+fn step(ns: u64) -> i64 {
+    (ns - ns % CLOCK_STEP_NS).cast_signed()
+}

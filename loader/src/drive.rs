@@ -1,0 +1,213 @@
+//! Drives one instance: owns its store, and runs what it is ordered to run on a fiber.
+//!
+//! The engine's asynchronous call borrows the store while it is suspended. So the store lives inside one
+//! long-lived future, made with the instance, that takes orders from a mailbox:
+//!
+//! ```text
+//!   worker                     mailbox                    future
+//!   order + poll  ----------->  order  ---------------->  call on a fiber, under epochs
+//!                 <-----------  end    <----------------  returned | trapped | deadline
+//!                 (or no end: the call used up its slice and is polled again later)
+//! ```
+//!
+//! No allocation of ours is made for a call. The engine makes one, for the fiber's entry.
+//!
+//! Invariant: guest code runs inside `poll` alone. So whoever holds a [`Driver`] by reference may look at
+//! the guest's memory.
+//!
+//! Hot path: `call`, `resume`, `reset`, `memory`.
+#![expect(unsafe_code, reason = "views the guest's memory; the safe face is Driver")]
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use midge_abi::width::{index, wire};
+
+use crate::context::RequestContext;
+use crate::instance::{Instance, Sizes, StartError, StateSnapshot};
+use crate::memory::SlotMemory;
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum CallEnd {
+    /// The guest returned the address of its response.
+    Returned(u32),
+    /// The guest trapped.
+    Trapped(wasmtime::Error),
+    /// The guest ran past its deadline and was stopped.
+    DeadlineExceeded,
+}
+
+enum Order {
+    Call { request: RequestContext, address: u32, size: u32 },
+    Reset(Sizes),
+    Inspect,
+}
+
+enum End {
+    Call(CallEnd),
+    Reset(wasmtime::Result<()>),
+    Inspect(Box<StateSnapshot>),
+}
+
+#[derive(Default)]
+struct Mailbox {
+    order: Cell<Option<Order>>,
+    end: Cell<Option<End>>,
+    base: Cell<Option<NonNull<u8>>>,
+    size: Cell<usize>,
+    failure: Cell<Option<StartError>>,
+}
+
+/// One instance and the future that owns it.
+pub(crate) struct Driver {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    mailbox: Rc<Mailbox>,
+    // INVARIANT: the address of the guest's first memory, which never moves (`memory_may_move(false)`, and
+    // our own reservations), and lives as long as the store inside `future`.
+    base: NonNull<u8>,
+    memories: Arc<[Arc<SlotMemory>]>,
+    is_idle: bool,
+}
+
+impl Driver {
+    /// Starts an instance. Start-up code that the instance has to run itself runs here, bounded by
+    /// [`crate::instance::START_DEADLINE_NS`].
+    ///
+    /// # Errors
+    /// [`StartError`] of the instance.
+    pub(crate) fn start(
+        memories: Arc<[Arc<SlotMemory>]>,
+        start: impl Future<Output = Result<Instance, StartError>> + 'static,
+    ) -> Result<Self, StartError> {
+        let mailbox = Rc::new(Mailbox::default());
+        let mut future: Pin<Box<dyn Future<Output = ()>>> =
+            Box::pin(drive(Rc::clone(&mailbox), start));
+        // Pending without a base: start-up has used up a slice. The instance's own deadline bounds this.
+        let base = loop {
+            let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            match (mailbox.base.get(), mailbox.failure.take()) {
+                (Some(base), _) => break base,
+                (None, Some(failure)) => return Err(failure),
+                (None, None) => assert!(polled.is_pending(), "a start ends with one of both"),
+            }
+        };
+        Ok(Self { future, mailbox, base, memories, is_idle: true })
+    }
+
+    /// Calls the guest's function. `None` means that the call is suspended: [`Driver::resume`] goes on.
+    pub(crate) fn call(
+        &mut self,
+        request: RequestContext,
+        address: u32,
+        size: usize,
+    ) -> Option<CallEnd> {
+        assert!(self.is_idle, "one call at a time");
+        self.is_idle = false;
+        self.mailbox.order.set(Some(Order::Call { request, address, size: wire(size) }));
+        self.resume()
+    }
+
+    /// Runs a suspended call for another slice.
+    pub(crate) fn resume(&mut self) -> Option<CallEnd> {
+        assert!(!self.is_idle, "only a call that is under way is resumed");
+        match self.poll()? {
+            End::Call(end) => {
+                self.is_idle = true;
+                Some(end)
+            }
+            End::Reset(_) | End::Inspect(_) => unreachable!("the order was a call"),
+        }
+    }
+
+    /// Sets the mutable globals to the template's values, and takes up sizes that changed.
+    pub(crate) fn reset(&mut self, sizes: Sizes) -> wasmtime::Result<()> {
+        assert!(self.is_idle, "no reset while a call is under way");
+        self.mailbox.order.set(Some(Order::Reset(sizes)));
+        match self.poll() {
+            Some(End::Reset(result)) => result,
+            _ => unreachable!("a reset does not suspend"),
+        }
+    }
+
+    /// Returns all observable state.
+    pub(crate) fn inspect(&mut self) -> StateSnapshot {
+        assert!(self.is_idle, "no look while a call is under way");
+        self.mailbox.order.set(Some(Order::Inspect));
+        match self.poll() {
+            Some(End::Inspect(snapshot)) => *snapshot,
+            _ => unreachable!("a look does not suspend"),
+        }
+    }
+
+    /// Returns the guest's first memory.
+    pub(crate) fn memory(&self) -> &[u8] {
+        assert!(self.is_idle, "the guest is not running");
+        // SAFETY: the first `size` bytes from `base` are readable as long as the store lives, which `self`
+        // owns. Guest code runs in `poll` alone, which takes `&mut self`: nobody writes while this borrow
+        // lasts.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.size()) }
+    }
+
+    /// Returns the region of the first memory where a request is written, its pages writable.
+    ///
+    /// Returns `None` if the machine is out of mappings or memory.
+    ///
+    /// # Panics
+    /// If the region lies outside the memory: the contract's area was checked when it was built.
+    pub(crate) fn area(&mut self, address: u32, size: usize) -> Option<&mut [u8]> {
+        assert!(self.is_idle, "the guest is not running");
+        let start = index(address);
+        assert!(start + size <= self.size(), "the area lies inside the memory");
+        if let Some(memory) = self.memories.first()
+            && !memory.mark_range(start..start + size)
+        {
+            return None;
+        }
+        // SAFETY: as in `memory`; `&mut self` excludes every other borrow. The pages are writable: marked
+        // just now, or of a memory that the engine made writable as a whole.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), size) })
+    }
+
+    /// Returns the memories that were made by us; empty for an instance of the engine's own allocators.
+    pub(crate) fn memories(&self) -> &[Arc<SlotMemory>] {
+        &self.memories
+    }
+
+    fn size(&self) -> usize {
+        self.memories.first().map_or_else(|| self.mailbox.size.get(), |memory| memory.size())
+    }
+
+    fn poll(&mut self) -> Option<End> {
+        let polled = self.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "a driver takes orders for ever");
+        self.mailbox.end.take()
+    }
+}
+
+async fn drive(mailbox: Rc<Mailbox>, start: impl Future<Output = Result<Instance, StartError>>) {
+    let mut instance = match start.await {
+        Ok(instance) => instance,
+        Err(failure) => return mailbox.failure.set(Some(failure)),
+    };
+    mailbox.size.set(instance.memory_bytes());
+    mailbox.base.set(Some(instance.memory_base()));
+    loop {
+        let order = poll_fn(|_| mailbox.order.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let end = match order {
+            Order::Call { request, address, size } => {
+                let end = instance.call(request, address, size).await;
+                mailbox.size.set(instance.memory_bytes());
+                End::Call(end)
+            }
+            Order::Reset(sizes) => End::Reset(instance.reset(sizes)),
+            Order::Inspect => End::Inspect(Box::new(instance.inspect())),
+        };
+        mailbox.end.set(Some(end));
+    }
+}

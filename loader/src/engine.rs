@@ -1,0 +1,213 @@
+//! The engines: one configuration for each family of techniques, and their identity.
+//!
+//! All engines compile the same guests with the same checks (epochs on, the same features), so techniques
+//! differ in how an instance comes to be and in nothing else. An engine is made on first use; code of one
+//! cannot run on another, which the identity in an artifact's header guards.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
+};
+
+use crate::code::PublishedCode;
+use crate::context::{GuestContext, define_imports};
+use crate::memory::SlotMemoryCreator;
+
+/// Address space kept for each linear memory: any 32-bit address stays inside, so that compiled code needs
+/// no bounds check.
+pub const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
+/// Inaccessible bytes behind it, for the constant offset of an access.
+pub const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+/// Stack that a guest's own code may use before it traps.
+pub const GUEST_STACK_BYTES: usize = 256 * 1024;
+/// Stack of a fiber: the guest's and what host functions need on top.
+pub const FIBER_STACK_BYTES: usize = GUEST_STACK_BYTES + 256 * 1024;
+/// Instances that a pool of the engine holds at the most; `pool` answers 503 beyond.
+pub const POOL_INSTANCES_MAX: u32 = 1000;
+/// Memory that a pool keeps resident for each slot, by default technique: the engine's documentation
+/// suggests to keep what an ordinary request dirties.
+pub const POOL_RESIDENT_BYTES: usize = 64 * 1024;
+/// The same where dirty pages are scanned: everything may stay, the scan finds what changed.
+pub const POOL_SCAN_RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+/// Largest memory of a slot in a pool.
+pub const POOL_MEMORY_BYTES_MAX: usize = 1 << 30;
+
+const _: () = assert!(GUEST_STACK_BYTES < FIBER_STACK_BYTES);
+
+/// How instances get their memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// From our own creator, mapped over a template (`restore`, `reuse`, `aot`, `mmap`).
+    Mapped,
+    /// On demand, from the engine's copy-on-write images (`cow`, `jit`).
+    OnDemand,
+    /// From the engine's pool (`pool`).
+    Pool,
+    /// From the engine's pool, with PAGEMAP_SCAN (`pool-scan`).
+    PoolScan,
+}
+
+impl EngineKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Mapped, Self::OnDemand, Self::Pool, Self::PoolScan];
+}
+
+/// Identifies an engine's version and configuration: code made by one runs on no other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EngineId(pub [u8; 16]);
+
+impl std::fmt::Debug for EngineId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl std::fmt::Display for EngineId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", midge_abi::problem::Hex(&self.0))
+    }
+}
+
+/// An engine with what every function on it shares.
+#[derive(Clone)]
+pub struct GuestEngine {
+    /// The engine.
+    pub engine: Engine,
+    /// The contract's imports.
+    pub linker: Arc<Linker<GuestContext>>,
+    /// The code regions that are executable already.
+    pub published: PublishedCode,
+    /// What its instances are.
+    pub kind: EngineKind,
+}
+
+impl std::fmt::Debug for GuestEngine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("GuestEngine").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// The engines of this process, each made when it is first asked for.
+#[derive(Debug, Default)]
+pub struct Engines {
+    engines: [std::sync::OnceLock<GuestEngine>; EngineKind::ALL.len()],
+}
+
+impl Engines {
+    /// Makes an empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the engine of a kind, making it if need be.
+    ///
+    /// # Errors
+    /// The engine's: for a pool, when the address space has no room for it.
+    pub fn get(&self, kind: EngineKind) -> wasmtime::Result<GuestEngine> {
+        let cell = &self.engines[kind as usize];
+        if let Some(engine) = cell.get() {
+            return Ok(engine.clone());
+        }
+        let made = GuestEngine::new(kind)?;
+        Ok(cell.get_or_init(|| made).clone())
+    }
+
+    /// Moves the epoch of every engine: each call that has used up its slice yields.
+    pub fn tick(&self) {
+        for engine in self.engines.iter().filter_map(std::sync::OnceLock::get) {
+            engine.engine.increment_epoch();
+        }
+    }
+}
+
+impl GuestEngine {
+    /// Makes an engine.
+    ///
+    /// # Errors
+    /// The engine's, for a configuration that this machine cannot have.
+    pub fn new(kind: EngineKind) -> wasmtime::Result<Self> {
+        let published = PublishedCode::default();
+        let mut config = common();
+        match kind {
+            EngineKind::Mapped => {
+                config
+                    .memory_init_cow(false)
+                    .with_host_memory(Arc::new(SlotMemoryCreator))
+                    .with_custom_code_memory(Some(Arc::new(published.clone())));
+            }
+            EngineKind::OnDemand => {}
+            EngineKind::Pool => {
+                config.allocation_strategy(pool(POOL_RESIDENT_BYTES, Enabled::No));
+            }
+            EngineKind::PoolScan => {
+                config.allocation_strategy(pool(POOL_SCAN_RESIDENT_BYTES, Enabled::Yes));
+            }
+        }
+        let engine = Engine::new(&config)?;
+        let mut linker = Linker::new(&engine);
+        define_imports(&mut linker)?;
+        Ok(Self { engine, linker: Arc::new(linker), published, kind })
+    }
+
+    /// Returns the engine's identity: its version, its configuration and the features of this CPU that
+    /// its code uses.
+    #[must_use]
+    pub fn id(&self) -> EngineId {
+        // Two differently primed runs of the standard hasher: it is stable for one build of midge, and an
+        // artifact of another build is refused, which is the safe side.
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            salt.hash(&mut hasher);
+            self.engine.precompile_compatibility_hash().hash(&mut hasher);
+            env!("CARGO_PKG_VERSION").hash(&mut hasher);
+            hasher.finish().to_le_bytes()
+        };
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&half(1));
+        id[8..].copy_from_slice(&half(2));
+        EngineId(id)
+    }
+}
+
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .memory_reservation(MEMORY_RESERVATION_BYTES)
+        .memory_guard_size(MEMORY_GUARD_BYTES)
+        .memory_may_move(false)
+        // Neither section is needed: traps are told by function name, and frames are walked by pointer.
+        .generate_address_map(false)
+        .native_unwind_info(false)
+        // Features beyond crate::module::FEATURES are refused by the validator before code is made.
+        .wasm_multi_memory(true)
+        .wasm_extended_const(true)
+        .wasm_tail_call(true)
+        .wasm_relaxed_simd(false);
+    config
+}
+
+fn pool(resident_bytes: usize, scan: Enabled) -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_core_instances(POOL_INSTANCES_MAX)
+        .total_memories(POOL_INSTANCES_MAX)
+        .total_tables(POOL_INSTANCES_MAX)
+        .total_stacks(POOL_INSTANCES_MAX)
+        .max_memories_per_module(1)
+        .max_tables_per_module(1)
+        .table_elements(crate::context::TABLE_ELEMENTS_MAX)
+        .max_memory_size(POOL_MEMORY_BYTES_MAX)
+        .max_unused_warm_slots(POOL_INSTANCES_MAX)
+        .linear_memory_keep_resident(resident_bytes)
+        .table_keep_resident(resident_bytes)
+        .async_stack_keep_resident(resident_bytes)
+        .pagemap_scan(scan);
+    InstanceAllocationStrategy::Pooling(pool)
+}

@@ -1,0 +1,163 @@
+//! A function that is ready to be started: an artifact, its code on one engine, and its bounds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use midge_abi::width::index;
+use wasmtime::InstancePre;
+
+use crate::artifact::{Artifact, MappedCode};
+use crate::context::{GuestContext, InstanceLimits, Services, TABLE_ELEMENTS_MAX};
+use crate::drive::Driver;
+use crate::engine::{Engines, GuestEngine};
+use crate::instance::{Instance, Keep, StartError, store};
+use crate::slot::Pristine;
+use crate::start::{LoadedCode, Technique};
+
+/// What one function may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunctionLimits {
+    /// Largest size of each linear memory, in bytes.
+    pub memory_bytes_max: usize,
+}
+
+/// A registered function. Workers share it; slots are their own.
+pub struct Function {
+    // Declared before the artifact: the module's code lies in its mapping.
+    code: Code,
+    artifact: Arc<Artifact>,
+    engine: GuestEngine,
+    technique: Technique,
+    services: Arc<dyn Services>,
+    limits: InstanceLimits,
+}
+
+/// Where an instance's code comes from.
+enum Code {
+    /// It was loaded when the function was registered.
+    Ready(Box<Loaded>),
+    /// It is loaded for each start: that is what the technique measures.
+    AtStart,
+}
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let source = &self.artifact.manifest().source_name;
+        formatter
+            .debug_struct("Function")
+            .field("source", source)
+            .field("technique", &self.technique)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long the parts of a start took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartTimes {
+    /// Code loaded, imports bound.
+    pub register: Duration,
+    /// Store, memory and instance made.
+    pub slot: Duration,
+}
+
+impl Function {
+    /// Registers a function for a technique, which the caller has found to be allowed.
+    ///
+    /// # Errors
+    /// [`StartError::Code`] if its code cannot be loaded.
+    pub fn register(
+        artifact: &Arc<Artifact>,
+        technique: Technique,
+        engines: &Engines,
+        services: Arc<dyn Services>,
+        limits: FunctionLimits,
+    ) -> Result<Self, StartError> {
+        let engine = engines.get(technique.engine_kind()).map_err(StartError::Code)?;
+        let limits = InstanceLimits {
+            memory_bytes_max: limits.memory_bytes_max,
+            table_elements_max: TABLE_ELEMENTS_MAX,
+        };
+        let code = if technique.loads_code_at_start() {
+            Code::AtStart
+        } else {
+            Code::Ready(Box::new(load(artifact, technique, &engine)?))
+        };
+        Ok(Self { code, artifact: Arc::clone(artifact), engine, technique, services, limits })
+    }
+
+    /// Starts a new instance.
+    ///
+    /// # Errors
+    /// [`StartError`] says what failed.
+    pub fn start(&self) -> Result<Pristine, StartError> {
+        self.start_timed().map(|(pristine, _)| pristine)
+    }
+
+    /// Starts a new instance, and says how long the parts took.
+    ///
+    /// # Errors
+    /// [`StartError`] says what failed.
+    pub fn start_timed(&self) -> Result<(Pristine, StartTimes), StartError> {
+        let began = Instant::now();
+        let at_start;
+        let loaded = match &self.code {
+            Code::Ready(loaded) => loaded,
+            Code::AtStart => {
+                at_start = load(&self.artifact, self.technique, &self.engine)?;
+                &at_start
+            }
+        };
+        let registered = Instant::now();
+        let store = store(&self.engine.engine, Arc::clone(&self.services), self.limits);
+        let keep = Keep { artifact: Arc::clone(&self.artifact), _code: loaded.mapping.clone() };
+        let driver = if self.technique.uses_templates() {
+            let (instance, memories) = Instance::over_templates(store, &loaded.pre, keep)?;
+            Driver::start(memories, std::future::ready(Ok(instance)))
+        } else {
+            Driver::start(Arc::new([]), Instance::of_engine(store, loaded.pre.clone(), keep))
+        };
+        let times = StartTimes { register: registered - began, slot: registered.elapsed() };
+        Ok((Pristine::new(driver?), times))
+    }
+
+    /// Returns the artifact.
+    #[must_use]
+    pub const fn artifact(&self) -> &Arc<Artifact> {
+        &self.artifact
+    }
+
+    /// Returns the technique.
+    #[must_use]
+    pub const fn technique(&self) -> Technique {
+        self.technique
+    }
+
+    /// Returns the address of the request area.
+    #[must_use]
+    pub fn area(&self) -> u32 {
+        self.artifact.manifest().area
+    }
+
+    /// Returns the size of the request area in bytes.
+    #[must_use]
+    pub fn area_bytes(&self) -> usize {
+        index(self.artifact.manifest().area_size)
+    }
+}
+
+/// Code on an engine, its imports bound.
+struct Loaded {
+    pre: InstancePre<GuestContext>,
+    // Declared after the code that lies in it.
+    mapping: Option<Arc<MappedCode>>,
+}
+
+fn load(
+    artifact: &Artifact,
+    technique: Technique,
+    engine: &GuestEngine,
+) -> Result<Loaded, StartError> {
+    let LoadedCode { module, mapping } = crate::start::load_module(artifact, technique, engine)?;
+    let pre = engine.linker.instantiate_pre(&module).map_err(StartError::Code)?;
+    Ok(Loaded { pre, mapping })
+}

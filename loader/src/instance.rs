@@ -1,0 +1,257 @@
+//! An instance in its store: made, called, reset, looked at.
+//!
+//! Epochs: a call may run for [`SLICE_TICKS`] of the engine's clock, then it yields to the worker and goes
+//! on when it is polled again; the callback looks at the real clock then, and stops a call that is past its
+//! deadline.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXPORT_MEMORY};
+use midge_abi::manifest::GlobalValue;
+use wasmtime::{
+    Engine, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, TypedFunc,
+    UpdateDeadline, Val,
+};
+
+use crate::artifact::{Artifact, MappedCode};
+use crate::context::{GuestContext, InstanceLimits, RequestContext, Services};
+use crate::drive::CallEnd;
+use crate::fault;
+use crate::memory::SlotMemory;
+use crate::rewrite;
+
+/// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
+/// two ticks are at least one.
+pub const SLICE_TICKS: u64 = 2;
+/// Ticks that a call gets each time it goes on.
+pub const NEXT_SLICE_TICKS: u64 = 1;
+/// Start-up code that runs in every instance has this long: a worker waits for it.
+pub const START_DEADLINE_NS: u64 = 10_000_000;
+
+/// Why no instance could be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The engine could not make one: no memory, no address space, no place in the pool.
+    #[error("instance cannot be made")]
+    Instantiate(#[source] wasmtime::Error),
+    /// Start-up code trapped or ran too long.
+    #[error("start-up of the instance failed")]
+    StartUp(#[source] wasmtime::Error),
+    /// The module lacks what the builder saw in it: a foreign artifact.
+    #[error("instance has no export `{0}`")]
+    Export(String),
+    /// The code could not be loaded.
+    #[error("code cannot be loaded")]
+    Code(#[source] wasmtime::Error),
+}
+
+/// Marks a call that was stopped at its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline exceeded")]
+struct DeadlineExceeded;
+
+/// All state of an instance that a guest can observe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSnapshot {
+    /// Each memory's bytes, up to its current size.
+    pub memories: Vec<Vec<u8>>,
+    /// Each mutable global.
+    pub globals: Vec<GlobalValue>,
+    /// Each table: for every element, whether it is null.
+    pub tables: Vec<Vec<bool>>,
+}
+
+/// An instance that lives in a store of its own.
+pub(crate) struct Instance {
+    store: Store<GuestContext>,
+    handle: TypedFunc<(i32, i32), i32>,
+    memory: Memory,
+    state: StateExports,
+    // What each global holds in a fresh instance, in the order of `state.globals`.
+    fresh_globals: Vec<Val>,
+    // Dropped after the store, whose code and pages lie in its mappings.
+    _keep: Keep,
+}
+
+/// What has to live as long as an instance.
+pub(crate) struct Keep {
+    /// Holds the template, and the code that functions share.
+    pub(crate) artifact: Arc<Artifact>,
+    /// Holds code of this instance alone. Read by nobody, it lives and dies with the instance.
+    pub(crate) _code: Option<Arc<MappedCode>>,
+}
+
+/// Makes a store for one instance.
+pub(crate) fn store(
+    engine: &Engine,
+    services: Arc<dyn Services>,
+    limits: InstanceLimits,
+) -> Store<GuestContext> {
+    let mut store = Store::new(engine, GuestContext::new(services, limits));
+    store.limiter(|context| context.limits());
+    store.epoch_deadline_callback(slice_ended);
+    store.set_epoch_deadline(SLICE_TICKS);
+    store
+}
+
+fn slice_ended(store: StoreContextMut<'_, GuestContext>) -> wasmtime::Result<UpdateDeadline> {
+    if store.data().is_past_deadline() {
+        return Err(DeadlineExceeded.into());
+    }
+    Ok(UpdateDeadline::Yield(NEXT_SLICE_TICKS))
+}
+
+impl Instance {
+    /// Makes an instance over templates, whose start-up has run when the artifact was built.
+    pub(crate) fn over_templates(
+        mut store: Store<GuestContext>,
+        pre: &InstancePre<GuestContext>,
+        keep: Keep,
+    ) -> Result<(Self, Arc<[Arc<SlotMemory>]>), StartError> {
+        let (made, memories) =
+            crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
+        let instance = made.map_err(StartError::Instantiate)?;
+        fault::install(&mut store, &memories);
+        Ok((Self::bind(store, instance, keep)?, memories))
+    }
+
+    /// Makes an instance that the engine allocates. Start-up code that could not be run when the
+    /// artifact was built runs here.
+    pub(crate) async fn of_engine(
+        mut store: Store<GuestContext>,
+        pre: InstancePre<GuestContext>,
+        keep: Keep,
+    ) -> Result<Self, StartError> {
+        let instance = pre.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
+        if !keep.artifact.manifest().is_preinitialised {
+            if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, EXPORT_INITIALIZE)
+            {
+                initialize.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
+            }
+            // The builder called it too, so that its effects, if any, are part of a fresh state.
+            let contract = instance.get_typed_func::<(), i32>(&mut store, EXPORT_CONTRACT);
+            let contract = contract.map_err(|_| StartError::Export(EXPORT_CONTRACT.into()))?;
+            contract.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
+        }
+        Self::bind(store, instance, keep)
+    }
+
+    fn bind(
+        mut store: Store<GuestContext>,
+        instance: wasmtime::Instance,
+        keep: Keep,
+    ) -> Result<Self, StartError> {
+        let missing = |name: &str| StartError::Export(name.to_owned());
+        let handle = instance
+            .get_typed_func(&mut store, EXPORT_HANDLE)
+            .map_err(|_| missing(EXPORT_HANDLE))?;
+        let memory =
+            instance.get_memory(&mut store, EXPORT_MEMORY).ok_or_else(|| missing(EXPORT_MEMORY))?;
+        let state = StateExports::find(&mut store, &instance);
+        let fresh_globals = state.globals.iter().map(|global| global.get(&mut store)).collect();
+        Ok(Self { store, handle, memory, state, fresh_globals, _keep: keep })
+    }
+
+    pub(crate) fn memory_base(&self) -> NonNull<u8> {
+        NonNull::new(self.memory.data_ptr(&self.store)).expect("a memory has an address")
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
+    pub(crate) async fn call(
+        &mut self,
+        request: RequestContext,
+        address: u32,
+        size: u32,
+    ) -> CallEnd {
+        self.store.data_mut().begin(request);
+        self.store.set_epoch_deadline(SLICE_TICKS);
+        let arguments = (address.cast_signed(), size.cast_signed());
+        match self.handle.call_async(&mut self.store, arguments).await {
+            Ok(response) => CallEnd::Returned(response.cast_unsigned()),
+            Err(error) if error.is::<DeadlineExceeded>() => CallEnd::DeadlineExceeded,
+            Err(error) => CallEnd::Trapped(error),
+        }
+    }
+
+    /// Sets the globals back, and if sizes changed lets the engine read each memory's size again: growing
+    /// by nothing renews the copy that compiled code sees.
+    pub(crate) fn reset(&mut self, sizes: Sizes) -> wasmtime::Result<()> {
+        for (global, value) in self.state.globals.iter().zip(&self.fresh_globals) {
+            global.set(&mut self.store, *value)?;
+        }
+        if sizes == Sizes::Changed {
+            for memory in &self.state.memories {
+                memory.grow(&mut self.store, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn inspect(&mut self) -> StateSnapshot {
+        self.state.inspect(&mut self.store)
+    }
+}
+
+/// The exports through which all state of an instance is reached (`rewrite.rs` adds them).
+pub(crate) struct StateExports {
+    memories: Vec<Memory>,
+    globals: Vec<Global>,
+    tables: Vec<Table>,
+}
+
+impl StateExports {
+    pub(crate) fn find(store: &mut Store<GuestContext>, instance: &wasmtime::Instance) -> Self {
+        let mut found = Self { memories: Vec::new(), globals: Vec::new(), tables: Vec::new() };
+        let exports = instance.exports(&mut *store);
+        let ours = exports.filter(|export| export.name().starts_with(rewrite::EXPORT_PREFIX));
+        for export in ours {
+            match export.into_extern() {
+                wasmtime::Extern::Memory(memory) => found.memories.push(memory),
+                wasmtime::Extern::Table(table) => found.tables.push(table),
+                wasmtime::Extern::Global(global) => found.globals.push(global),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    pub(crate) fn inspect(&self, store: &mut Store<GuestContext>) -> StateSnapshot {
+        StateSnapshot {
+            memories: self.memories.iter().map(|memory| memory.data(&*store).to_vec()).collect(),
+            globals: self.globals.iter().map(|global| value(&global.get(&mut *store))).collect(),
+            tables: self.tables.iter().map(|table| nulls(table, store)).collect(),
+        }
+    }
+}
+
+/// Whether a restore changed the size of a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    /// It did not.
+    Kept,
+    /// It did.
+    Changed,
+}
+
+/// Returns a global's value in the form of the manifest.
+pub(crate) fn value(value: &Val) -> GlobalValue {
+    match value {
+        Val::I32(value) => GlobalValue::I32(*value),
+        Val::I64(value) => GlobalValue::I64(*value),
+        Val::F32(bits) => GlobalValue::F32(*bits),
+        Val::F64(bits) => GlobalValue::F64(*bits),
+        Val::V128(value) => GlobalValue::V128(value.as_u128()),
+        other => GlobalValue::FuncRef { is_null: matches!(other, Val::FuncRef(None)) },
+    }
+}
+
+fn nulls(table: &Table, store: &mut Store<GuestContext>) -> Vec<bool> {
+    (0..table.size(&*store))
+        .map(|index| matches!(table.get(&mut *store, index), Some(Ref::Func(None))))
+        .collect()
+}

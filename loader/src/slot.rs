@@ -1,0 +1,173 @@
+//! A slot and its life, in types: serving from a slot that is not pristine does not compile.
+//!
+//! ```text
+//!              Template                      call              resume
+//!                 | start                  +------- Running <--------+
+//!                 v          call          |           |             |
+//!              Pristine -------------------+           +--(a slice)--+
+//!                 ^                        |           |
+//!                 |                        v           v
+//!                 +------- restore ------ Used <-------+
+//!                                          | discard (a state that cannot be undone, or a failed restore)
+//!                                          v
+//!                                         gone
+//! ```
+//!
+//! Invariant: a [`Pristine`] is made by a start and by [`Used::restore`] alone; its state is that of a fresh
+//! instance by everything a guest can observe.
+//!
+//! Hot path: `area`, `call`, `memory`, `restore`.
+
+use crate::context::RequestContext;
+use crate::drive::{CallEnd, Driver};
+use crate::instance::{Sizes, StateSnapshot};
+
+/// Why a slot is not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Discard {
+    /// The technique makes a new instance for every request: nothing is wrong.
+    ByTechnique,
+    /// The restore failed: a system call or the engine refused.
+    RestoreFailed,
+    /// The call was given up while it was suspended: its fiber cannot be undone.
+    Abandoned,
+    /// The machine refused to make a page writable: mappings or memory are short.
+    Exhausted,
+    /// The slot has become heavy: it holds more dirty pages than its pool keeps.
+    Heavy,
+}
+
+impl Discard {
+    /// All reasons, in order.
+    pub const ALL: [Self; 5] =
+        [Self::ByTechnique, Self::RestoreFailed, Self::Abandoned, Self::Exhausted, Self::Heavy];
+
+    /// Returns the name under which the reason is counted.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ByTechnique => "by_technique",
+            Self::RestoreFailed => "restore_failed",
+            Self::Abandoned => "abandoned",
+            Self::Exhausted => "exhausted",
+            Self::Heavy => "heavy",
+        }
+    }
+}
+
+/// A slot in the state of a fresh instance.
+pub struct Pristine(Box<Driver>);
+
+/// A slot whose call used up its slice and waits to go on.
+pub struct Running(Box<Driver>);
+
+/// A slot that has served: its memory holds the response, and whatever the guest left.
+pub struct Used {
+    driver: Box<Driver>,
+    end: CallEnd,
+}
+
+/// Where a call has got to.
+pub enum Progress {
+    /// It ended.
+    Done(Used),
+    /// It goes on later.
+    Suspended(Running),
+}
+
+impl Pristine {
+    pub(crate) fn new(driver: Driver) -> Self {
+        Self(Box::new(driver))
+    }
+
+    /// Returns the region where a request is written: `size` bytes from the area's address on.
+    ///
+    /// Returns `None` if the machine is out of mappings or memory.
+    pub fn area(&mut self, address: u32, size: usize) -> Option<&mut [u8]> {
+        self.0.area(address, size)
+    }
+
+    /// Calls the guest's function for a request that was written to the area.
+    #[must_use]
+    pub fn call(mut self, request: RequestContext, address: u32, size: usize) -> Progress {
+        let end = self.0.call(request, address, size);
+        progress(self.0, end)
+    }
+
+    /// Returns all observable state, for proofs.
+    pub fn inspect(&mut self) -> StateSnapshot {
+        self.0.inspect()
+    }
+}
+
+impl Running {
+    /// Lets the call go on for a slice.
+    #[must_use]
+    pub fn resume(mut self) -> Progress {
+        let end = self.0.resume();
+        progress(self.0, end)
+    }
+}
+
+fn progress(driver: Box<Driver>, end: Option<CallEnd>) -> Progress {
+    match end {
+        Some(end) => Progress::Done(Used { driver, end }),
+        None => Progress::Suspended(Running(driver)),
+    }
+}
+
+impl Used {
+    /// Returns how the call ended.
+    #[must_use]
+    pub const fn end(&self) -> &CallEnd {
+        &self.end
+    }
+
+    /// Returns the guest's memory: the response is in it, every byte a claim.
+    #[must_use]
+    pub fn memory(&self) -> &[u8] {
+        self.driver.memory()
+    }
+
+    /// Returns the number of pages that the slot has on its dirty lists; 0 where the engine keeps them.
+    #[must_use]
+    pub fn dirty_page_count(&self) -> usize {
+        self.driver.memories().iter().map(|memory| memory.dirty_page_count()).sum()
+    }
+
+    /// True if a trap came from the machine being out of mappings, not from the guest.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.driver.memories().iter().any(|memory| memory.is_exhausted())
+    }
+
+    /// Returns all observable state, for proofs.
+    pub fn inspect(&mut self) -> StateSnapshot {
+        self.driver.inspect()
+    }
+
+    /// Makes the slot pristine: dirty pages, sizes and globals as the template has them.
+    ///
+    /// # Errors
+    /// [`Discard::RestoreFailed`] if a system call or the engine refused; the slot is gone then.
+    ///
+    /// # Cost
+    /// See `SlotMemory::restore`; a few nanoseconds for each mutable global on top.
+    pub(crate) fn restore(mut self) -> Result<Pristine, Discard> {
+        let mut sizes = Sizes::Kept;
+        for memory in self.driver.memories() {
+            if memory.restore().map_err(|_| Discard::RestoreFailed)? {
+                sizes = Sizes::Changed;
+            }
+        }
+        self.driver.reset(sizes).map_err(|_| Discard::RestoreFailed)?;
+        Ok(Pristine(self.driver))
+    }
+
+    /// Hands the slot out again as it is. For `reuse` alone, which promises no isolation.
+    pub(crate) fn keep(self) -> Pristine {
+        Pristine(self.driver)
+    }
+}

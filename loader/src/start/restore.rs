@@ -1,0 +1,60 @@
+//! `restore`: the slot stays, its state goes back to the template's.
+//!
+//! Slots are taken last-used-first: their pages are the likeliest to be in a near cache, and slots that a
+//! quiet function no longer needs stay untouched at the bottom.
+//!
+//! Hot path: `take`, `give`.
+
+use std::sync::Arc;
+
+use crate::function::Function;
+use crate::instance::StartError;
+use crate::slot::{Discard, Pristine, Used};
+use crate::start::{StartTechnique, Started, Tier};
+
+/// A slot with more dirty pages is not kept: copying them back costs more than a new mapping, and every
+/// writable run of pages is a mapping of the process. 1024 pages are 4 MiB (`bench/benches/restore.rs`).
+pub const DIRTY_PAGES_MAX: usize = 1024;
+
+/// Keeps slots and restores them.
+pub struct Restore {
+    function: Arc<Function>,
+    idle: Vec<Pristine>,
+}
+
+impl Restore {
+    /// Makes the technique; it keeps up to `slots_max` slots.
+    #[must_use]
+    pub fn new(function: Arc<Function>, slots_max: usize) -> Self {
+        Self { function, idle: Vec::with_capacity(slots_max) }
+    }
+}
+
+impl StartTechnique for Restore {
+    fn take(&mut self) -> Result<Started, StartError> {
+        match self.idle.pop() {
+            Some(pristine) => Ok(Started { pristine, tier: Tier::T3 }),
+            None => Ok(Started { pristine: self.function.start()?, tier: Tier::T2 }),
+        }
+    }
+
+    fn give(&mut self, used: Used) -> Option<Discard> {
+        if used.is_exhausted() {
+            return Some(Discard::Exhausted);
+        }
+        if DIRTY_PAGES_MAX < used.dirty_page_count() {
+            return Some(Discard::Heavy);
+        }
+        match used.restore() {
+            Ok(pristine) if self.idle.len() < self.idle.capacity() => {
+                self.idle.push(pristine);
+                None
+            }
+            Ok(surplus) => {
+                drop(surplus);
+                Some(Discard::ByTechnique)
+            }
+            Err(reason) => Some(reason),
+        }
+    }
+}
