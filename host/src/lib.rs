@@ -4,6 +4,9 @@
 //! else depends on this package.
 #![forbid(unsafe_code)]
 
+pub mod admin; // health and metrics over HTTP
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
+pub mod log;
+pub mod output; // the one place that prints
 pub mod route; // host and path to a function
-pub mod stats; // counters: a worker writes, the admin thread reads
+pub mod stats; // counters: a worker writes, the admin thread reads // the host's own log, and that of the data plane

@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use midge_abi::problem::Problem;
+use midge_abi::{problem::Problem, width};
 
 use self::histogram::{Histogram, HistogramSnapshot};
 use crate::route::FunctionIndex;
@@ -305,7 +305,7 @@ impl StatsWriter {
     }
 
     fn function(&self, function: FunctionIndex) -> &FunctionStats {
-        &self.mine().functions[function.0 as usize]
+        &self.mine().functions[width::index(function.0)]
     }
 }
 
@@ -359,14 +359,8 @@ impl Tier {
 
 impl Discard {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Growth,
-        Self::Failed,
-        Self::Deadline,
-        Self::Dirty,
-        Self::Surplus,
-        Self::Replaced,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Growth, Self::Failed, Self::Deadline, Self::Dirty, Self::Surplus, Self::Replaced];
 
     /// Returns the name that reports use.
     #[must_use]

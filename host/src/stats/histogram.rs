@@ -11,6 +11,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use midge_abi::width;
+
 use super::Counter;
 
 /// Buckets of one power of two.
@@ -19,7 +21,7 @@ const SUB_BUCKET_BITS: u32 = 3;
 /// Values of this many bits are told apart; larger ones (above 68 s) fall into the last bucket.
 const VALUE_BITS: u32 = 36;
 /// How many buckets there are.
-pub const BUCKET_COUNT: usize = SUB_BUCKETS * (VALUE_BITS - SUB_BUCKET_BITS + 1) as usize;
+pub const BUCKET_COUNT: usize = SUB_BUCKETS * width::index(VALUE_BITS - SUB_BUCKET_BITS + 1);
 const _: () = assert!(BUCKET_COUNT == 272);
 const _: () = assert!(bucket_of((1 << VALUE_BITS) - 1) == BUCKET_COUNT - 1);
 
@@ -120,7 +122,7 @@ const fn bucket_of(nanoseconds: u64) -> usize {
     }
     let shift = nanoseconds.ilog2() - SUB_BUCKET_BITS;
     let within = (nanoseconds >> shift) as usize; // SUB_BUCKETS to 2 * SUB_BUCKETS - 1
-    shift as usize * SUB_BUCKETS + within
+    width::index(shift) * SUB_BUCKETS + within
 }
 
 /// Returns the largest value of a bucket.
