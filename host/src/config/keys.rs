@@ -152,11 +152,8 @@ pub const WRITE_STALL: Bounds<Duration> =
 /// Bounds of `linger`.
 pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_MAX);
 /// Bounds of `connections_per_worker`.
-pub const CONNECTIONS_PER_WORKER: Bounds<u32> = bounds(
-    CONNECTIONS_PER_WORKER_DEFAULT,
-    CONNECTIONS_PER_WORKER_MIN,
-    CONNECTIONS_PER_WORKER_MAX,
-);
+pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
+    bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
 /// Bounds of `head_bytes`.
 pub const HEAD_BYTES: Bounds<ByteSize> = bounds(HEAD_BYTES_DEFAULT, HEAD_BYTES_MIN, HEAD_BYTES_MAX);
 /// Bounds of `requests_per_connection`.

@@ -280,7 +280,8 @@ fn with_largest_unit(count: u64, units: &[(&str, u64)], between: &str) -> String
     if count == 0 {
         return format!("0{between}{zero_unit}");
     }
-    let binary = units.iter().rev().find(|(_, factor)| factor.is_power_of_two() && divides(*factor));
+    let binary =
+        units.iter().rev().find(|(_, factor)| factor.is_power_of_two() && divides(*factor));
     let any = units.iter().rev().find(|(_, factor)| divides(*factor));
     let (name, factor) = match (binary, any) {
         (Some(binary), _) if binary.1 > 1 => binary,
