@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod admin; // health and metrics over HTTP
+pub mod cli; // the command line
+pub mod commands; // one file for each command
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
+pub mod doctor; // what the machine offers
 pub mod log;
 pub mod output; // the one place that prints
 pub mod route; // host and path to a function

@@ -20,13 +20,16 @@ use prometheus_client::{
 };
 
 use crate::stats::{
-    Counter, Discard, FunctionStats, Stats, Tier, WorkerStats, histogram::HistogramSnapshot,
+    Counter, Discard, FUNCTION_HISTOGRAMS_MAX, FunctionStats, Stats, Tier, WorkerStats,
+    histogram::HistogramSnapshot,
 };
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Bounds of exported buckets: `2^BITS` nanoseconds, from 256 ns to 17 s.
 const BUCKET_BITS: std::ops::RangeInclusive<u32> = 8..=34;
+
+const _: () = assert!(FUNCTION_HISTOGRAMS_MAX == 256, "the help texts below say so");
 
 /// The text's source.
 #[derive(Debug)]
