@@ -15,7 +15,9 @@ use super::{
     Overrides, Pattern, Quantity, Setting, Settings, Source, Technique, Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
-    pattern, suggest,
+    pattern,
+    source::Place,
+    suggest,
 };
 
 /// Entries of a folder that are looked at for a file of a similar name.
@@ -23,7 +25,7 @@ const FOLDER_ENTRIES_MAX: usize = 1000;
 
 /// Reads the file's settings.
 pub(super) fn read(source: Source, overrides: &Overrides) -> Result<Settings, Complaints> {
-    let mut reader = Reader { source: &source, faults: Vec::new() };
+    let mut reader = Reader::new(&source);
     let settings = reader.settings(overrides);
     let faults = reader.faults;
     if faults.is_empty() { Ok(settings) } else { Err(Complaints::new(source, faults)) }
@@ -32,7 +34,7 @@ pub(super) fn read(source: Source, overrides: &Overrides) -> Result<Settings, Co
 /// Makes settings without a file.
 pub(super) fn of_one(module: &Path, overrides: &Overrides) -> Settings {
     let source = Source::new(Path::new(""), String::new());
-    let mut reader = Reader { source: &source, faults: Vec::new() };
+    let mut reader = Reader::new(&source);
     let empty = DeTable::new();
     let top = Section { part: Part::Top, table: &empty, span: 0..0 };
     let mut settings = reader.top(&top, overrides);
@@ -50,6 +52,10 @@ pub(super) fn of_one(module: &Path, overrides: &Overrides) -> Settings {
 struct Reader<'s> {
     source: &'s Source,
     faults: Vec<Complaint>,
+    /// Names of functions and where they stand.
+    names: Vec<(String, Range<usize>)>,
+    /// Routes, the function's position, and where they stand.
+    routes: Vec<(Pattern, usize, Range<usize>)>,
 }
 
 /// A table of the file and which part it is.
@@ -62,6 +68,10 @@ struct Section<'t> {
 type Value<'t> = Spanned<DeValue<'t>>;
 
 impl<'s> Reader<'s> {
+    const fn new(source: &'s Source) -> Self {
+        Self { source, faults: Vec::new(), names: Vec::new(), routes: Vec::new() }
+    }
+
     fn settings(&mut self, overrides: &Overrides) -> Settings {
         let (document, errors) = DeTable::parse_recoverable(&self.source.text);
         let only_duplicates = errors.iter().all(|error| error.message() == DUPLICATE_KEY);
@@ -76,7 +86,8 @@ impl<'s> Reader<'s> {
         if only_duplicates {
             settings.functions = self.functions(&top);
             self.check_addresses(&top, &settings);
-            self.check_unique(&top, &settings.functions);
+            self.check_names_unique();
+            self.check_routes_unique(&settings.functions);
         }
         settings
     }
@@ -148,28 +159,22 @@ impl<'s> Reader<'s> {
             self.fault(&value.span(), &what, "fewer, on several hosts");
             return Vec::new();
         }
-        array.iter().filter_map(|value| self.function(value)).collect()
+        array.iter().enumerate().map(|(position, value)| self.function(position, value)).collect()
     }
 
-    fn function(&mut self, value: &Value<'_>) -> Option<Function> {
-        let Some(table) = value.get_ref().as_table() else {
+    /// Reads a function. One with faults is kept, with blanks, so that the checks across functions see it.
+    fn function(&mut self, position: usize, value: &Value<'_>) -> Function {
+        let empty = DeTable::new();
+        let table = value.get_ref().as_table().unwrap_or(&empty);
+        if !value.get_ref().is_table() {
             self.fault(&value.span(), "a function is a table", "[[function]]");
-            return None;
-        };
+        }
         let section = Section { part: Part::Function, table, span: value.span() };
         self.check_names(&section);
-        let name = self.name(&section);
-        let module = self.module(&section);
-        let routes = self.routes(&section);
-        let blank = || Setting::default(String::new());
-        let function = self.function_with(
-            &section,
-            name.clone().unwrap_or_else(blank),
-            module.clone().unwrap_or_else(|| Setting::default(PathBuf::new())),
-            routes.clone().unwrap_or_else(|| Setting::default(Vec::new())),
-        );
-        // Without one of the three there is a fault, and the others of the function were read above.
-        name.and(module).and(routes).map(|_| function)
+        let name = self.name(&section).unwrap_or_else(|| Setting::default(String::new()));
+        let module = self.module(&section).unwrap_or_else(|| Setting::default(PathBuf::new()));
+        let routes = self.routes(position, &section);
+        self.function_with(&section, name, module, routes)
     }
 
     fn function_with(
@@ -202,6 +207,7 @@ impl<'s> Reader<'s> {
     fn name(&mut self, section: &Section<'_>) -> Option<Setting<String>> {
         let value = self.required(section, "name", "name = \"hello\"")?;
         let name = self.text(value, "name", "\"hello\"")?;
+        self.names.push((name.to_owned(), value.span()));
         if is_function_name(name) {
             return Some(self.set(value, name.to_owned()));
         }
@@ -228,51 +234,51 @@ impl<'s> Reader<'s> {
         None
     }
 
-    fn routes(&mut self, section: &Section<'_>) -> Option<Setting<Vec<Pattern>>> {
+    fn routes(&mut self, position: usize, section: &Section<'_>) -> Setting<Vec<Pattern>> {
+        let none = Setting::default(Vec::new());
         match (section.get("route"), section.get("routes")) {
             (Some(_), Some(routes)) => {
                 let what = "`routes` stands beside `route`";
                 self.fault(&routes.span(), what, "one of them, with all the routes");
-                None
+                none
             }
-            (Some(route), None) => match route.get_ref().as_array() {
-                Some(array) => self.patterns(route, array),
-                None => self.pattern(route).map(|pattern| self.set(route, vec![pattern])),
-            },
-            (None, Some(routes)) => match routes.get_ref().as_array() {
-                Some(array) => self.patterns(routes, array),
-                None => {
-                    self.wrong_type(routes, "routes", "a list of routes", "[\"/x\", \"/y/*\"]");
-                    None
+            (Some(value), None) | (None, Some(value)) => match value.get_ref() {
+                DeValue::Array(array) => self.patterns(position, value, array),
+                _ => {
+                    let pattern = self.pattern(position, value);
+                    self.set(value, pattern.into_iter().collect())
                 }
             },
             (None, None) => {
                 self.required(section, "route", "route = \"/hello\"");
-                None
+                none
             }
         }
     }
 
     fn patterns(
         &mut self,
+        position: usize,
         value: &Value<'_>,
         array: &DeArray<'_>,
-    ) -> Option<Setting<Vec<Pattern>>> {
+    ) -> Setting<Vec<Pattern>> {
         if !(1..=keys::ROUTES_PER_FUNCTION_MAX).contains(&array.len()) {
             let most = keys::ROUTES_PER_FUNCTION_MAX;
             let what = format!("{} routes, expected 1 to {most}", array.len());
             self.fault(&value.span(), &what, "[\"/x\", \"/y/*\"]");
-            return None;
         }
-        let patterns: Vec<_> = array.iter().map(|route| self.pattern(route)).collect();
-        let patterns: Option<Vec<_>> = patterns.into_iter().collect();
-        patterns.map(|patterns| self.set(value, patterns))
+        let routes = array.iter().take(keys::ROUTES_PER_FUNCTION_MAX);
+        let patterns = routes.filter_map(|route| self.pattern(position, route)).collect();
+        self.set(value, patterns)
     }
 
-    fn pattern(&mut self, value: &Value<'_>) -> Option<Pattern> {
+    fn pattern(&mut self, position: usize, value: &Value<'_>) -> Option<Pattern> {
         let text = self.text(value, "route", "\"/hello\"")?;
         match Pattern::parse(text) {
-            Ok(pattern) => Some(pattern),
+            Ok(pattern) => {
+                self.routes.push((pattern.clone(), position, value.span()));
+                Some(pattern)
+            }
             Err(error) => {
                 let what = format!("route `{}`: {error}", shortened(text));
                 self.fault(&value.span(), &what, "\"/x\" for one path, \"/x/*\" for all below it");
@@ -499,50 +505,29 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn check_unique(&mut self, top: &Section<'_>, functions: &[Function]) {
-        let mut names = HashMap::new();
-        let mut routes = HashMap::new();
-        let mut faults = Vec::new();
-        for function in functions {
-            let name = &function.name;
-            if let Some(first) = names.insert(&name.value, name.origin) {
-                let what = format!("function `{}` stands at {first} already", name.value);
-                faults.push((name.origin, what, "another name".to_owned()));
+    fn check_names_unique(&mut self) {
+        let mut seen = HashMap::new();
+        for (name, span) in std::mem::take(&mut self.names) {
+            let place = self.source.place(span.start);
+            if let Some(Place { line, column }) = seen.insert(name.clone(), place) {
+                let what =
+                    format!("function `{}` stands at {line}:{column} already", shortened(&name));
+                self.fault(&span, &what, "another name");
             }
-            for pattern in &function.routes.value {
-                let key = (&function.host.value, pattern);
-                if let Some(first) = routes.insert(key, &name.value) {
-                    let what = format!("route `{pattern}` belongs to function `{first}` already");
-                    let instead = "another route, or another `host`".to_owned();
-                    faults.push((function.routes.origin, what, instead));
-                }
-            }
-        }
-        if faults.is_empty() {
-            return;
-        }
-        let spans = self.spans_of_functions(top);
-        for (origin, what, instead) in faults {
-            let Origin::File(place) = origin else { continue };
-            let span = spans.get(&(place.line, place.column)).cloned().unwrap_or(0..0);
-            self.fault(&span, &what, &instead);
         }
     }
 
-    /// Returns the spans of all names and routes by their places: settings keep a place alone.
-    fn spans_of_functions(&self, top: &Section<'_>) -> HashMap<(usize, usize), Range<usize>> {
-        let functions = top.get("function").and_then(|value| value.get_ref().as_array());
-        let tables = functions.into_iter().flat_map(|array| array.iter());
-        let values = tables
-            .filter_map(|function| function.get_ref().as_table())
-            .flat_map(|table| ["name", "route", "routes"].map(|name| table.get(name)))
-            .flatten();
-        values
-            .map(|value| {
-                let place = self.source.place(value.span().start);
-                ((place.line, place.column), value.span())
-            })
-            .collect()
+    fn check_routes_unique(&mut self, functions: &[Function]) {
+        let mut seen = HashMap::new();
+        for (pattern, position, span) in std::mem::take(&mut self.routes) {
+            let host = &functions[position].host.value;
+            let place = self.source.place(span.start);
+            let what = format!("route `{pattern}` stands");
+            if let Some(Place { line, column }) = seen.insert((host, pattern), place) {
+                let what = format!("{what} at {line}:{column} already");
+                self.fault(&span, &what, "another route, or another `host`");
+            }
+        }
     }
 
     fn required<'t>(

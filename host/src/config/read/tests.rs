@@ -161,15 +161,28 @@ fn a_function_needs_name_module_and_route() {
 
 #[test]
 fn names_and_routes_are_unique() {
+    let again = HELLO.replace("\"/hello\"", "[\"/a\", \"/hello\"]");
     check(
-        &format!("{HELLO}{HELLO}"),
+        &format!("{HELLO}{again}"),
         &[
-            "6:8 function `hello` stands at line 2:8 already -> another name",
-            "8:9 route `/hello` belongs to function `hello` already -> another route, or another \
-             `host`",
+            "6:8 function `hello` stands at 2:8 already -> another name",
+            "8:16 route `/hello` stands at 4:9 already -> another route, or another `host`",
         ],
     );
     check(&format!("{HELLO}{}host = \"a.b\"\n", HELLO.replace("\"hello\"", "\"b\"")), &[]);
+}
+
+#[test]
+fn functions_with_other_faults_are_compared_too() {
+    let faulty = HELLO.replace("hello.wasm", "none");
+    check(
+        &format!("{faulty}{HELLO}"),
+        &[
+            "3:10 module `none`: no such file -> the path of a module, relative to this file",
+            "6:8 function `hello` stands at 2:8 already -> another name",
+            "8:9 route `/hello` stands at 4:9 already -> another route, or another `host`",
+        ],
+    );
 }
 
 #[test]
