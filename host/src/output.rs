@@ -184,15 +184,12 @@ mod tests {
     #[test]
     fn columns_are_aligned_with_and_without_colour() {
         for (is_colourful, expected) in [
-            (false, "a    b\nlong ü\n"),
-            (true, "\x1b[2ma\x1b[0m    \x1b[2mb\x1b[0m\nlong \x1b[31mü\x1b[0m\n"),
+            (false, "a     b\nlong  ü\n"),
+            (true, "\x1b[2ma\x1b[0m     \x1b[2mb\x1b[0m\nlong  \x1b[31mü\x1b[0m\n"),
         ] {
             let mut table = Table::new(&["a", "b"], is_colourful);
             table.push(vec![Cell::new("long", Tone::Plain), Cell::new("ü", Tone::Bad)]);
-            assert_eq!(
-                table.to_string(),
-                expected.replace("long ", "long  ").replace("    ", "     ")
-            );
+            assert_eq!(table.to_string(), expected);
         }
     }
 

@@ -63,9 +63,9 @@ routes = [\"/b\", \"/a\"]
 
 /// A folder with a module and this settings file.
 fn folder(settings: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("hello.wasm"), b"").unwrap();
-    fs::write(folder.path().join("midge.toml"), settings).unwrap();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    fs::write(folder.path().join("hello.wasm"), b"").expect("a file can be written");
+    fs::write(folder.path().join("midge.toml"), settings).expect("a file can be written");
     folder
 }
 
@@ -77,14 +77,17 @@ fn midge(folder: &Path, arguments: &[&str]) -> Command {
 
 /// Runs and shows status, stdout and stderr.
 fn shown(mut command: Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program runs");
     let mut text = match output.status.code() {
         Some(code) => format!("status {code}\n"),
         None => "ended by a signal\n".into(),
     };
     for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
         if !bytes.is_empty() {
-            text += &format!("--- {name}\n{}", String::from_utf8(bytes).unwrap());
+            text += &format!(
+                "--- {name}\n{}",
+                String::from_utf8(bytes).expect("the program writes UTF-8")
+            );
         }
     }
     text

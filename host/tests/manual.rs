@@ -20,11 +20,12 @@ fn page(name: &str) -> PathBuf {
 #[track_caller]
 fn check(name: &str, generated: &str) {
     let path = page(name);
-    let text = fs::read_to_string(&path).unwrap();
+    let text = fs::read_to_string(&path).expect("the page can be read");
     let (before, rest) = text.split_once(BEGIN).expect("the page has a generated part");
     let (found, after) = rest.split_once(END).expect("the generated part ends");
     if env::var_os("MIDGE_BLESS").is_some() {
-        fs::write(&path, [before, BEGIN, generated, END, after].concat()).unwrap();
+        fs::write(&path, [before, BEGIN, generated, END, after].concat())
+            .expect("the page can be written");
     } else {
         assert_eq!(found, generated, "stale: MIDGE_BLESS=1 cargo test -p midge --test manual");
     }
