@@ -10,6 +10,6 @@ pub mod commands; // one file for each command
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
 pub mod doctor; // what the machine offers
 pub mod log; // the host's own log, and that of the data plane
-pub mod output;
+pub mod output; // the one place that prints
 pub mod route; // host and path to a function
-pub mod stats; // counters: a worker writes, the admin thread reads // the one place that prints
+pub mod stats; // counters: a worker writes, the admin thread reads
