@@ -1,2 +1,46 @@
-//! To come.
-fn main() {}
+//! The program `midge`: reads the command line, runs the command, turns an error into text once.
+#![forbid(unsafe_code)]
+
+use std::{env, io, process::ExitCode};
+
+use clap::ArgMatches;
+use midge_host::{
+    cli::{Cli, Command, External},
+    commands,
+    output::{self, Failure},
+};
+
+/// Exit status of wrong usage.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let (cli, matches) = match Cli::read(env::args_os()) {
+        Ok(read) => read,
+        Err(refused) => {
+            // Help goes to stdout, whose reader may have left; nobody else could be told.
+            drop(refused.print());
+            return ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    run(cli.command, &matches).unwrap_or_else(|error| report(&error))
+}
+
+fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check(args) => commands::check::run(&args, matches),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::External(words) => match External::find(&words)?.become_it()? {},
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS; // The reader has seen enough.
+    }
+    output::complain(&output::error_text(error));
+    match error.downcast_ref::<Failure>() {
+        Some(failure) if failure.is_usage => ExitCode::from(USAGE),
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,361 @@
+//! The command line: every command with its arguments, and the help that reads like a manual page.
+//!
+//! A command is a variant of [`Command`]; `main` has one arm for each. The arguments of commands whose part of
+//! the program is still to come are defined here already, so that flags have one form throughout.
+
+mod external; // `midge NAME` runs the program `midge-NAME`
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+};
+
+pub use self::external::External;
+use crate::config::{LogFormat, LogLevel, Origin, Overrides, Setting, Technique, Workers};
+
+const DESCRIPTION: &str = "\
+Serves WebAssembly functions, each request in an instance whose state is exactly that of a fresh one.
+
+A command that is not listed runs the program midge-COMMAND, found beside this one or on the path.";
+
+const MANUAL: &str = "\
+Examples:
+  midge check midge.toml                 what is wrong with the settings
+  midge check midge.toml --explain       every setting in force and what set it
+  midge doctor                           what this machine offers, and what would better it
+  midge doctor --json | jq .findings     the same for programs
+
+Exit status:
+  0  done
+  1  failed: the message on stderr says what, and what to do next
+  2  wrong usage
+
+Environment:
+  MIDGE_LISTEN, MIDGE_ADMIN, MIDGE_WORKERS
+          as the flags of these names; a flag wins over them, they win over the file
+  NO_COLOR
+          if set and not empty, no colours
+
+Files:
+  midge.toml
+          the settings; docs/manual/configuration.md lists them";
+
+/// A host for WebAssembly functions: a pristine instance for every request
+#[derive(Debug, Parser)]
+#[command(name = "midge", version, long_about = DESCRIPTION, after_long_help = MANUAL)]
+#[command(propagate_version = false, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what is wrong with a settings file, by line and column
+    Check(CheckArgs),
+    /// Say what this machine offers, and what would better it
+    Doctor(DoctorArgs),
+    /// A program of its own.
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+/// Arguments of `midge check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The settings
+    #[arg(default_value = "midge.toml")]
+    pub file: PathBuf,
+    /// Show every setting in force and what set it
+    #[arg(long)]
+    pub explain: bool,
+    /// Print one JSON object, schema midge/check/1
+    #[arg(long)]
+    pub json: bool,
+    /// What wins over the file.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `midge doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at the proc and sys below this folder, a copy of another machine's
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print one JSON object, schema midge/doctor/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `midge demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Print one JSON object, schema midge/demo/1
+    #[arg(long)]
+    pub json: bool,
+    /// What wins over the defaults.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `midge run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The function: .wasm, .wat, component or artifact; it answers every path
+    pub file: PathBuf,
+    /// Print one JSON object, schema midge/run/1
+    #[arg(long)]
+    pub json: bool,
+    /// What wins over the defaults.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `midge serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The settings
+    #[arg(default_value = "midge.toml")]
+    pub file: PathBuf,
+    /// Print one JSON object, schema midge/serve/1
+    #[arg(long)]
+    pub json: bool,
+    /// What wins over the file.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `midge build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The module: .wasm, .wat or component
+    pub file: PathBuf,
+    /// The artifact; otherwise the module's name with .midge
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Print one JSON object, schema midge/build/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `midge inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The artifact or module
+    pub file: PathBuf,
+    /// Print one JSON object, schema midge/inspect/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `midge invoke`.
+#[derive(Debug, Args)]
+pub struct InvokeArgs {
+    /// The function: .wasm, .wat, component or artifact
+    pub file: PathBuf,
+    /// The body: a text, @FILE, or - for stdin
+    #[arg(long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
+    pub data: Option<BodySource>,
+    /// The method; otherwise GET, or POST with --data
+    #[arg(long)]
+    pub method: Option<String>,
+    /// The path, with its query
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// A header; may be given several times
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub header: Vec<(String, String)>,
+    /// How the instance is made pristine
+    #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
+    pub technique: Technique,
+    /// How many calls
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
+    pub repeat: u32,
+    /// Print one JSON object, schema midge/invoke/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The most calls of one `midge invoke`; longer series belong into the lab.
+pub const REPEAT_MAX: u32 = 10_000_000;
+
+/// Where a body comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodySource {
+    /// The argument itself.
+    Text(String),
+    /// A file.
+    File(PathBuf),
+    /// Stdin.
+    Stdin,
+}
+
+/// Settings that may be given on the command line or in the environment.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct HostArgs {
+    /// Where functions are served
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MIDGE_LISTEN", hide_env_values = true)]
+    pub listen: Option<SocketAddr>,
+    /// Where health and metrics are served
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MIDGE_ADMIN", hide_env_values = true)]
+    pub admin: Option<SocketAddr>,
+    /// Worker threads: auto, a count, or CPUs as 1-7,9
+    #[arg(
+        long,
+        value_name = "WORKERS",
+        env = "MIDGE_WORKERS",
+        hide_env_values = true,
+        value_parser = Workers::parse
+    )]
+    pub workers: Option<Workers>,
+    /// The least grave message that is logged
+    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = false)]
+    pub log_level: Option<LogLevel>,
+    /// Lines for people, or JSON objects
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+impl Cli {
+    /// Reads the command line. The matches tell flags from environment: see [`HostArgs::overrides`].
+    ///
+    /// # Errors
+    /// Wrong usage, or a request for help or version: clap's error knows its text and exit status.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Self, ArgMatches), clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((cli, matches))
+    }
+}
+
+impl HostArgs {
+    /// Returns what was given, with its origin. `matches` are those of the program: the command's are in them.
+    #[must_use]
+    pub fn overrides(&self, matches: &ArgMatches) -> Overrides {
+        let own = matches.subcommand().map_or(matches, |(_, own)| own);
+        let Self { listen, admin, workers, log_level, log_format } = self.clone();
+        Overrides {
+            listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen),
+            admin: given(own, "admin", "--admin", "MIDGE_ADMIN", admin),
+            workers: given(own, "workers", "--workers", "MIDGE_WORKERS", workers),
+            log_level: given(own, "log_level", "--log-level", "", log_level),
+            log_format: given(own, "log_format", "--log-format", "", log_format),
+        }
+    }
+}
+
+fn given<T>(
+    matches: &ArgMatches,
+    id: &str,
+    flag: &'static str,
+    variable: &'static str,
+    value: Option<T>,
+) -> Option<Setting<T>> {
+    let origin = match matches.value_source(id) {
+        Some(ValueSource::EnvVariable) => Origin::Environment(variable),
+        _ => Origin::Flag(flag),
+    };
+    value.map(|value| Setting { value, origin })
+}
+
+impl From<&str> for BodySource {
+    fn from(text: &str) -> Self {
+        match (text, text.strip_prefix('@')) {
+            ("-", _) => Self::Stdin,
+            (_, Some(path)) => Self::File(path.into()),
+            (_, None) => Self::Text(text.into()),
+        }
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written `name: value`")?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(format!("`{name}` is no name of a header"));
+    }
+    Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+fn technique(name: &str) -> Result<Technique, String> {
+    let names = Technique::ALL.map(Technique::name).join(" ");
+    Technique::from_name(name).ok_or_else(|| format!("techniques are: {names}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads arguments of a command that is not wired yet.
+    fn read<T: Args + FromArgMatches>(arguments: &[&str]) -> Result<(T, ArgMatches), clap::Error> {
+        let command = T::augment_args(clap::Command::new("test"));
+        command.clone().debug_assert();
+        let all = ["test"].iter().chain(arguments);
+        let matches = command.try_get_matches_from(all)?;
+        Ok((T::from_arg_matches(&matches)?, matches))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_overrides_with_their_origin() {
+        let (args, matches) =
+            read::<ServeArgs>(&["--listen", "0.0.0.0:80", "--workers", "1-2"]).unwrap();
+        let overrides = args.host.overrides(&matches);
+        let listen = overrides.listen.unwrap();
+        assert_eq!(listen.origin, Origin::Flag("--listen"));
+        assert_eq!(overrides.workers.unwrap().value, Workers::Cpus(vec![1, 2]));
+        assert_eq!(overrides.log_level, None);
+        assert_eq!(args.file, PathBuf::from("midge.toml"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        assert!(read::<RunArgs>(&["a.wasm", "--workers", "many"]).is_err());
+        assert!(read::<RunArgs>(&["a.wasm", "--listen", "here"]).is_err());
+        assert!(read::<RunArgs>(&[]).is_err());
+        assert!(read::<InvokeArgs>(&["a.wasm", "--technique", "magic"]).is_err());
+        assert!(read::<InvokeArgs>(&["a.wasm", "--repeat", "0"]).is_err());
+        assert!(read::<InvokeArgs>(&["a.wasm", "--header", "nothing"]).is_err());
+    }
+
+    #[test]
+    fn bodies_come_from_text_file_or_stdin() {
+        for (text, expected) in [
+            ("-", BodySource::Stdin),
+            ("@a.json", BodySource::File("a.json".into())),
+            ("{}", BodySource::Text("{}".into())),
+        ] {
+            let (args, _) = read::<InvokeArgs>(&["a.wasm", "--data", text]).unwrap();
+            assert_eq!(args.data, Some(expected));
+        }
+    }
+
+    #[test]
+    fn headers_and_techniques_are_read() {
+        let arguments =
+            ["a.wasm", "--header", "Accept: x", "--header", "B:", "--technique", "pool-scan"];
+        let (args, _) = read::<InvokeArgs>(&arguments).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(args.header, [pair("accept", "x"), pair("b", "")]);
+        assert_eq!(args.technique, Technique::PoolScan);
+    }
+
+    #[test]
+    fn other_commands_arguments_are_read() {
+        let (build, _) = read::<BuildArgs>(&["a.wat", "-o", "b.midge"]).unwrap();
+        assert_eq!(build.output, Some("b.midge".into()));
+        assert!(read::<InspectArgs>(&["a.midge", "--json"]).unwrap().0.json);
+        assert!(read::<DemoArgs>(&["--json"]).unwrap().0.json);
+    }
+}

@@ -1,0 +1,240 @@
+//! `midge.toml`, environment and flags become [`Settings`].
+//!
+//! Every value knows what set it: a flag wins over the environment, that over the file, that over the
+//! default. All faults of a file are found at once, each with its place and what to write instead; settings
+//! that exist are therefore valid, and nobody checks them again.
+//!
+//! Not here: what the modules hold (the loader looks into them), and which CPUs `workers = "auto"` means.
+
+pub mod complaint; // a fault with place, quote and remedy
+pub mod explain; // every effective setting as text
+pub mod keys; // the table of settings, and their limits
+mod methods; // sets of request methods
+mod origin; // default, file, environment, flag
+pub mod pattern; // routes and host names
+mod read; // the walk over the parsed file
+pub mod source; // the file's text and places in it
+pub mod suggest; // the nearest known word
+mod technique; // names of start techniques
+pub mod unit; // durations, sizes, CPU lists
+
+use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
+pub use self::{
+    complaint::Complaints,
+    methods::Methods,
+    origin::{Origin, Setting},
+    pattern::Pattern,
+    source::{Source, SourceError},
+    technique::Technique,
+    unit::{ByteSize, Quantity, UnitError, Workers},
+};
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+    /// Where functions are served.
+    pub listen: Setting<SocketAddr>,
+    /// Where health and metrics are served.
+    pub admin: Setting<SocketAddr>,
+    /// Worker threads.
+    pub workers: Setting<Workers>,
+    /// How long a stop waits for requests in flight.
+    pub drain_timeout: Setting<Duration>,
+    /// Limits of the network.
+    pub limits: Limits,
+    /// The log.
+    pub log: LogSettings,
+    /// The functions, in the order of the file: a function's index is its position here.
+    pub functions: Vec<Function>,
+}
+
+/// Limits of the network.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From a request's first byte to the end of its head.
+    pub header_deadline: Setting<Duration>,
+    /// A connection without a request.
+    pub idle: Setting<Duration>,
+    /// A peer that takes no bytes of its response.
+    pub write_stall: Setting<Duration>,
+    /// Reading on after a refusal.
+    pub linger: Setting<Duration>,
+    /// Open connections.
+    pub connections_per_worker: Setting<u32>,
+    /// Request line and headers together.
+    pub head_bytes: Setting<ByteSize>,
+    /// Requests on one connection.
+    pub requests_per_connection: Setting<u32>,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// The least grave message that is written.
+    pub level: Setting<LogLevel>,
+    /// Lines for people, or JSON objects.
+    pub format: Setting<LogFormat>,
+    /// A line for each request.
+    pub access: Setting<bool>,
+}
+
+/// One function.
+#[derive(Debug, Clone)]
+pub struct Function {
+    /// Unique among the functions.
+    pub name: Setting<String>,
+    /// The module's path, ready to be opened.
+    pub module: Setting<PathBuf>,
+    /// At least one.
+    pub routes: Setting<Vec<Pattern>>,
+    /// Answers requests for this host alone, in lower case.
+    pub host: Setting<Option<String>>,
+    /// The methods it answers.
+    pub methods: Setting<Methods>,
+    /// How instances are made pristine.
+    pub technique: Setting<Technique>,
+    /// Time for one call.
+    pub deadline: Setting<Duration>,
+    /// What a call may grow its memory to.
+    pub memory: Setting<ByteSize>,
+    /// Longest request body.
+    pub body: Setting<ByteSize>,
+    /// Longest response body.
+    pub response: Setting<ByteSize>,
+    /// Calls in flight on one worker.
+    pub concurrency: Setting<u32>,
+    /// Instances that one worker keeps ready, at most `concurrency`.
+    pub slots: Setting<u32>,
+    /// A Server-Timing header on responses.
+    pub server_timing: Setting<bool>,
+}
+
+/// Settings from the command line and the environment, which win over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Of `listen`.
+    pub listen: Option<Setting<SocketAddr>>,
+    /// Of `admin`.
+    pub admin: Option<Setting<SocketAddr>>,
+    /// Of `workers`.
+    pub workers: Option<Setting<Workers>>,
+    /// Of `log.level`.
+    pub log_level: Option<Setting<LogLevel>>,
+    /// Of `log.format`.
+    pub log_format: Option<Setting<LogFormat>>,
+}
+
+/// How grave a message of the log must be to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Nothing is written.
+    Off,
+    /// Something failed.
+    Error,
+    /// Something is odd.
+    Warn,
+    /// Starts, stops, changes.
+    Info,
+    /// For whoever looks for a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The file has faults.
+    #[error("{} in the settings", counted(.0.count(), "fault"))]
+    Faults(Complaints),
+}
+
+impl Settings {
+    /// Reads a file and puts the overrides on top.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or all its faults.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        read::read(Source::read(path)?, overrides).map_err(ConfigError::Faults)
+    }
+
+    /// Returns the settings of a host without a file that has this module on every path.
+    #[must_use]
+    pub fn of_one(module: &Path, overrides: &Overrides) -> Self {
+        read::of_one(module, overrides)
+    }
+
+    /// Returns how many routes all functions have together.
+    #[must_use]
+    pub fn route_count(&self) -> usize {
+        self.functions.iter().map(|function| function.routes.value.len()).sum()
+    }
+}
+
+impl LogLevel {
+    /// All of them, from the quietest.
+    pub const ALL: [Self; 6] =
+        [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// Returns the name that settings use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl LogFormat {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Json];
+
+    /// Returns the name that settings use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Returns `1 fault`, `2 faults`.
+#[must_use]
+pub fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}

@@ -1,0 +1,101 @@
+//! Every effective setting with its value and its origin.
+
+use super::{Function, Origin, Quantity, Setting, Settings};
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its full name: `log.level`, `function.hello.deadline`.
+    pub setting: String,
+    /// Its value as the file would write it, without quotes.
+    pub value: String,
+    /// What set it.
+    pub origin: Origin,
+}
+
+/// Returns all rows, in the order of the manual.
+#[must_use]
+pub fn rows(settings: &Settings) -> Vec<Row> {
+    let Settings { listen, admin, workers, drain_timeout, limits, log, functions, .. } = settings;
+    let mut rows = vec![
+        shown("listen", listen),
+        shown("admin", admin),
+        shown("workers", workers),
+        quantity("drain_timeout", drain_timeout),
+        quantity("limits.header_deadline", &limits.header_deadline),
+        quantity("limits.idle", &limits.idle),
+        quantity("limits.write_stall", &limits.write_stall),
+        quantity("limits.linger", &limits.linger),
+        shown("limits.connections_per_worker", &limits.connections_per_worker),
+        quantity("limits.head_bytes", &limits.head_bytes),
+        shown("limits.requests_per_connection", &limits.requests_per_connection),
+        shown("log.level", &log.level),
+        shown("log.format", &log.format),
+        shown("log.access", &log.access),
+    ];
+    rows.extend(functions.iter().flat_map(function_rows));
+    rows
+}
+
+fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
+    let routes: Vec<_> = function.routes.value.iter().map(ToString::to_string).collect();
+    let host = function.host.value.as_deref().unwrap_or("any");
+    let module = function.module.value.display().to_string();
+    let rows = [
+        shown("name", &function.name),
+        row("module", module, function.module.origin),
+        row("routes", routes.join(" "), function.routes.origin),
+        row("host", host.into(), function.host.origin),
+        shown("methods", &function.methods),
+        shown("technique", &function.technique),
+        quantity("deadline", &function.deadline),
+        quantity("memory", &function.memory),
+        quantity("body", &function.body),
+        quantity("response", &function.response),
+        shown("concurrency", &function.concurrency),
+        shown("slots", &function.slots),
+        shown("server_timing", &function.server_timing),
+    ];
+    let name = function.name.value.clone();
+    rows.into_iter()
+        .map(move |row| Row { setting: format!("function.{name}.{}", row.setting), ..row })
+}
+
+fn shown<T: ToString>(name: &str, setting: &Setting<T>) -> Row {
+    row(name, setting.value.to_string(), setting.origin)
+}
+
+fn quantity<Q: Quantity>(name: &str, setting: &Setting<Q>) -> Row {
+    row(name, setting.value.show(), setting.origin)
+}
+
+fn row(name: &str, value: String, origin: Origin) -> Row {
+    Row { setting: name.into(), value, origin }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{
+        Overrides,
+        keys::{KEYS, Part, Takes},
+    };
+
+    #[test]
+    fn every_key_is_explained() {
+        let settings = Settings::of_one(Path::new("hello.wasm"), &Overrides::default());
+        let explained: Vec<_> = rows(&settings).into_iter().map(|row| row.setting).collect();
+        for key in KEYS.iter().filter(|key| !matches!(key.takes, Takes::Tables)) {
+            let name = match (key.part, key.name) {
+                (Part::Function, "route") => continue, // stands under `routes`
+                (Part::Top, name) => name.to_owned(),
+                (Part::Limits, name) => format!("limits.{name}"),
+                (Part::Log, name) => format!("log.{name}"),
+                (Part::Function, name) => format!("function.hello.{name}"),
+            };
+            assert!(explained.contains(&name), "{name}");
+        }
+    }
+}

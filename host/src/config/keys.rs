@@ -1,0 +1,443 @@
+//! Every setting: its limits, and the table from which the manual's is generated.
+
+use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use super::{ByteSize, LogFormat, LogLevel, Quantity, Technique};
+
+/// Default, smallest and largest value of a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<T> {
+    /// In force where nobody sets it.
+    pub default: T,
+    /// The smallest that is taken.
+    pub minimum: T,
+    /// The largest that is taken.
+    pub maximum: T,
+}
+
+/// Where the data plane listens: on this machine alone, until told otherwise.
+pub const LISTEN_DEFAULT: SocketAddr = loopback(8080);
+/// Where health and metrics are served.
+pub const ADMIN_DEFAULT: SocketAddr = loopback(8081);
+
+/// Longer than the longest deadline anyone should need, so that no request is lost on a restart.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// No wait at all.
+pub const DRAIN_TIMEOUT_MIN: Duration = Duration::ZERO;
+/// A supervisor has killed us long before.
+pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// Long for a function that starts in microseconds, short for whoever waits.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_millis(100);
+/// The epoch's step.
+pub const DEADLINE_MIN: Duration = Duration::from_millis(1);
+/// Longer work belongs into a queue.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
+
+/// Most small functions need less than a tenth of it.
+pub const MEMORY_DEFAULT: ByteSize = ByteSize(16 << 20);
+/// One WebAssembly page.
+pub const MEMORY_MIN: ByteSize = ByteSize(64 << 10);
+/// What 32-bit addresses reach.
+pub const MEMORY_MAX: ByteSize = ByteSize(4 << 30);
+
+/// Request bodies, read into the guest's memory as a whole.
+pub const BODY_DEFAULT: ByteSize = ByteSize(1 << 20);
+/// A function that takes no bodies.
+pub const BODY_MIN: ByteSize = ByteSize(0);
+/// The largest request area of the contract.
+pub const BODY_MAX: ByteSize = ByteSize(64 << 20);
+const _: () = assert!(BODY_MAX.0 == midge_abi::contract::AREA_SIZE_MAX as u64);
+
+/// Response bodies, copied into the send buffer as a whole.
+pub const RESPONSE_DEFAULT: ByteSize = ByteSize(8 << 20);
+/// Below it a problem report would not fit either.
+pub const RESPONSE_MIN: ByteSize = ByteSize(1 << 10);
+/// As for requests.
+pub const RESPONSE_MAX: ByteSize = ByteSize(64 << 20);
+
+/// Calls of one function in flight on one worker.
+pub const CONCURRENCY_DEFAULT: u32 = 64;
+/// One after the other.
+pub const CONCURRENCY_MIN: u32 = 1;
+/// Each is a slot with a memory mapping, of which a process has few (`vm.max_map_count`).
+pub const CONCURRENCY_MAX: u32 = 16_384;
+
+/// Slots that one worker keeps ready for a function; more are made when calls overlap.
+pub const SLOTS_DEFAULT: u32 = 8;
+/// One.
+pub const SLOTS_MIN: u32 = 1;
+/// No more than calls.
+pub const SLOTS_MAX: u32 = CONCURRENCY_MAX;
+
+/// From the first byte of a request to the end of its head.
+pub const HEADER_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// Slow networks need a round trip.
+pub const HEADER_DEADLINE_MIN: Duration = Duration::from_millis(100);
+/// Beyond it a slow peer holds a connection for nothing.
+pub const HEADER_DEADLINE_MAX: Duration = Duration::from_secs(300);
+
+/// A connection without a request.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(30);
+/// As for heads.
+pub const IDLE_MIN: Duration = Duration::from_millis(100);
+/// An idle connection is cheap, so it may stay long.
+pub const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// A peer that takes no bytes of a response.
+pub const WRITE_STALL_DEFAULT: Duration = Duration::from_secs(15);
+/// As for heads.
+pub const WRITE_STALL_MIN: Duration = Duration::from_millis(100);
+/// As for heads.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(300);
+
+/// Reading on after a refusal, so that the peer gets the answer and not a reset (RFC 9112, 9.6).
+pub const LINGER_DEFAULT: Duration = Duration::from_secs(2);
+/// Close at once.
+pub const LINGER_MIN: Duration = Duration::ZERO;
+/// A refused peer is owed no more.
+pub const LINGER_MAX: Duration = Duration::from_secs(30);
+
+/// Connections of one worker.
+pub const CONNECTIONS_PER_WORKER_DEFAULT: u32 = 8_192;
+/// One.
+pub const CONNECTIONS_PER_WORKER_MIN: u32 = 1;
+/// Each has an entry in the worker's tables, reserved at the start.
+pub const CONNECTIONS_PER_WORKER_MAX: u32 = 262_144;
+
+/// Request line and headers.
+pub const HEAD_BYTES_DEFAULT: ByteSize = ByteSize(16 << 10);
+/// Below it browsers' requests are refused.
+pub const HEAD_BYTES_MIN: ByteSize = ByteSize(1 << 10);
+/// It must fit the guest's request area beside the body.
+pub const HEAD_BYTES_MAX: ByteSize = ByteSize(64 << 10);
+
+/// After so many the connection is closed, so that load spreads again over the workers.
+pub const REQUESTS_PER_CONNECTION_DEFAULT: u32 = 1_000_000;
+/// No connection is kept.
+pub const REQUESTS_PER_CONNECTION_MIN: u32 = 1;
+/// As good as no limit.
+pub const REQUESTS_PER_CONNECTION_MAX: u32 = u32::MAX;
+
+/// The most functions of one file.
+pub const FUNCTIONS_MAX: usize = 100_000;
+/// The most routes of one function.
+pub const ROUTES_PER_FUNCTION_MAX: usize = 256;
+/// The longest name of a function; it is a label of metrics and a word in every log line.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 64;
+
+/// Bounds of `drain_timeout`.
+pub const DRAIN_TIMEOUT: Bounds<Duration> =
+    bounds(DRAIN_TIMEOUT_DEFAULT, DRAIN_TIMEOUT_MIN, DRAIN_TIMEOUT_MAX);
+/// Bounds of `deadline`.
+pub const DEADLINE: Bounds<Duration> = bounds(DEADLINE_DEFAULT, DEADLINE_MIN, DEADLINE_MAX);
+/// Bounds of `memory`.
+pub const MEMORY: Bounds<ByteSize> = bounds(MEMORY_DEFAULT, MEMORY_MIN, MEMORY_MAX);
+/// Bounds of `body`.
+pub const BODY: Bounds<ByteSize> = bounds(BODY_DEFAULT, BODY_MIN, BODY_MAX);
+/// Bounds of `response`.
+pub const RESPONSE: Bounds<ByteSize> = bounds(RESPONSE_DEFAULT, RESPONSE_MIN, RESPONSE_MAX);
+/// Bounds of `concurrency`.
+pub const CONCURRENCY: Bounds<u32> = bounds(CONCURRENCY_DEFAULT, CONCURRENCY_MIN, CONCURRENCY_MAX);
+/// Bounds of `slots`.
+pub const SLOTS: Bounds<u32> = bounds(SLOTS_DEFAULT, SLOTS_MIN, SLOTS_MAX);
+/// Bounds of `header_deadline`.
+pub const HEADER_DEADLINE: Bounds<Duration> =
+    bounds(HEADER_DEADLINE_DEFAULT, HEADER_DEADLINE_MIN, HEADER_DEADLINE_MAX);
+/// Bounds of `idle`.
+pub const IDLE: Bounds<Duration> = bounds(IDLE_DEFAULT, IDLE_MIN, IDLE_MAX);
+/// Bounds of `write_stall`.
+pub const WRITE_STALL: Bounds<Duration> =
+    bounds(WRITE_STALL_DEFAULT, WRITE_STALL_MIN, WRITE_STALL_MAX);
+/// Bounds of `linger`.
+pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_MAX);
+/// Bounds of `connections_per_worker`.
+pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
+    bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+/// Bounds of `head_bytes`.
+pub const HEAD_BYTES: Bounds<ByteSize> = bounds(HEAD_BYTES_DEFAULT, HEAD_BYTES_MIN, HEAD_BYTES_MAX);
+/// Bounds of `requests_per_connection`.
+pub const REQUESTS_PER_CONNECTION: Bounds<u32> = bounds(
+    REQUESTS_PER_CONNECTION_DEFAULT,
+    REQUESTS_PER_CONNECTION_MIN,
+    REQUESTS_PER_CONNECTION_MAX,
+);
+
+/// The part of the file that a setting stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Above all tables.
+    Top,
+    /// `[limits]`.
+    Limits,
+    /// `[log]`.
+    Log,
+    /// Each `[[function]]`.
+    Function,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Where it stands.
+    pub part: Part,
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Takes {
+    /// An address with a port.
+    Address(SocketAddr),
+    /// `auto`, a count, or a list of CPUs.
+    Workers,
+    /// A duration.
+    Duration(Bounds<Duration>),
+    /// A size.
+    Size(Bounds<ByteSize>),
+    /// A whole number.
+    Count(Bounds<u32>),
+    /// `true` or `false`.
+    Truth(bool),
+    /// A technique's name.
+    Technique,
+    /// A level's name.
+    Level,
+    /// A format's name.
+    Format,
+    /// Free text, explained by the meaning; without it the file is refused.
+    Required(&'static str),
+    /// Free text, explained by the meaning, with what holds where nobody sets it.
+    Optional(&'static str, &'static str),
+    /// Tables of their own.
+    Tables,
+}
+
+impl Part {
+    /// Returns the line that begins the part.
+    #[must_use]
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Top => "",
+            Self::Limits => "[limits]",
+            Self::Log => "[log]",
+            Self::Function => "[[function]]",
+        }
+    }
+
+    /// Returns the names that may stand in it.
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+        KEYS.iter().filter(move |key| key.part == self).map(|key| key.name)
+    }
+}
+
+impl Takes {
+    /// Returns the columns of the manual: what it takes, and its default.
+    #[must_use]
+    pub fn columns(self) -> (String, String) {
+        match self {
+            Self::Address(default) => ("address and port".into(), default.to_string()),
+            Self::Workers => ("`auto`, a count, CPUs `\"1-7,9\"`".into(), "auto".into()),
+            Self::Duration(bounds) => quantity("duration", bounds),
+            Self::Size(bounds) => quantity("size", bounds),
+            Self::Count(Bounds { default, minimum, maximum }) => {
+                (format!("count, {minimum} to {maximum}"), default.to_string())
+            }
+            Self::Truth(default) => ("`true` or `false`".into(), default.to_string()),
+            Self::Technique => (names(Technique::ALL.map(Technique::name)), "auto".into()),
+            Self::Level => (names(LogLevel::ALL.map(LogLevel::name)), "info".into()),
+            Self::Format => (names(LogFormat::ALL.map(LogFormat::name)), "text".into()),
+            Self::Required(form) => (form.into(), "required".into()),
+            Self::Optional(form, default) => (form.into(), default.into()),
+            Self::Tables => ("tables".into(), "none".into()),
+        }
+    }
+}
+
+const fn key(part: Part, name: &'static str, takes: Takes, meaning: &'static str) -> Key {
+    Key { part, name, takes, meaning }
+}
+
+/// All settings, in the order of the manual.
+pub const KEYS: &[Key] = &[
+    key(Part::Top, "listen", Takes::Address(LISTEN_DEFAULT), "where functions are served"),
+    key(Part::Top, "admin", Takes::Address(ADMIN_DEFAULT), "where health and metrics are served"),
+    key(Part::Top, "workers", Takes::Workers, "worker threads, one CPU each"),
+    key(
+        Part::Top,
+        "drain_timeout",
+        Takes::Duration(DRAIN_TIMEOUT),
+        "how long a stop waits for requests in flight",
+    ),
+    key(Part::Top, "limits", Takes::Tables, "limits of the network, below"),
+    key(Part::Top, "log", Takes::Tables, "the log, below"),
+    key(Part::Top, "function", Takes::Tables, "the functions, one `[[function]]` each, below"),
+    key(
+        Part::Limits,
+        "header_deadline",
+        Takes::Duration(HEADER_DEADLINE),
+        "from a request's first byte to the end of its head; then 408",
+    ),
+    key(Part::Limits, "idle", Takes::Duration(IDLE), "a connection without a request; then closed"),
+    key(
+        Part::Limits,
+        "write_stall",
+        Takes::Duration(WRITE_STALL),
+        "a peer that takes no bytes of its response; then closed",
+    ),
+    key(
+        Part::Limits,
+        "linger",
+        Takes::Duration(LINGER),
+        "reading on after a refusal, so that the peer sees the answer",
+    ),
+    key(
+        Part::Limits,
+        "connections_per_worker",
+        Takes::Count(CONNECTIONS_PER_WORKER),
+        "open connections; beyond it accepting pauses",
+    ),
+    key(
+        Part::Limits,
+        "head_bytes",
+        Takes::Size(HEAD_BYTES),
+        "request line and headers together; then 431",
+    ),
+    key(
+        Part::Limits,
+        "requests_per_connection",
+        Takes::Count(REQUESTS_PER_CONNECTION),
+        "requests on one connection; then closed after the response",
+    ),
+    key(Part::Log, "level", Takes::Level, "the least grave message that is written"),
+    key(Part::Log, "format", Takes::Format, "lines for people, or JSON objects"),
+    key(Part::Log, "access", Takes::Truth(false), "a line for each request"),
+    key(
+        Part::Function,
+        "name",
+        Takes::Required("1 to 64 of `a-z 0-9 - _ .`"),
+        "unique; label of metrics and log lines",
+    ),
+    key(
+        Part::Function,
+        "module",
+        Takes::Required("path"),
+        "`.wasm`, `.wat`, component or artifact; relative to this file",
+    ),
+    key(
+        Part::Function,
+        "route",
+        Takes::Required("`\"/x\"` or `\"/x/*\"`"),
+        "an exact path, or every path that starts with `/x/`; or use `routes`",
+    ),
+    key(
+        Part::Function,
+        "routes",
+        Takes::Optional("list of routes, 1 to 256", "`route`"),
+        "several of them",
+    ),
+    key(
+        Part::Function,
+        "host",
+        Takes::Optional("host name", "any"),
+        "answers requests for this host alone, before functions without one",
+    ),
+    key(
+        Part::Function,
+        "methods",
+        Takes::Optional("list of methods", "any"),
+        "the others get 405 with an Allow header",
+    ),
+    key(Part::Function, "technique", Takes::Technique, "how instances are made pristine"),
+    key(Part::Function, "deadline", Takes::Duration(DEADLINE), "time for one call; then 504"),
+    key(Part::Function, "memory", Takes::Size(MEMORY), "what a call may grow its memory to"),
+    key(Part::Function, "body", Takes::Size(BODY), "request body; longer ones get 413"),
+    key(Part::Function, "response", Takes::Size(RESPONSE), "response body; longer ones become 502"),
+    key(
+        Part::Function,
+        "concurrency",
+        Takes::Count(CONCURRENCY),
+        "calls in flight on one worker; then 503",
+    ),
+    key(
+        Part::Function,
+        "slots",
+        Takes::Count(SLOTS),
+        "instances that one worker keeps ready, at most `concurrency`",
+    ),
+    key(
+        Part::Function,
+        "server_timing",
+        Takes::Truth(false),
+        "a Server-Timing header with tier and duration",
+    ),
+];
+
+/// Returns the manual's tables, one for each part.
+#[must_use]
+pub fn manual_tables() -> String {
+    let mut text = String::new();
+    for part in [Part::Top, Part::Limits, Part::Log, Part::Function] {
+        if !part.heading().is_empty() {
+            text += &format!("\n### `{}`\n\n", part.heading());
+        }
+        text += "| setting | takes | default | meaning |\n|---|---|---|---|\n";
+        for Key { name, takes, meaning, .. } in KEYS.iter().filter(|key| key.part == part) {
+            let (takes, default) = takes.columns();
+            text += &format!("| `{name}` | {takes} | {default} | {meaning} |\n");
+        }
+    }
+    text
+}
+
+fn quantity<Q: Quantity>(noun: &str, bounds: Bounds<Q>) -> (String, String) {
+    let Bounds { default, minimum, maximum } = bounds;
+    (format!("{noun}, {} to {}", minimum.show(), maximum.show()), default.show())
+}
+
+fn names<const COUNT: usize>(names: [&str; COUNT]) -> String {
+    names.map(|name| format!("`{name}`")).join(" ")
+}
+
+const fn bounds<T: Copy>(default: T, minimum: T, maximum: T) -> Bounds<T> {
+    Bounds { default, minimum, maximum }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds<T: PartialOrd>(bounds: &Bounds<T>) -> bool {
+        bounds.minimum <= bounds.default && bounds.default <= bounds.maximum
+    }
+
+    #[test]
+    fn every_default_lies_within_its_bounds() {
+        for key in KEYS {
+            let is_sound = match &key.takes {
+                Takes::Duration(bounds) => holds(bounds),
+                Takes::Size(bounds) => holds(bounds),
+                Takes::Count(bounds) => holds(bounds),
+                _ => true,
+            };
+            assert!(is_sound, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_within_their_part() {
+        for (position, key) in KEYS.iter().enumerate() {
+            let later = &KEYS[position + 1..];
+            assert!(!later.iter().any(|other| other.part == key.part && other.name == key.name));
+        }
+    }
+}

@@ -1,0 +1,668 @@
+//! The walk over the parsed file: each value is read, checked against its bounds, and given its origin.
+//!
+//! A fault is noted and the walk goes on with the default, so that one look finds them all. Settings are
+//! handed out only if nothing was noted.
+
+use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
+
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue},
+};
+
+use super::{
+    ByteSize, Complaints, Function, Limits, LogFormat, LogLevel, LogSettings, Methods, Origin,
+    Overrides, Pattern, Quantity, Setting, Settings, Source, Technique, Workers,
+    complaint::Complaint,
+    keys::{self, Bounds, Part},
+    pattern,
+    source::Place,
+    suggest,
+};
+
+/// Entries of a folder that are looked at for a file of a similar name.
+const FOLDER_ENTRIES_MAX: usize = 1000;
+
+/// Reads the file's settings.
+pub(super) fn read(source: Source, overrides: &Overrides) -> Result<Settings, Complaints> {
+    let mut reader = Reader::new(&source);
+    let settings = reader.settings(overrides);
+    let faults = reader.faults;
+    if faults.is_empty() { Ok(settings) } else { Err(Complaints::new(source, faults)) }
+}
+
+/// Makes settings without a file.
+pub(super) fn of_one(module: &Path, overrides: &Overrides) -> Settings {
+    let source = Source::new(Path::new(""), String::new());
+    let mut reader = Reader::new(&source);
+    let empty = DeTable::new();
+    let top = Section { part: Part::Top, table: &empty, span: 0..0 };
+    let mut settings = reader.top(&top, overrides);
+    let section = Section { part: Part::Function, table: &empty, span: 0..0 };
+    settings.functions.push(reader.function_with(
+        &section,
+        Setting::default(name_of(module)),
+        Setting::default(module.into()),
+        Setting::default(vec![Pattern::Prefix("/".into())]),
+    ));
+    assert!(reader.faults.is_empty(), "an empty table has no faults");
+    Settings { file: None, ..settings }
+}
+
+struct Reader<'s> {
+    source: &'s Source,
+    faults: Vec<Complaint>,
+    /// Names of functions and where they stand.
+    names: Vec<(String, Range<usize>)>,
+    /// Routes, the function's position, and where they stand.
+    routes: Vec<(Pattern, usize, Range<usize>)>,
+}
+
+/// A table of the file and which part it is.
+struct Section<'t> {
+    part: Part,
+    table: &'t DeTable<'t>,
+    span: Range<usize>,
+}
+
+type Value<'t> = Spanned<DeValue<'t>>;
+
+impl<'s> Reader<'s> {
+    const fn new(source: &'s Source) -> Self {
+        Self { source, faults: Vec::new(), names: Vec::new(), routes: Vec::new() }
+    }
+
+    fn settings(&mut self, overrides: &Overrides) -> Settings {
+        let (document, errors) = DeTable::parse_recoverable(&self.source.text);
+        let only_duplicates = errors.iter().all(|error| error.message() == DUPLICATE_KEY);
+        for error in errors {
+            self.syntax(&error);
+        }
+        let empty = DeTable::new();
+        // A table recovered from broken text lacks what stood there: its faults would mislead.
+        let table = if only_duplicates { document.get_ref() } else { &empty };
+        let top = Section { part: Part::Top, table, span: 0..0 };
+        let mut settings = self.top(&top, overrides);
+        if only_duplicates {
+            settings.functions = self.functions(&top);
+            self.check_addresses(&top, &settings);
+            self.check_names_unique();
+            self.check_routes_unique(&settings.functions);
+        }
+        settings
+    }
+
+    fn top(&mut self, top: &Section<'_>, overrides: &Overrides) -> Settings {
+        self.check_names(top);
+        let empty = DeTable::new();
+        let limits = self.table(top, "limits", Part::Limits, &empty);
+        let log = self.table(top, "log", Part::Log, &empty);
+        let over = overrides.clone();
+        let listen = self.address(top, "listen", keys::LISTEN_DEFAULT);
+        let admin = self.address(top, "admin", keys::ADMIN_DEFAULT);
+        let workers = self.workers(top);
+        Settings {
+            file: Some(self.source.path.clone()),
+            listen: over.listen.unwrap_or(listen),
+            admin: over.admin.unwrap_or(admin),
+            workers: over.workers.unwrap_or(workers),
+            drain_timeout: self.quantity(top, "drain_timeout", &keys::DRAIN_TIMEOUT),
+            limits: self.limits(&limits),
+            log: self.log(&log, overrides),
+            functions: Vec::new(),
+        }
+    }
+
+    fn limits(&mut self, section: &Section<'_>) -> Limits {
+        Limits {
+            header_deadline: self.quantity(section, "header_deadline", &keys::HEADER_DEADLINE),
+            idle: self.quantity(section, "idle", &keys::IDLE),
+            write_stall: self.quantity(section, "write_stall", &keys::WRITE_STALL),
+            linger: self.quantity(section, "linger", &keys::LINGER),
+            connections_per_worker: self.count(
+                section,
+                "connections_per_worker",
+                &keys::CONNECTIONS_PER_WORKER,
+            ),
+            head_bytes: self.quantity(section, "head_bytes", &keys::HEAD_BYTES),
+            requests_per_connection: self.count(
+                section,
+                "requests_per_connection",
+                &keys::REQUESTS_PER_CONNECTION,
+            ),
+        }
+    }
+
+    fn log(&mut self, section: &Section<'_>, overrides: &Overrides) -> LogSettings {
+        let levels = LogLevel::ALL.map(|level| (level.name(), level));
+        let formats = LogFormat::ALL.map(|format| (format.name(), format));
+        let level = self.choice(section, "level", &levels, LogLevel::Info);
+        let format = self.choice(section, "format", &formats, LogFormat::Text);
+        LogSettings {
+            level: overrides.log_level.clone().unwrap_or(level),
+            format: overrides.log_format.clone().unwrap_or(format),
+            access: self.truth(section, "access"),
+        }
+    }
+
+    fn functions(&mut self, top: &Section<'_>) -> Vec<Function> {
+        let Some(value) = top.get("function") else {
+            self.fault(&(0..0), "there is no function", "a [[function]] with name, module, route");
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.fault(&value.span(), "`function` is not a list of tables", "[[function]]");
+            return Vec::new();
+        };
+        if array.len() > keys::FUNCTIONS_MAX {
+            let what = format!("{} functions, at most {}", array.len(), keys::FUNCTIONS_MAX);
+            self.fault(&value.span(), &what, "fewer, on several hosts");
+            return Vec::new();
+        }
+        array.iter().enumerate().map(|(position, value)| self.function(position, value)).collect()
+    }
+
+    /// Reads a function. One with faults is kept, with blanks, so that the checks across functions see it.
+    fn function(&mut self, position: usize, value: &Value<'_>) -> Function {
+        let empty = DeTable::new();
+        let table = value.get_ref().as_table().unwrap_or(&empty);
+        if !value.get_ref().is_table() {
+            self.fault(&value.span(), "a function is a table", "[[function]]");
+        }
+        let section = Section { part: Part::Function, table, span: value.span() };
+        self.check_names(&section);
+        let name = self.name(&section).unwrap_or_else(|| Setting::default(String::new()));
+        let module = self.module(&section).unwrap_or_else(|| Setting::default(PathBuf::new()));
+        let routes = self.routes(position, &section);
+        self.function_with(&section, name, module, routes)
+    }
+
+    fn function_with(
+        &mut self,
+        section: &Section<'_>,
+        name: Setting<String>,
+        module: Setting<PathBuf>,
+        routes: Setting<Vec<Pattern>>,
+    ) -> Function {
+        let techniques = Technique::ALL.map(|technique| (technique.name(), technique));
+        let concurrency = self.count(section, "concurrency", &keys::CONCURRENCY);
+        let slots = self.slots(section, concurrency.value);
+        Function {
+            name,
+            module,
+            routes,
+            host: self.host(section),
+            methods: self.methods(section),
+            technique: self.choice(section, "technique", &techniques, Technique::Auto),
+            deadline: self.quantity(section, "deadline", &keys::DEADLINE),
+            memory: self.quantity(section, "memory", &keys::MEMORY),
+            body: self.quantity::<ByteSize>(section, "body", &keys::BODY),
+            response: self.quantity(section, "response", &keys::RESPONSE),
+            concurrency,
+            slots,
+            server_timing: self.truth(section, "server_timing"),
+        }
+    }
+
+    fn name(&mut self, section: &Section<'_>) -> Option<Setting<String>> {
+        let value = self.required(section, "name", "name = \"hello\"")?;
+        let name = self.text(value, "name", "\"hello\"")?;
+        self.names.push((name.to_owned(), value.span()));
+        if is_function_name(name) {
+            return Some(self.set(value, name.to_owned()));
+        }
+        let what = format!("`{}` is no name of a function", shortened(name));
+        let instead = format!("\"{}\": 1 to 64 of a-z 0-9 - _ .", name_from(name));
+        self.fault(&value.span(), &what, &instead);
+        None
+    }
+
+    fn module(&mut self, section: &Section<'_>) -> Option<Setting<PathBuf>> {
+        let value = self.required(section, "module", "module = \"hello.wasm\"")?;
+        let name = self.text(value, "module", "\"hello.wasm\"")?;
+        let path = self.source.folder().join(name);
+        let what = match fs::metadata(&path) {
+            Ok(found) if found.is_file() => return Some(self.set(value, path)),
+            Ok(_) => format!("`{}` is not a file", shortened(name)),
+            Err(error) => format!("module `{}`: {}", shortened(name), plain_cause(&error)),
+        };
+        let instead = match similar_file(&path) {
+            Some(file) => format!("\"{}\"", Path::new(name).with_file_name(file).display()),
+            None => "the path of a module, relative to this file".into(),
+        };
+        self.fault(&value.span(), &what, &instead);
+        None
+    }
+
+    fn routes(&mut self, position: usize, section: &Section<'_>) -> Setting<Vec<Pattern>> {
+        let none = Setting::default(Vec::new());
+        match (section.get("route"), section.get("routes")) {
+            (Some(_), Some(routes)) => {
+                let what = "`routes` stands beside `route`";
+                self.fault(&routes.span(), what, "one of them, with all the routes");
+                none
+            }
+            (Some(value), None) | (None, Some(value)) => match value.get_ref() {
+                DeValue::Array(array) => self.patterns(position, value, array),
+                _ => {
+                    let pattern = self.pattern(position, value);
+                    self.set(value, pattern.into_iter().collect())
+                }
+            },
+            (None, None) => {
+                self.required(section, "route", "route = \"/hello\"");
+                none
+            }
+        }
+    }
+
+    fn patterns(
+        &mut self,
+        position: usize,
+        value: &Value<'_>,
+        array: &DeArray<'_>,
+    ) -> Setting<Vec<Pattern>> {
+        if !(1..=keys::ROUTES_PER_FUNCTION_MAX).contains(&array.len()) {
+            let most = keys::ROUTES_PER_FUNCTION_MAX;
+            let what = format!("{} routes, expected 1 to {most}", array.len());
+            self.fault(&value.span(), &what, "[\"/x\", \"/y/*\"]");
+        }
+        let routes = array.iter().take(keys::ROUTES_PER_FUNCTION_MAX);
+        let patterns = routes.filter_map(|route| self.pattern(position, route)).collect();
+        self.set(value, patterns)
+    }
+
+    fn pattern(&mut self, position: usize, value: &Value<'_>) -> Option<Pattern> {
+        let text = self.text(value, "route", "\"/hello\"")?;
+        match Pattern::parse(text) {
+            Ok(pattern) => {
+                self.routes.push((pattern.clone(), position, value.span()));
+                Some(pattern)
+            }
+            Err(error) => {
+                let what = format!("route `{}`: {error}", shortened(text));
+                self.fault(&value.span(), &what, "\"/x\" for one path, \"/x/*\" for all below it");
+                None
+            }
+        }
+    }
+
+    fn host(&mut self, section: &Section<'_>) -> Setting<Option<String>> {
+        let Some(value) = section.get("host") else { return Setting::default(None) };
+        let example = "\"api.example.org\"";
+        let Some(text) = self.text(value, "host", example) else { return Setting::default(None) };
+        let name = pattern::host_name(text);
+        if name.is_none() {
+            let what = format!("`{}` is no host name", shortened(text));
+            self.fault(&value.span(), &what, &format!("a name without port, like {example}"));
+        }
+        self.set(value, name)
+    }
+
+    fn methods(&mut self, section: &Section<'_>) -> Setting<Methods> {
+        let Some(value) = section.get("methods") else { return Setting::default(Methods::ANY) };
+        let Some(array) = value.get_ref().as_array().filter(|array| !array.is_empty()) else {
+            self.wrong_type(value, "methods", "a list of methods", "[\"GET\", \"POST\"]");
+            return Setting::default(Methods::ANY);
+        };
+        let mut methods = Methods::NONE;
+        for entry in array.iter() {
+            let Some(name) = self.text(entry, "methods", "\"GET\"") else { continue };
+            match methods.with_name(name) {
+                Some(more) => methods = more,
+                None => self.unknown(entry, name, "method", Methods::names()),
+            }
+        }
+        self.set(value, methods)
+    }
+
+    fn slots(&mut self, section: &Section<'_>, concurrency: u32) -> Setting<u32> {
+        let slots = self.count(section, "slots", &keys::SLOTS);
+        let Some(value) = section.get("slots") else {
+            return Setting::default(keys::SLOTS_DEFAULT.min(concurrency));
+        };
+        if slots.value > concurrency {
+            let what = format!("{} slots are more than {concurrency} calls use", slots.value);
+            let instead = format!("{concurrency}, or raise `concurrency`");
+            self.fault(&value.span(), &what, &instead);
+        }
+        slots
+    }
+
+    fn address(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        default: SocketAddr,
+    ) -> Setting<SocketAddr> {
+        let Some(value) = section.get(name) else { return Setting::default(default) };
+        let example = format!("\"{default}\"");
+        let Some(text) = self.text(value, name, &example) else {
+            return Setting::default(default);
+        };
+        match text.parse() {
+            Ok(address) => self.set(value, address),
+            Err(_) => {
+                let what = format!("`{}` is no address with a port", shortened(text));
+                self.fault(&value.span(), &what, &example);
+                Setting::default(default)
+            }
+        }
+    }
+
+    fn workers(&mut self, section: &Section<'_>) -> Setting<Workers> {
+        let Some(value) = section.get("workers") else { return Setting::default(Workers::Auto) };
+        let example = "\"auto\", a count, or CPUs as \"1-7,9\"";
+        let read = match value.get_ref() {
+            DeValue::String(text) => Workers::parse(text),
+            DeValue::Integer(number) if !number.as_str().starts_with('-') => {
+                Workers::count(number.to_string().parse().unwrap_or(u64::MAX))
+            }
+            _ => {
+                self.wrong_type(value, "workers", "a count or a text", example);
+                return Setting::default(Workers::Auto);
+            }
+        };
+        match read {
+            Ok(workers) => self.set(value, workers),
+            Err(error) => {
+                self.fault(&value.span(), &format!("workers: {error}"), example);
+                Setting::default(Workers::Auto)
+            }
+        }
+    }
+
+    fn quantity<Q: Quantity>(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        bounds: &Bounds<Q>,
+    ) -> Setting<Q> {
+        let Some(value) = section.get(name) else { return Setting::default(bounds.default) };
+        let example = format!("\"{}\"", bounds.default.show());
+        let DeValue::String(text) = value.get_ref() else {
+            self.wrong_type(value, name, &format!("{} with its unit", Q::NOUN), &example);
+            return Setting::default(bounds.default);
+        };
+        let range = format!("{} to {}", bounds.minimum.show(), bounds.maximum.show());
+        match Q::parse(text) {
+            Ok(found) if bounds.minimum <= found && found <= bounds.maximum => {
+                return self.set(value, found);
+            }
+            Ok(found) => {
+                let what = format!("{name}: `{}` is outside of {range}", found.show());
+                self.fault(&value.span(), &what, &format!("\"{}\"", nearer(found, bounds).show()));
+            }
+            Err(error) => {
+                let what = format!("{name}: `{}` is no {}: {error}", shortened(text), noun::<Q>());
+                self.fault(&value.span(), &what, &example);
+            }
+        }
+        Setting::default(bounds.default)
+    }
+
+    fn count(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        bounds: &Bounds<u32>,
+    ) -> Setting<u32> {
+        let Bounds { default, minimum, maximum } = *bounds;
+        let Some(value) = section.get(name) else { return Setting::default(default) };
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong_type(value, name, "a whole number", &default.to_string());
+            return Setting::default(default);
+        };
+        let found = i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX);
+        match u32::try_from(found) {
+            Ok(count) if minimum <= count && count <= maximum => self.set(value, count),
+            _ => {
+                let what = format!("{name}: `{number}` is outside of {minimum} to {maximum}");
+                let nearest = if found < i64::from(minimum) { minimum } else { maximum };
+                self.fault(&value.span(), &what, &nearest.to_string());
+                Setting::default(default)
+            }
+        }
+    }
+
+    fn truth(&mut self, section: &Section<'_>, name: &'static str) -> Setting<bool> {
+        let Some(value) = section.get(name) else { return Setting::default(false) };
+        match value.get_ref().as_bool() {
+            Some(truth) => self.set(value, truth),
+            None => {
+                self.wrong_type(value, name, "`true` or `false`", "true");
+                Setting::default(false)
+            }
+        }
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        choices: &[(&'static str, T)],
+        default: T,
+    ) -> Setting<T> {
+        let Some(value) = section.get(name) else { return Setting::default(default) };
+        let example = format!("\"{}\"", choices[choices.len() - 1].0);
+        let Some(text) = self.text(value, name, &example) else {
+            return Setting::default(default);
+        };
+        match choices.iter().find(|(known, _)| *known == text) {
+            Some((_, choice)) => self.set(value, *choice),
+            None => {
+                self.unknown(value, text, name, choices.iter().map(|(known, _)| *known));
+                Setting::default(default)
+            }
+        }
+    }
+
+    fn table<'t>(
+        &mut self,
+        top: &Section<'t>,
+        name: &'static str,
+        part: Part,
+        empty: &'t DeTable<'t>,
+    ) -> Section<'t> {
+        let none = Section { part, table: empty, span: 0..0 };
+        let Some(value) = top.get(name) else { return none };
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(value, name, "a table", part.heading());
+            return none;
+        };
+        let section = Section { part, table, span: value.span() };
+        self.check_names(&section);
+        section
+    }
+
+    fn check_names(&mut self, section: &Section<'_>) {
+        let known = section.part.names();
+        for (key, _) in section.table.iter() {
+            let name = key.get_ref().as_ref();
+            if known.clone().any(|known| known == name) {
+                continue;
+            }
+            let place = match section.part {
+                Part::Top => "the file",
+                other => other.heading(),
+            };
+            let what = format!("`{}` is no setting of {place}", shortened(name));
+            let instead = match suggest::nearest(name, known.clone()) {
+                Some(nearest) => nearest.to_owned(),
+                None => format!("one of: {}", known.clone().collect::<Vec<_>>().join(" ")),
+            };
+            self.fault(&key.span(), &what, &instead);
+        }
+    }
+
+    fn check_addresses(&mut self, top: &Section<'_>, settings: &Settings) {
+        let is_shared = settings.listen.value == settings.admin.value;
+        if is_shared && settings.listen.value.port() != 0 {
+            // One that came by flag is left to the kernel, which refuses the second to listen.
+            let Some(value) = top.get("admin").or_else(|| top.get("listen")) else { return };
+            let what = format!("`listen` and `admin` are both {}", settings.admin.value);
+            self.fault(&value.span(), &what, "two addresses");
+        }
+    }
+
+    fn check_names_unique(&mut self) {
+        let mut seen = HashMap::new();
+        for (name, span) in std::mem::take(&mut self.names) {
+            let place = self.source.place(span.start);
+            if let Some(Place { line, column }) = seen.insert(name.clone(), place) {
+                let what =
+                    format!("function `{}` stands at {line}:{column} already", shortened(&name));
+                self.fault(&span, &what, "another name");
+            }
+        }
+    }
+
+    fn check_routes_unique(&mut self, functions: &[Function]) {
+        let mut seen = HashMap::new();
+        for (pattern, position, span) in std::mem::take(&mut self.routes) {
+            let host = &functions[position].host.value;
+            let place = self.source.place(span.start);
+            let what = format!("route `{pattern}` stands");
+            if let Some(Place { line, column }) = seen.insert((host, pattern), place) {
+                let what = format!("{what} at {line}:{column} already");
+                self.fault(&span, &what, "another route, or another `host`");
+            }
+        }
+    }
+
+    fn required<'t>(
+        &mut self,
+        section: &Section<'t>,
+        name: &'static str,
+        example: &str,
+    ) -> Option<&'t Value<'t>> {
+        let value = section.get(name);
+        if value.is_none() {
+            self.fault(&section.span.clone(), &format!("the function has no `{name}`"), example);
+        }
+        value
+    }
+
+    fn text<'t>(&mut self, value: &'t Value<'_>, name: &str, example: &str) -> Option<&'t str> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong_type(value, name, "a text", example);
+        }
+        text
+    }
+
+    fn unknown(
+        &mut self,
+        value: &Value<'_>,
+        found: &str,
+        noun: &str,
+        known: impl Iterator<Item = &'static str> + Clone,
+    ) {
+        let what = format!("`{}` is no {noun}", shortened(found));
+        let instead = match suggest::nearest(found, known.clone()) {
+            Some(nearest) => format!("\"{nearest}\""),
+            None => format!("one of: {}", known.collect::<Vec<_>>().join(" ")),
+        };
+        self.fault(&value.span(), &what, &instead);
+    }
+
+    fn wrong_type(&mut self, value: &Value<'_>, name: &str, expected: &str, instead: &str) {
+        let found = self.source.first_line_of(&value.span());
+        let kind = value.get_ref().type_str();
+        let what = format!("`{name}` takes {expected}, found {kind} `{}`", shortened(found));
+        self.fault(&value.span(), &what, instead);
+    }
+
+    fn syntax(&mut self, error: &toml::de::Error) {
+        let span = error.span().unwrap_or(0..0);
+        if error.message() == DUPLICATE_KEY {
+            let name = self.source.first_line_of(&span).to_owned();
+            self.fault(&span, &format!("`{}` stands here twice", shortened(&name)), "it once");
+        } else {
+            let what = error.message().replace('\n', ", ");
+            self.fault(&span, &what, "TOML, see https://toml.io");
+        }
+    }
+
+    fn set<T>(&self, value: &Value<'_>, found: T) -> Setting<T> {
+        Setting { value: found, origin: Origin::File(self.source.place(value.span().start)) }
+    }
+
+    fn fault(&mut self, span: &Range<usize>, what: &str, instead: &str) {
+        let complaint =
+            Complaint { span: span.clone(), what: what.into(), instead: instead.into() };
+        self.faults.push(complaint);
+    }
+}
+
+/// How the parser says that a key stands twice in a table.
+const DUPLICATE_KEY: &str = "duplicate key";
+
+impl<'t> Section<'t> {
+    fn get(&self, name: &'static str) -> Option<&'t Value<'t>> {
+        debug_assert!(self.part.names().any(|known| known == name), "{name} is in the table");
+        self.table.get(name)
+    }
+}
+
+fn nearer<Q: Quantity>(found: Q, bounds: &Bounds<Q>) -> Q {
+    if found < bounds.minimum { bounds.minimum } else { bounds.maximum }
+}
+
+fn noun<Q: Quantity>() -> &'static str {
+    Q::NOUN.trim_start_matches("a ")
+}
+
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut short: String = text.chars().take(CHARS_MAX).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+}
+
+fn is_function_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=keys::FUNCTION_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| plain(byte) || matches!(byte, b'-' | b'_' | b'.'))
+        && name.bytes().next().is_some_and(plain)
+}
+
+/// Returns the nearest text that is a function's name.
+fn name_from(text: &str) -> String {
+    let plain = |letter: char| match letter.to_ascii_lowercase() {
+        letter @ ('a'..='z' | '0'..='9' | '-' | '_' | '.') => letter,
+        _ => '-',
+    };
+    let name: String = text.chars().map(plain).collect();
+    let name = name.trim_start_matches(['-', '_', '.']);
+    let name = &name[..name.len().min(keys::FUNCTION_NAME_BYTES_MAX)];
+    if name.is_empty() { "function".into() } else { name.into() }
+}
+
+fn name_of(module: &Path) -> String {
+    name_from(&module.file_stem().unwrap_or_default().to_string_lossy())
+}
+
+fn plain_cause(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".into(),
+        std::io::ErrorKind::PermissionDenied => "not readable".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn similar_file(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_str()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?;
+    let names: Vec<String> = entries
+        .take(FOLDER_ENTRIES_MAX)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    suggest::nearest(wanted, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Where the facts are read: a root folder with `proc` and `sys`, so that a copy of another machine's can be
+//! looked at too.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+};
+
+use io_uring::IoUring;
+
+/// The most that is read of one file; those of interest are short.
+pub const FACT_BYTES_MAX: u64 = 64 * 1024;
+/// Entries of the probe's ring.
+const PROBE_RING_ENTRIES: u32 = 8;
+
+/// A machine to look at.
+#[derive(Debug)]
+pub struct Machine {
+    /// The folder that holds `proc` and `sys`.
+    pub root: PathBuf,
+    /// Tries to set up a worker's ring, if the machine is this one.
+    pub probe: Option<fn() -> io::Result<()>>,
+}
+
+impl Machine {
+    /// Returns the machine that this runs on.
+    #[must_use]
+    pub fn this() -> Self {
+        Self { root: "/".into(), probe: Some(probe_ring) }
+    }
+
+    /// Returns a file's text without surrounding white space, if it can be read.
+    #[must_use]
+    pub fn text(&self, path: &str) -> Option<String> {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(self.root.join(path)).ok()?;
+        file.take(FACT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// Returns a file's number.
+    #[must_use]
+    pub fn number(&self, path: &str) -> Option<u64> {
+        self.text(path)?.parse().ok()
+    }
+
+    /// Returns the names in a folder, sorted.
+    #[must_use]
+    pub fn names(&self, path: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(path)).into_iter().flatten();
+        let mut names: Vec<_> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Returns the value behind a `Name:` of a file of such lines.
+    #[must_use]
+    pub fn field(&self, path: &str, name: &str) -> Option<String> {
+        let text = self.text(path)?;
+        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
+    }
+
+    /// Returns the path of the process's cgroup (version 2) and of those above it, below `root`.
+    #[must_use]
+    pub fn cgroups(&self) -> Vec<String> {
+        let text = self.text("proc/self/cgroup").unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+        let parts: Vec<_> =
+            own.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
+        (0..=parts.len())
+            .rev()
+            .map(|depth| {
+                let path: String = parts[..depth].iter().map(|part| format!("/{part}")).collect();
+                format!("sys/fs/cgroup{path}")
+            })
+            .collect()
+    }
+}
+
+/// Sets up a ring as a worker does, and drops it.
+fn probe_ring() -> io::Result<()> {
+    let ring: IoUring =
+        IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(PROBE_RING_ENTRIES)?;
+    drop(ring);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::tests::tree;
+
+    #[test]
+    fn cgroups_are_listed_from_the_innermost() {
+        let folder = tree(&[("proc/self/cgroup", "1:cpu:/x\n0::/a/b\n")]);
+        let machine = Machine { root: folder.path().into(), probe: None };
+        assert_eq!(machine.cgroups(), ["sys/fs/cgroup/a/b", "sys/fs/cgroup/a", "sys/fs/cgroup"]);
+    }
+}

@@ -1,0 +1,448 @@
+//! What happened, counted by each worker for itself and read by the admin thread.
+//!
+//!   Stats ── workers ─┬─ WorkerStats   written by worker 0 alone ── functions ─┬─ FunctionStats
+//!                     ├─ WorkerStats   written by worker 1 alone               ├─ FunctionStats
+//!                     ⋮                                                        ⋮
+//!
+//! Invariant: every number has one writer, the owner of the [`StatsWriter`]; it loads and stores, without a
+//! lock and without a locked instruction. No two writers share a cache line. A reader sees each number as it
+//! was at some moment, not all of the same one.
+//!
+//! Not here: how the numbers are shown (`admin/metrics.rs`).
+//! Hot path: the methods of [`StatsWriter`].
+
+pub mod histogram; // durations in log-linear buckets
+
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use midge_abi::{problem::Problem, width};
+
+use self::histogram::{Histogram, HistogramSnapshot};
+use crate::route::FunctionIndex;
+
+/// So many functions, the first of the settings, have histograms of their own; all are in their worker's.
+/// A histogram takes 2 KiB for each worker and function.
+pub const FUNCTION_HISTOGRAMS_MAX: usize = 256;
+
+/// All counters of a host.
+#[derive(Debug)]
+pub struct Stats {
+    workers: Box<[WorkerStats]>,
+    function_names: Box<[String]>,
+}
+
+/// The counters of one worker. Two cache lines: the processor fetches them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open.
+    pub connections: Gauge,
+    /// Requests that wait for a slot.
+    pub queue_depth: Gauge,
+    /// Requests read, with those that no function got.
+    pub requests: Counter,
+    /// Refusals before a function was found, by [`Problem::index`].
+    pub problems: [Counter; Problem::ALL.len()],
+    /// Records of the log that found no room.
+    pub log_dropped: Counter,
+    /// CPU time of calls.
+    pub cpu_ns: Histogram,
+    /// From a request's last byte to its response's hand-over to the kernel.
+    pub service_ns: Histogram,
+    functions: Box<[FunctionStats]>,
+}
+
+/// The counters of one function on one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct FunctionStats {
+    /// Requests routed to it.
+    pub requests: Counter,
+    /// Refusals, by [`Problem::index`].
+    pub problems: [Counter; Problem::ALL.len()],
+    /// Instances started, by [`Tier`].
+    pub starts: [Counter; Tier::ALL.len()],
+    /// Pages that calls wrote to.
+    pub dirty_pages: Counter,
+    /// Slots given up, by [`Discard`].
+    pub discards: [Counter; Discard::ALL.len()],
+    /// CPU time and service time, for the first [`FUNCTION_HISTOGRAMS_MAX`] functions.
+    times: Option<Box<Times>>,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    cpu_ns: Histogram,
+    service_ns: Histogram,
+}
+
+/// How an instance came to be; see the manual on cold starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Tier {
+    /// Mapped from an artifact that this process had not used.
+    T1,
+    /// Made from a template.
+    T2,
+    /// A slot restored to its template.
+    T3,
+    /// A slot as the last request left it.
+    Reuse,
+}
+
+/// Why a slot was given up instead of restored. A trap is no reason: its slot is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Discard {
+    /// Its memory or a table grew.
+    Growth,
+    /// Its state could not be restored.
+    Failed,
+    /// Its call was stopped at the deadline and cannot be unwound.
+    Deadline,
+    /// Too many of its pages were written to.
+    Dirty,
+    /// There were more than the function keeps.
+    Surplus,
+    /// Its function was replaced or removed.
+    Replaced,
+}
+
+/// A number that only grows. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+/// A number that goes up and down. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+/// A worker's right to count: there is one for each worker, and it stays on its thread.
+#[derive(Debug)]
+pub struct StatsWriter {
+    stats: Arc<Stats>,
+    worker: usize,
+    /// Not to be shared between threads: two writers would lose counts.
+    alone: PhantomData<Cell<()>>,
+}
+
+impl Stats {
+    /// Makes the counters, all zero, and a writer for each worker.
+    #[must_use]
+    pub fn new(worker_count: usize, function_names: &[String]) -> (Arc<Self>, Vec<StatsWriter>) {
+        let workers = (0..worker_count).map(|_| WorkerStats::new(function_names.len())).collect();
+        let stats = Arc::new(Self { workers, function_names: function_names.into() });
+        let writer = |worker| StatsWriter { stats: stats.clone(), worker, alone: PhantomData };
+        let writers = (0..worker_count).map(writer).collect();
+        (stats, writers)
+    }
+
+    /// Returns the workers, by index.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerStats] {
+        &self.workers
+    }
+
+    /// Returns the functions' names, by index.
+    #[must_use]
+    pub fn function_names(&self) -> &[String] {
+        &self.function_names
+    }
+
+    /// Returns the sum over all workers of a number of one function.
+    #[must_use]
+    pub fn function_sum(
+        &self,
+        function: usize,
+        number: impl Fn(&FunctionStats) -> &Counter,
+    ) -> u64 {
+        self.workers.iter().map(|worker| number(&worker.functions[function]).get()).sum()
+    }
+
+    /// Returns a function's service times over all workers, if it has a histogram of its own.
+    #[must_use]
+    pub fn function_service_ns(&self, function: usize) -> Option<HistogramSnapshot> {
+        self.function_times(function, |times| &times.service_ns)
+    }
+
+    /// Returns the CPU times of a function's calls over all workers, if it has a histogram of its own.
+    #[must_use]
+    pub fn function_cpu_ns(&self, function: usize) -> Option<HistogramSnapshot> {
+        self.function_times(function, |times| &times.cpu_ns)
+    }
+
+    fn function_times(
+        &self,
+        function: usize,
+        which: impl Fn(&Times) -> &Histogram,
+    ) -> Option<HistogramSnapshot> {
+        let mut sum = HistogramSnapshot::default();
+        for worker in &self.workers {
+            sum.add(&which(worker.functions[function].times.as_ref()?).snapshot());
+        }
+        Some(sum)
+    }
+}
+
+impl WorkerStats {
+    fn new(function_count: usize) -> Self {
+        let function = |index| FunctionStats {
+            times: (index < FUNCTION_HISTOGRAMS_MAX).then(Box::default),
+            ..FunctionStats::default()
+        };
+        Self {
+            accepted: Counter::default(),
+            connections: Gauge::default(),
+            queue_depth: Gauge::default(),
+            requests: Counter::default(),
+            problems: Default::default(),
+            log_dropped: Counter::default(),
+            cpu_ns: Histogram::default(),
+            service_ns: Histogram::default(),
+            functions: (0..function_count).map(function).collect(),
+        }
+    }
+
+    /// Returns the functions, by index.
+    #[must_use]
+    pub fn functions(&self) -> &[FunctionStats] {
+        &self.functions
+    }
+}
+
+impl StatsWriter {
+    /// Counts an accepted connection.
+    pub fn connection_opened(&self) {
+        let mine = self.mine();
+        mine.accepted.add(1);
+        mine.connections.set(mine.connections.get() + 1);
+    }
+
+    /// Counts a closed connection.
+    ///
+    /// # Panics
+    /// In debug builds, if none is open.
+    pub fn connection_closed(&self) {
+        let open = &self.mine().connections;
+        debug_assert!(open.get() > 0, "a connection that closes was counted when it opened");
+        open.set(open.get().saturating_sub(1));
+    }
+
+    /// Notes how many requests wait for a slot.
+    pub fn queue_depth(&self, depth: u64) {
+        self.mine().queue_depth.set(depth);
+    }
+
+    /// Counts a request that was read and routed to `function`.
+    pub fn request_routed(&self, function: FunctionIndex) {
+        self.mine().requests.add(1);
+        self.function(function).requests.add(1);
+    }
+
+    /// Counts a request that no function got, with its refusal.
+    pub fn request_unrouted(&self, problem: Problem) {
+        self.mine().requests.add(1);
+        self.mine().problems[problem.index()].add(1);
+    }
+
+    /// Counts a refusal of a request that was routed.
+    pub fn refused(&self, function: FunctionIndex, problem: Problem) {
+        self.function(function).problems[problem.index()].add(1);
+    }
+
+    /// Counts an instance that a request got.
+    pub fn started(&self, function: FunctionIndex, tier: Tier) {
+        self.function(function).starts[tier.index()].add(1);
+    }
+
+    /// Counts the pages that a call wrote to.
+    pub fn dirtied(&self, function: FunctionIndex, pages: u64) {
+        self.function(function).dirty_pages.add(pages);
+    }
+
+    /// Counts a slot that was given up.
+    pub fn discarded(&self, function: FunctionIndex, reason: Discard) {
+        self.function(function).discards[reason.index()].add(1);
+    }
+
+    /// Counts the CPU time of a call.
+    pub fn call_took(&self, function: FunctionIndex, cpu_ns: u64) {
+        self.mine().cpu_ns.record(cpu_ns);
+        if let Some(times) = &self.function(function).times {
+            times.cpu_ns.record(cpu_ns);
+        }
+    }
+
+    /// Counts the service time of a request.
+    pub fn service_took(&self, function: FunctionIndex, service_ns: u64) {
+        self.mine().service_ns.record(service_ns);
+        if let Some(times) = &self.function(function).times {
+            times.service_ns.record(service_ns);
+        }
+    }
+
+    /// Counts a record of the log that found no room.
+    pub fn log_dropped(&self) {
+        self.mine().log_dropped.add(1);
+    }
+
+    /// Returns the worker's index.
+    #[must_use]
+    pub const fn worker(&self) -> usize {
+        self.worker
+    }
+
+    fn mine(&self) -> &WorkerStats {
+        &self.stats.workers[self.worker]
+    }
+
+    fn function(&self, function: FunctionIndex) -> &FunctionStats {
+        &self.mine().functions[width::index(function.0)]
+    }
+}
+
+impl Counter {
+    /// Adds. For the one writer alone.
+    fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Returns the count.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Gauge {
+    /// Sets. For the one writer alone.
+    fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Returns the value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Tier {
+    /// All of them, from the dearest.
+    pub const ALL: [Self; 4] = [Self::T1, Self::T2, Self::T3, Self::Reuse];
+
+    /// Returns the name that reports use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::T1 => "T1",
+            Self::T2 => "T2",
+            Self::T3 => "T3",
+            Self::Reuse => "reuse",
+        }
+    }
+
+    /// Returns the position in [`Tier::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Discard {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Growth, Self::Failed, Self::Deadline, Self::Dirty, Self::Surplus, Self::Replaced];
+
+    /// Returns the name that reports use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Growth => "growth",
+            Self::Failed => "failed",
+            Self::Deadline => "deadline",
+            Self::Dirty => "dirty",
+            Self::Surplus => "surplus",
+            Self::Replaced => "replaced",
+        }
+    }
+
+    /// Returns the position in [`Discard::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const HELLO: FunctionIndex = FunctionIndex(1);
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|index| format!("f{index}")).collect()
+    }
+
+    #[test]
+    fn indices_are_positions() {
+        assert!(Tier::ALL.iter().enumerate().all(|(position, tier)| tier.index() == position));
+        assert!(Discard::ALL.iter().enumerate().all(|(position, one)| one.index() == position));
+    }
+
+    #[test]
+    fn workers_count_for_themselves_and_are_summed_when_read() {
+        let (stats, writers) = Stats::new(4, &names(2));
+        thread::scope(|scope| {
+            for writer in writers {
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        writer.request_routed(HELLO);
+                        writer.started(HELLO, Tier::T3);
+                        writer.dirtied(HELLO, 3);
+                        writer.service_took(HELLO, 5_000);
+                    }
+                    writer.refused(HELLO, Problem::Trapped);
+                    writer.request_unrouted(Problem::NotFound);
+                    writer.discarded(HELLO, Discard::Growth);
+                });
+            }
+        });
+        assert_eq!(stats.function_sum(1, |function| &function.requests), 4000);
+        assert_eq!(stats.function_sum(0, |function| &function.requests), 0);
+        assert_eq!(stats.function_sum(1, |function| &function.dirty_pages), 12_000);
+        let trapped = Problem::Trapped.index();
+        assert_eq!(stats.function_sum(1, |function| &function.problems[trapped]), 4);
+        assert_eq!(stats.function_service_ns(1).unwrap().count(), 4000);
+        assert_eq!(stats.workers()[3].requests.get(), 1001);
+    }
+
+    #[test]
+    fn connections_go_up_and_down() {
+        let (stats, writers) = Stats::new(1, &[]);
+        writers[0].connection_opened();
+        writers[0].connection_opened();
+        writers[0].connection_closed();
+        let worker = &stats.workers()[0];
+        assert_eq!((worker.accepted.get(), worker.connections.get()), (2, 1));
+    }
+
+    #[test]
+    fn only_the_first_functions_have_histograms_of_their_own() {
+        let (stats, writers) = Stats::new(1, &names(FUNCTION_HISTOGRAMS_MAX + 1));
+        let last = FunctionIndex(u32::try_from(FUNCTION_HISTOGRAMS_MAX).unwrap());
+        writers[0].call_took(last, 100);
+        assert_eq!(stats.function_cpu_ns(FUNCTION_HISTOGRAMS_MAX), None);
+        assert_eq!(stats.workers()[0].cpu_ns.snapshot().count(), 1);
+    }
+}
