@@ -27,9 +27,11 @@ unsafe impl Sync for Heap {}
 #[cfg(target_feature = "atomics")]
 compile_error!("the heap is written for one thread");
 
+// The region is empty, but not all of this is zero: so the linker lays it with the data that lies before
+// the area, and not with the zeros behind it. There it would cost each request a page of its own.
 #[cfg_attr(feature = "alloc", global_allocator)]
 static HEAP: Heap = Heap(Cell::new(State {
-    bump: Bump::new(0, 0),
+    bump: Bump::new(1, 1),
     base: ptr::null_mut(),
     is_call: false,
     live_count: 0,
