@@ -1,0 +1,472 @@
+/* midge.h: write midge functions in C.
+ *
+ * One header, no library. It mirrors the contract, version 1 (abi/src/contract.rs), byte by byte;
+ * abi/tests/drift.rs fails when the two part. Build with clang 16 or newer:
+ *
+ *   clang --target=wasm32-unknown-unknown -std=c99 -O2 -ffreestanding -nostdlib -mbulk-memory -I abi/include \
+ *     -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=9216 -Wl,--strip-debug -o hello.wasm hello.c
+ *
+ * A whole function:
+ *
+ *   #include "midge.h"
+ *   static const struct midge_response *handle(const struct midge_request *request) {
+ *       (void)request;
+ *       return midge_respond_text(200, "text/plain", MIDGE_TEXT("hello\n"));
+ *   }
+ *   MIDGE_FUNCTION(handle, 65536, 65536)
+ *
+ * Memory, with the flags above. What a small request touches lies together: each 4 KiB page that a
+ * request dirties is a page that the host restores afterwards.
+ *
+ *   0        | stack, grows down          | an overflow runs below address 0 and traps
+ *   9216     | constants | statics        | 9216 = two pages and 1 KiB, so the stack's first KiB
+ *            | midge_state                |   shares its page with statics and the request
+ *   area     | request block | heap -> ...| the heap begins behind the block
+ *   area end | ... heap                   | what MIDGE_FUNCTION asks beyond the area
+ *
+ * Invariants: one call answers one request; the heap starts anew with each call; nothing is freed.
+ * Not here: freeing, growing the memory, floating point text, a C library.
+ */
+#ifndef MIDGE_H
+#define MIDGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- The contract: numbers and records ---------------------------------------------------------- */
+
+#define MIDGE_VERSION 1u
+#define MIDGE_MAGIC 0x4547444Du /* the bytes "MDGE" */
+#define MIDGE_AREA_SIZE_MIN 4096u
+#define MIDGE_AREA_SIZE_MAX 67108864u
+#define MIDGE_AREA_ALIGN 16u
+/* Bit of midge_request.flags: the client speaks HTTP/1.0. */
+#define MIDGE_HTTP_1_0 1u
+/* Set in midge_response.flags: the function failed, the body is a message for the host's log. */
+#define MIDGE_RESPONSE_ERROR 1u
+/* The most random bytes that one call of midge_random gives. */
+#define MIDGE_RANDOM_BYTES_MAX 65536u
+
+/* Codes of midge_request.method; MIDGE_OTHER means: read method_name. */
+enum midge_method {
+    MIDGE_OTHER = 0,
+    MIDGE_GET = 1,
+    MIDGE_HEAD = 2,
+    MIDGE_POST = 3,
+    MIDGE_PUT = 4,
+    MIDGE_DELETE = 5,
+    MIDGE_OPTIONS = 6,
+    MIDGE_PATCH = 7,
+    MIDGE_TRACE = 8,
+    MIDGE_CONNECT = 9
+};
+
+/* Levels of midge_log. */
+enum midge_level { MIDGE_ERROR = 1, MIDGE_WARN = 2, MIDGE_INFO = 3, MIDGE_DEBUG = 4 };
+
+/* What a guest says about itself, once, when its artifact is built. */
+struct midge_contract {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t reserved; /* 0 */
+    uint32_t area;
+    uint32_t area_size;
+};
+
+/* A region of the request block: offset from the block's start. Absent parts have size 0. */
+struct midge_span {
+    uint32_t offset;
+    uint32_t size;
+};
+
+/* One row of the request's header table. Names arrive in lower case. */
+struct midge_request_header {
+    struct midge_span name;
+    struct midge_span value;
+};
+
+/* The start of a request block. */
+struct midge_request {
+    uint32_t size; /* of the whole block */
+    uint16_t version;
+    uint16_t method; /* enum midge_method */
+    uint32_t flags;
+    uint32_t header_count;
+    uint32_t headers; /* offset of the header table */
+    uint32_t reserved;
+    struct midge_span method_name;
+    struct midge_span target;
+    struct midge_span path; /* still percent-encoded */
+    struct midge_span query;
+    struct midge_span authority;
+    struct midge_span body;
+    uint8_t request_id[16];
+    uint64_t deadline_ns;     /* the time that the call may take, from its start */
+    uint8_t peer_address[16]; /* IPv6, or IPv4 mapped into it; zero if unknown */
+    uint16_t peer_port;
+    uint8_t reserved_tail[14];
+};
+
+/* One row of a response's header table: addresses, not offsets. */
+struct midge_response_header {
+    uint32_t name;
+    uint32_t name_size;
+    uint32_t value;
+    uint32_t value_size;
+};
+
+/* What midge_handle returns the address of. */
+struct midge_response {
+    uint16_t status; /* 200 to 599 */
+    uint16_t flags;
+    uint32_t header_count;
+    uint32_t headers;
+    uint32_t body;
+    uint32_t body_size;
+    uint32_t reserved[3]; /* 0 */
+};
+
+/* ---- Imports ------------------------------------------------------------------------------------ */
+
+#ifdef __wasm__
+#define MIDGE_IMPORT(name) __attribute__((import_module("midge"), import_name(name)))
+#define MIDGE_EXPORT(name) __attribute__((export_name(name)))
+#else /* compiled natively only to check the layouts */
+#define MIDGE_IMPORT(name)
+#define MIDGE_EXPORT(name)
+#endif
+
+/* One line for the host's log; level is an enum midge_level. The host cuts long lines. */
+MIDGE_IMPORT("log") void midge_log_bytes(int32_t level, const void *line, size_t size);
+/* Nanoseconds since 1970-01-01 UTC. */
+MIDGE_IMPORT("clock_wall_ns") int64_t midge_clock_wall_ns(void);
+/* Nanoseconds since the request began. */
+MIDGE_IMPORT("clock_monotonic_ns") int64_t midge_clock_monotonic_ns(void);
+/* Fills the region; more than MIDGE_RANDOM_BYTES_MAX traps. */
+MIDGE_IMPORT("random") void midge_random(void *target, size_t size);
+
+/* ---- Memory functions the compiler may call ----------------------------------------------------- */
+
+/* Weak, so that several files may include this header. -ffreestanding keeps the compiler from turning
+ * the loops back into calls of themselves. */
+#ifdef __wasm__
+/* Up to here a loop is cheaper than the bulk instruction, which engines carry out by a call. */
+#define MIDGE_COPY_LOOP_MAX 64u
+
+__attribute__((weak)) void *memcpy(void *restrict target, const void *restrict source, size_t size) {
+    unsigned char *to = target;
+    const unsigned char *from = source;
+    if (size > MIDGE_COPY_LOOP_MAX) return __builtin_memcpy(target, source, size);
+    while (size--) *to++ = *from++;
+    return target;
+}
+
+__attribute__((weak)) void *memmove(void *target, const void *source, size_t size) {
+    return __builtin_memmove(target, source, size);
+}
+
+__attribute__((weak)) void *memset(void *target, int value, size_t size) {
+    return __builtin_memset(target, value, size);
+}
+
+__attribute__((weak)) int memcmp(const void *left, const void *right, size_t size) {
+    const unsigned char *a = left, *b = right;
+    for (; size--; a++, b++) {
+        if (*a != *b) return *a < *b ? -1 : 1;
+    }
+    return 0;
+}
+
+__attribute__((weak)) size_t strlen(const char *text) {
+    const char *end = text;
+    while (*end) end++;
+    return (size_t)(end - text);
+}
+#else
+#include <string.h>
+#endif
+
+/* ---- State of a call ---------------------------------------------------------------------------- */
+
+/* Rows of the response's header table. */
+#define MIDGE_RESPONSE_HEADERS_MAX 16u
+
+/* Weak, so that several files may include this header. */
+struct midge_state {
+    struct midge_response response;
+    unsigned char *heap_next;
+    unsigned char *heap_end;
+    struct midge_response_header headers[MIDGE_RESPONSE_HEADERS_MAX];
+};
+/* The initialiser looks idle and is not: without it the compiler emits this at the end of the file, the
+ * linker meets the area's section first, and all statics come to lie beyond area and heap: a page more for
+ * each request. */
+__attribute__((weak)) struct midge_state midge_state = {
+    {0, 0, 0, 0, 0, 0, {0, 0, 0}}, NULL, NULL, {{0, 0, 0, 0}}};
+
+static inline uint32_t midge_address(const void *pointer) { return (uint32_t)(uintptr_t)pointer; }
+
+/* Called by the exported midge_handle before the function itself. */
+static inline void midge_begin(const struct midge_request *request, unsigned char *area_end) {
+    uintptr_t block_end = (uintptr_t)request + request->size;
+    midge_state.response.header_count = 0;
+    midge_state.heap_next = (unsigned char *)((block_end + 7u) & ~(uintptr_t)7u);
+    midge_state.heap_end = area_end;
+}
+
+/* ---- Heap --------------------------------------------------------------------------------------- */
+
+/* Returns size bytes aligned to 8, or NULL when the heap is used up. Lives until the response was read. */
+static inline void *midge_heap_take(size_t size) {
+    unsigned char *start = midge_state.heap_next;
+    size_t free_bytes = (size_t)(midge_state.heap_end - start);
+    if (size > free_bytes) return NULL;
+    size_t taken = (size + 7u) & ~(size_t)7u;
+    midge_state.heap_next = start + (taken < free_bytes ? taken : free_bytes);
+    return start;
+}
+
+/* ---- Text --------------------------------------------------------------------------------------- */
+
+/* Bytes somewhere else: not ended by a zero. data is NULL where a lookup found nothing. */
+struct midge_text {
+    const char *data;
+    size_t size;
+};
+
+/* A string literal as midge_text. */
+#define MIDGE_TEXT(literal) ((struct midge_text){(literal), sizeof(literal) - 1})
+
+/* A string that ends with a zero as midge_text. */
+static inline struct midge_text midge_text_of(const char *string) {
+    struct midge_text text = {string, strlen(string)};
+    return text;
+}
+
+static inline bool midge_text_equal(struct midge_text left, struct midge_text right) {
+    return left.size == right.size && memcmp(left.data, right.data, left.size) == 0;
+}
+
+/* Compares with a string that ends with a zero. */
+static inline bool midge_text_is(struct midge_text text, const char *string) {
+    return midge_text_equal(text, midge_text_of(string));
+}
+
+/* ---- Reading the request ------------------------------------------------------------------------ */
+
+/* The bytes of a span: midge_part(request, request->path). */
+static inline struct midge_text midge_part(const struct midge_request *request, struct midge_span span) {
+    struct midge_text text = {(const char *)request + span.offset, span.size};
+    return text;
+}
+
+/* The row of the header table; index < request->header_count. */
+static inline const struct midge_request_header *midge_header_row(const struct midge_request *request,
+                                                                  uint32_t index) {
+    const void *table = (const char *)request + request->headers;
+    return (const struct midge_request_header *)table + index;
+}
+
+/* The value of the first header of that name, written in lower case; data is NULL if there is none. */
+static inline struct midge_text midge_header(const struct midge_request *request, const char *name) {
+    struct midge_text wanted = midge_text_of(name), none = {NULL, 0};
+    for (uint32_t index = 0; index < request->header_count; index++) {
+        const struct midge_request_header *row = midge_header_row(request, index);
+        if (midge_text_equal(midge_part(request, row->name), wanted)) return midge_part(request, row->value);
+    }
+    return none;
+}
+
+/* The value of a hexadecimal digit, or -1. */
+static inline int midge_hex_digit(char digit) {
+    if ('0' <= digit && digit <= '9') return digit - '0';
+    if ('a' <= digit && digit <= 'f') return digit - 'a' + 10;
+    if ('A' <= digit && digit <= 'F') return digit - 'A' + 10;
+    return -1;
+}
+
+/* Undoes form encoding (%41, +) into the heap; the text itself if nothing is encoded in it. Malformed
+ * escapes stay as they are. data is NULL when the heap is used up. */
+static inline struct midge_text midge_form_decode(struct midge_text text) {
+    size_t plain = 0;
+    while (plain < text.size && text.data[plain] != '%' && text.data[plain] != '+') plain++;
+    if (plain == text.size) return text;
+    char *decoded = midge_heap_take(text.size);
+    struct midge_text result = {decoded, 0};
+    if (!decoded) return result;
+    for (size_t at = 0; at < text.size; at++) {
+        char byte = text.data[at];
+        if (byte == '%' && at + 2 < text.size) {
+            int high = midge_hex_digit(text.data[at + 1]), low = midge_hex_digit(text.data[at + 2]);
+            if (high >= 0 && low >= 0) {
+                byte = (char)(high * 16 + low);
+                at += 2;
+            }
+        } else if (byte == '+') {
+            byte = ' ';
+        }
+        decoded[result.size++] = byte;
+    }
+    return result;
+}
+
+/* The decoded value of the first query parameter of that name; data is NULL if there is none. */
+static inline struct midge_text midge_parameter(const struct midge_request *request, const char *name) {
+    struct midge_text query = midge_part(request, request->query), wanted = midge_text_of(name), none = {NULL, 0};
+    size_t start = 0;
+    while (start < query.size) {
+        size_t end = start, equals = query.size;
+        for (; end < query.size && query.data[end] != '&'; end++) {
+            if (query.data[end] == '=' && equals == query.size) equals = end;
+        }
+        size_t name_end = equals < end ? equals : end;
+        struct midge_text found = {query.data + start, name_end - start};
+        if (midge_text_equal(found, wanted)) {
+            size_t value = equals < end ? equals + 1 : end;
+            struct midge_text encoded = {query.data + value, end - value};
+            return midge_form_decode(encoded);
+        }
+        start = end + 1;
+    }
+    return none;
+}
+
+/* ---- Writing text ------------------------------------------------------------------------------- */
+
+/* Text that grows on the heap. Start it as: struct midge_buffer buffer = {0}; */
+struct midge_buffer {
+    char *data;
+    size_t size;
+    size_t capacity;
+    bool is_full; /* something did not fit: midge_respond_buffer makes an error of it */
+};
+
+/* Makes room for size more bytes. The last piece of the heap grows where it stands. */
+static inline bool midge_buffer_reserve(struct midge_buffer *buffer, size_t size) {
+    if (size <= buffer->capacity - buffer->size) return true;
+    size_t more = size > buffer->capacity ? size : buffer->capacity;
+    bool is_last = buffer->data && (unsigned char *)buffer->data + buffer->capacity == midge_state.heap_next;
+    char *taken = midge_heap_take(is_last ? more : buffer->size + more);
+    if (!taken) {
+        buffer->is_full = true;
+        return false;
+    }
+    if (!is_last) {
+        if (buffer->size) memcpy(taken, buffer->data, buffer->size);
+        buffer->data = taken;
+    }
+    buffer->capacity = (size_t)((char *)midge_state.heap_next - buffer->data);
+    return true;
+}
+
+static inline void midge_append(struct midge_buffer *buffer, struct midge_text text) {
+    if (text.size == 0 || !midge_buffer_reserve(buffer, text.size)) return;
+    memcpy(buffer->data + buffer->size, text.data, text.size);
+    buffer->size += text.size;
+}
+
+/* Appends the decimal digits of a number. */
+static inline void midge_append_number(struct midge_buffer *buffer, uint64_t number) {
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    struct midge_text text = {digits + at, sizeof digits - at};
+    midge_append(buffer, text);
+}
+
+static inline struct midge_text midge_buffer_text(const struct midge_buffer *buffer) {
+    struct midge_text text = {buffer->data, buffer->size};
+    return text;
+}
+
+/* Writes one line into the host's log. */
+static inline void midge_log(enum midge_level level, struct midge_text line) {
+    midge_log_bytes((int32_t)level, line.data, line.size);
+}
+
+/* ---- Answering ---------------------------------------------------------------------------------- */
+
+/* An answer that becomes a 500; the message goes to the host's log, never to the client. */
+static inline const struct midge_response *midge_fail(const char *message) {
+    struct midge_response *response = &midge_state.response;
+    response->flags = MIDGE_RESPONSE_ERROR;
+    response->header_count = 0;
+    response->body = midge_address(message);
+    response->body_size = (uint32_t)strlen(message);
+    return response;
+}
+
+/* Adds a header to the answer, before or after midge_respond. The strings must stay until the function
+ * returned: literals, parts of the request and heap do. False when the table is full. */
+static inline bool midge_set_header(struct midge_text name, struct midge_text value) {
+    struct midge_response *response = &midge_state.response;
+    if (response->header_count == MIDGE_RESPONSE_HEADERS_MAX) return false;
+    struct midge_response_header *row = &midge_state.headers[response->header_count++];
+    row->name = midge_address(name.data);
+    row->name_size = (uint32_t)name.size;
+    row->value = midge_address(value.data);
+    row->value_size = (uint32_t)value.size;
+    return true;
+}
+
+/* The answer with this body, which must stay until the function returned. content_type may be NULL. */
+static inline const struct midge_response *midge_respond(uint16_t status, const char *content_type,
+                                                         const void *body, size_t size) {
+    struct midge_response *response = &midge_state.response;
+    if (content_type && !midge_set_header(MIDGE_TEXT("content-type"), midge_text_of(content_type))) {
+        return midge_fail("more response headers than MIDGE_RESPONSE_HEADERS_MAX");
+    }
+    response->status = status;
+    response->flags = 0;
+    response->headers = midge_address(midge_state.headers);
+    response->body = midge_address(body);
+    response->body_size = (uint32_t)size;
+    return response;
+}
+
+static inline const struct midge_response *midge_respond_text(uint16_t status, const char *content_type,
+                                                              struct midge_text body) {
+    return midge_respond(status, content_type, body.data, body.size);
+}
+
+/* The answer with a built body, or an error if it did not fit into the heap. */
+static inline const struct midge_response *midge_respond_buffer(uint16_t status, const char *content_type,
+                                                                const struct midge_buffer *buffer) {
+    if (buffer->is_full) return midge_fail("the heap is used up");
+    return midge_respond(status, content_type, buffer->data, buffer->size);
+}
+
+/* ---- Exports ------------------------------------------------------------------------------------ */
+
+/* The largest request block: head, header table and body. Its size is an array's, so it is checked. */
+#define MIDGE_AREA_SIZE(size) \
+    ((size) / (size_t)((size) >= MIDGE_AREA_SIZE_MIN && (size) <= MIDGE_AREA_SIZE_MAX))
+
+/* Defines the request area, the heap and the exports; once, at the end of the main file, outside of any
+ * function. A section of its own whose name starts with .bss is laid behind all other statics, so that
+ * these stand beside the request and not beyond the heap. */
+#ifdef __wasm__
+#define MIDGE_FUNCTION(handle, area_bytes, heap_bytes)                                               \
+    __attribute__((section(".bss_midge_area"), aligned(16))) static unsigned char                    \
+        midge_area[MIDGE_AREA_SIZE(area_bytes) + (heap_bytes)];                                      \
+    static const struct midge_contract midge_contract_record = {                                     \
+        MIDGE_MAGIC, (uint16_t)MIDGE_VERSION, 0, (uint32_t)midge_area, (area_bytes)};                \
+    MIDGE_EXPORT("midge_contract") const struct midge_contract *midge_contract(void) {               \
+        return &midge_contract_record;                                                               \
+    }                                                                                                \
+    MIDGE_EXPORT("midge_handle")                                                                     \
+    const struct midge_response *midge_handle(const struct midge_request *request, uint32_t size) {  \
+        (void)size;                                                                                  \
+        midge_begin(request, midge_area + sizeof midge_area);                                        \
+        return handle(request);                                                                      \
+    }
+#else
+#define MIDGE_FUNCTION(handle, area_bytes, heap_bytes) \
+    typedef unsigned char midge_area_type[MIDGE_AREA_SIZE(area_bytes) + (heap_bytes)];
+#endif
+
+#endif /* MIDGE_H */

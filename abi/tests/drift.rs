@@ -1,0 +1,212 @@
+//! The contract is written down three times: for the host (`midge_abi`), for guests in Rust
+//! (`midge_guest::layout`) and for guests in C (`abi/include/midge.h`). These tests hold them together.
+//!
+//! Each record's fields are listed once, in `records!`. A field that moves, changes its width, comes or goes
+//! on one side breaks either the build of this file or one of its tests.
+
+use std::fmt::Write as _;
+use std::mem::{offset_of, size_of};
+use std::path::Path;
+use std::process::Command;
+
+use midge_abi::{contract, imports};
+use midge_guest::layout;
+
+/// Where a field lies in a record.
+#[derive(Debug, PartialEq, Eq)]
+struct Field {
+    name: &'static str,
+    offset: usize,
+    size: usize,
+}
+
+/// One record, as one side sees it.
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    name: &'static str,
+    size: usize,
+    align: usize,
+    fields: Vec<Field>,
+}
+
+fn size_by<R, F>(_: fn(&R) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// Describes records of one side. The pattern without `..` is what makes the lists complete.
+macro_rules! records {
+    ($side:ident) => {
+        records!($side:
+            Contract { magic, version, reserved, area, area_size }
+            Span { offset, size }
+            RequestHeader { name, value }
+            RequestHead {
+                size, version, method, flags, header_count, headers, reserved, method_name, target, path,
+                query, authority, body, request_id, deadline_ns, peer_address, peer_port, reserved_tail
+            }
+            ResponseHeader { name, name_size, value, value_size }
+            ResponseRecord { status, flags, header_count, headers, body, body_size, reserved }
+        )
+    };
+    ($side:ident: $($record:ident { $($field:ident),+ })+) => {
+        vec![$({
+            let _complete = |$side::$record { $($field: _),+ }: &$side::$record| ();
+            Record {
+                name: stringify!($record),
+                size: size_of::<$side::$record>(),
+                align: align_of::<$side::$record>(),
+                fields: vec![$(Field {
+                    name: stringify!($field),
+                    offset: offset_of!($side::$record, $field),
+                    size: size_by(|record: &$side::$record| &record.$field),
+                }),+],
+            }
+        }),+]
+    };
+}
+
+#[test]
+fn guests_in_rust_see_the_hosts_records() {
+    for (host, guest) in records!(contract).into_iter().zip(records!(layout)) {
+        assert_eq!(host, guest);
+    }
+}
+
+#[test]
+fn guests_in_rust_know_the_hosts_numbers() {
+    assert_eq!(contract::VERSION, layout::VERSION);
+    assert_eq!(contract::MAGIC, layout::MAGIC);
+    assert_eq!(contract::AREA_SIZE_MIN, layout::AREA_SIZE_MIN);
+    assert_eq!(contract::AREA_SIZE_MAX, layout::AREA_SIZE_MAX);
+    assert_eq!(contract::AREA_ALIGN, layout::AREA_ALIGN);
+    assert_eq!(contract::flags::HTTP_1_0, layout::HTTP_1_0);
+    assert_eq!(contract::RESPONSE_ERROR, layout::RESPONSE_ERROR);
+    assert_eq!(imports::LOG_LINE_BYTES_MAX, midge_guest::log::LOG_LINE_BYTES_MAX);
+    assert_eq!(imports::RANDOM_BYTES_MAX as usize, midge_guest::random::RANDOM_BYTES_MAX);
+    assert!(midge_guest::RESPONSE_HEADERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize);
+}
+
+#[test]
+fn guests_in_rust_know_the_hosts_methods_and_levels() {
+    use midge_guest::log::Level;
+    for (name, code) in METHODS {
+        let guest = midge_guest::Method::from_code(code);
+        assert_eq!(guest as u16, code);
+        assert_eq!(format!("{guest:?}").to_uppercase(), name);
+    }
+    for level in [Level::Error, Level::Warn, Level::Info, Level::Debug] {
+        let host = imports::Level::from_guest(level as i32);
+        assert_eq!(format!("{host:?}"), format!("{level:?}"));
+    }
+}
+
+const METHODS: [(&str, u16); 10] = {
+    use contract::Method::{Connect, Delete, Get, Head, Options, Other, Patch, Post, Put, Trace};
+    [
+        ("OTHER", Other.code()),
+        ("GET", Get.code()),
+        ("HEAD", Head.code()),
+        ("POST", Post.code()),
+        ("PUT", Put.code()),
+        ("DELETE", Delete.code()),
+        ("OPTIONS", Options.code()),
+        ("PATCH", Patch.code()),
+        ("TRACE", Trace.code()),
+        ("CONNECT", Connect.code()),
+    ]
+};
+
+#[test]
+fn guests_in_c_see_the_hosts_records() {
+    let mut source = String::from("#include \"midge.h\"\n");
+    for record in records!(contract) {
+        let c_name = c_name(record.name);
+        let mut claim = |what: String, value: usize| {
+            writeln!(source, "_Static_assert({what} == {value}, \"{what}\");").unwrap();
+        };
+        claim(format!("sizeof(struct {c_name})"), record.size);
+        for Field { name, offset, size } in record.fields {
+            claim(format!("offsetof(struct {c_name}, {name})"), offset);
+            claim(format!("sizeof(((struct {c_name} *)0)->{name})"), size);
+        }
+    }
+    compile(&["-std=c11"], &source);
+}
+
+#[test]
+fn guests_in_c_know_the_hosts_numbers() {
+    let mut source = String::from("#include \"midge.h\"\n");
+    let mut claim = |what: &str, value: u64| {
+        writeln!(source, "_Static_assert({what} == {value}u, \"{what}\");").unwrap();
+    };
+    claim("MIDGE_VERSION", contract::VERSION.into());
+    claim("MIDGE_MAGIC", contract::MAGIC.into());
+    claim("MIDGE_AREA_SIZE_MIN", contract::AREA_SIZE_MIN.into());
+    claim("MIDGE_AREA_SIZE_MAX", contract::AREA_SIZE_MAX.into());
+    claim("MIDGE_AREA_ALIGN", contract::AREA_ALIGN.into());
+    claim("MIDGE_HTTP_1_0", contract::flags::HTTP_1_0.into());
+    claim("MIDGE_RESPONSE_ERROR", contract::RESPONSE_ERROR.into());
+    claim("MIDGE_RANDOM_BYTES_MAX", imports::RANDOM_BYTES_MAX.into());
+    for (name, code) in METHODS {
+        claim(&format!("MIDGE_{name}"), code.into());
+    }
+    for level in 1..=4 {
+        let name = imports::Level::from_guest(level).name().to_uppercase();
+        claim(&format!("MIDGE_{name}"), u64::from(level.unsigned_abs()));
+    }
+    compile(&["-std=c11"], &source);
+}
+
+/// The header promises C99, and no warnings in a guest's build.
+#[test]
+fn a_guest_in_c_compiles_as_c99() {
+    let source = "#include \"midge.h\"\n\
+        static const struct midge_response *handle(const struct midge_request *request) {\n\
+            return midge_respond_text(200, NULL, midge_part(request, request->body));\n\
+        }\n\
+        MIDGE_FUNCTION(handle, 65536, 0)\n\
+        const void *keep(const struct midge_request *request) { return handle(request); }\n";
+    compile(&["-std=c99", "-Wpedantic"], source);
+}
+
+/// The import names in the header are the host's.
+#[test]
+fn guests_in_c_import_the_hosts_names() {
+    let header = include_str!("../include/midge.h");
+    let names =
+        [imports::LOG, imports::CLOCK_WALL_NS, imports::CLOCK_MONOTONIC_NS, imports::RANDOM];
+    for name in names {
+        assert!(header.contains(&format!("MIDGE_IMPORT(\"{name}\")")), "{name}");
+    }
+    assert_eq!(header.matches("MIDGE_IMPORT(\"").count(), names.len());
+    assert!(header.contains(&format!("import_module(\"{}\")", imports::MODULE)));
+    for name in [contract::EXPORT_CONTRACT, contract::EXPORT_HANDLE] {
+        assert!(header.contains(&format!("MIDGE_EXPORT(\"{name}\")")), "{name}");
+    }
+}
+
+fn c_name(record: &str) -> &str {
+    match record {
+        "Contract" => "midge_contract",
+        "Span" => "midge_span",
+        "RequestHeader" => "midge_request_header",
+        "RequestHead" => "midge_request",
+        "ResponseHeader" => "midge_response_header",
+        "ResponseRecord" => "midge_response",
+        other => panic!("no C name for `{other}`"),
+    }
+}
+
+fn compile(arguments: &[&str], source: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("drift.c");
+    std::fs::write(&file, source).expect("the temporary folder is writable");
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let output = Command::new("cc")
+        .args(arguments)
+        .args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"])
+        .args([include.as_path(), file.as_path()])
+        .output()
+        .expect("a C compiler named `cc` (see .ci/run)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,178 @@
+//! The compilers: which are there, whether they are the pinned ones, and how they are called.
+//!
+//! Rust guests need the target's library. Two ways to it: a toolchain with the library's sources (the
+//! pinned one: Debian's `rustc-web`), or a toolchain that has the target (`rustup target add`). Both
+//! build the library along or link the ready one; the flags of the functions are the same.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use super::Guest;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+const CLANG_VERSION: &str = "22.1.8";
+const RUST_VERSION: &str = "1.96.0";
+/// Two pages, and one KiB that shares a page with statics and request (see abi/include/midge.h).
+const C_STACK_SIZE: u32 = 9216;
+
+/// clang with its linker.
+pub(crate) struct Clang {
+    program: &'static str,
+    pub(crate) is_pinned: bool,
+}
+
+impl Clang {
+    pub(crate) fn find() -> Option<Self> {
+        ["clang-22", "clang"].into_iter().find_map(|program| {
+            let version = version(program.as_ref())?;
+            Some(Self { program, is_pinned: version.contains(CLANG_VERSION) })
+        })
+    }
+
+    pub(super) fn build(
+        &self,
+        root: &Path,
+        guest: &Guest,
+        folder: &Path,
+    ) -> anyhow::Result<PathBuf> {
+        let output = folder.join(format!("{}.wasm", guest.name));
+        let mut clang = Command::new(self.program);
+        clang.current_dir(root).arg(format!("--target={TARGET}"));
+        clang.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2"]);
+        clang.args(["-ffreestanding", "-nostdlib", "-mbulk-memory", "-I", "abi/include"]);
+        clang.args(["-Wl,--no-entry", "-Wl,--stack-first", "-Wl,--strip-debug"]);
+        clang.arg(format!("-Wl,-z,stack-size={C_STACK_SIZE}"));
+        clang.arg(guest.folder.join(format!("{}.c", guest.name))).arg("-o").arg(&output);
+        succeed(&mut clang)?;
+        Ok(output)
+    }
+}
+
+/// A Rust toolchain that can build for the target.
+pub(crate) struct Rust {
+    library: Library,
+    pub(crate) is_pinned: bool,
+}
+
+enum Library {
+    /// Built along, by the toolchain in this folder.
+    Sources(PathBuf),
+    /// Part of the toolchain in use.
+    Ready,
+}
+
+impl Rust {
+    pub(crate) fn find(rust_web: &Path) -> Option<Self> {
+        let rustc = rust_web.join("bin/rustc");
+        if rustc.exists() && linker().is_some() {
+            let mut command = Command::new(&rustc);
+            let version = output(with_libraries(command.arg("--version"), rust_web))?;
+            let is_pinned = version.contains(RUST_VERSION);
+            return Some(Self { library: Library::Sources(rust_web.to_path_buf()), is_pinned });
+        }
+        let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+        let ready = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET);
+        ready.exists().then_some(Self { library: Library::Ready, is_pinned: false })
+    }
+
+    pub(super) fn build(
+        &self,
+        root: &Path,
+        guest: &Guest,
+        needs_std: bool,
+        folder: &Path,
+    ) -> anyhow::Result<PathBuf> {
+        let mut cargo = match &self.library {
+            Library::Sources(rust_web) => {
+                let mut cargo = Command::new(rust_web.join("bin/cargo"));
+                with_libraries(&mut cargo, rust_web).env("RUSTC", rust_web.join("bin/rustc"));
+                let parts = if needs_std { "std,panic_abort" } else { "core,alloc,panic_abort" };
+                cargo.arg(format!("-Zbuild-std={parts}"));
+                cargo.arg("-Zbuild-std-features=optimize_for_size");
+                cargo
+            }
+            Library::Ready => Command::new("cargo"),
+        };
+        for inherited in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO"] {
+            cargo.env_remove(inherited);
+        }
+        // The -Z flags are kept for nightly compilers; this lets a stable one take them.
+        cargo.env("RUSTC_BOOTSTRAP", "1").current_dir(&guest.folder);
+        cargo
+            .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
+            .arg(folder);
+        cargo.arg("--config").arg(self.flags(root)?);
+        if let (Library::Sources(_), Some(linker)) = (&self.library, linker()) {
+            cargo.arg("--config").arg(format!("target.{TARGET}.linker='{linker}'"));
+        }
+        succeed(&mut cargo)?;
+        Ok(folder.join(TARGET).join("release").join(format!("{}.wasm", guest.name)))
+    }
+
+    /// Beside the stack's size (`examples/.cargo/config.toml`): nothing that only says where on the
+    /// builder's disk a line stood. A trap's backtrace has function names without it.
+    fn flags(&self, root: &Path) -> anyhow::Result<String> {
+        let cargo_home = std::env::home_dir().context("no home folder")?.join(".cargo");
+        let mut flags = vec!["-Zlocation-detail=none".into(), "-Zfmt-debug=none".into()];
+        let mut remap = |folder: &Path, name| {
+            flags.push(format!("--remap-path-prefix={}={name}", folder.display()));
+        };
+        remap(root, "midge");
+        remap(&cargo_home, "cargo");
+        if let Library::Sources(rust_web) = &self.library {
+            remap(rust_web, "rust");
+        }
+        let quoted: Vec<String> = flags.iter().map(|flag| format!("'{flag}'")).collect();
+        Ok(format!("target.{TARGET}.rustflags=[{}]", quoted.join(",")))
+    }
+}
+
+/// Says how to get what is missing.
+pub(crate) fn explain_missing(needs_clang: bool, needs_rust: bool) {
+    if needs_clang {
+        eprintln!("for C, on Debian: apt-get install --no-install-recommends clang-22 lld-22");
+    }
+    if needs_rust {
+        eprintln!(
+            "for Rust: rustup target add {TARGET}\n\
+             or, for the committed bytes, Debian's Rust {RUST_VERSION} beside your own, and lld-22:\n  \
+             mkdir -p target/rustc-web && cd target/rustc-web && apt-get download rustc-web cargo-web \
+             rust-web-src libstd-rust-web-1.96 libstd-rust-web-dev libllvm22 libgit2-1.5 \
+             libhttp-parser2.9 libmbedcrypto7 libmbedtls14 libmbedx509-1 && \
+             for package in *.deb; do dpkg -x \"$package\" .; done"
+        );
+    }
+}
+
+fn linker() -> Option<&'static str> {
+    ["wasm-ld-22", "wasm-ld"].into_iter().find(|program| version(program.as_ref()).is_some())
+}
+
+/// The unpacked toolchain is not installed, so the loader must be told where its libraries are.
+fn with_libraries<'a>(command: &'a mut Command, rust_web: &Path) -> &'a mut Command {
+    let libraries = rust_web.join("lib");
+    let machine_libraries = libraries.join("x86_64-linux-gnu");
+    let path = format!("{}:{}", machine_libraries.display(), libraries.display());
+    command.env("LD_LIBRARY_PATH", path)
+}
+
+fn version(program: &OsStr) -> Option<String> {
+    output(Command::new(program).arg("--version"))
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start `{program}`"))?;
+    if !output.status.success() {
+        bail!("`{program}` failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
