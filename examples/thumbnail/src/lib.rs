@@ -16,12 +16,13 @@ use core::ops::Range;
 
 use midge_guest::{FunctionError, IntoBytes, Method, Request, Response};
 
-midge_guest::function!(handle, area = 1_048_576, heap = 14_680_064);
+midge_guest::function!(handle, area = 1_048_576, heap = 31_457_280);
 
 const WIDTH_DEFAULT: usize = 128;
 const WIDTH_MAX: usize = 1024;
-/// What a decoded picture may take of the heap; the rest is for the small one and its encoding.
-const PICTURE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A sixth of the heap. In the worst case the small picture is nearly as large, and so are its filtered
+/// rows, what they compress to (which grows by doubling) and the file: nothing is freed before the answer.
+const PICTURE_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// Red, green, blue, opacity: eight bits each.
 const CHANNELS: usize = 4;
 const OPACITY: usize = 3;

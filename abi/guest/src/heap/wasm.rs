@@ -27,8 +27,10 @@ unsafe impl Sync for Heap {}
 #[cfg(target_feature = "atomics")]
 compile_error!("the heap is written for one thread");
 
-// The region is empty, but not all of this is zero: so the linker lays it with the data that lies before
-// the area, and not with the zeros behind it. There it would cost each request a page of its own.
+// The region is empty, but not all of this is zero, and `used` keeps the optimiser from taking the record
+// apart: so the linker lays the whole of it with the data before the area, and not with the zeros behind
+// it, where it would cost each request a page of its own.
+#[used]
 #[cfg_attr(feature = "alloc", global_allocator)]
 static HEAP: Heap = Heap(Cell::new(State {
     bump: Bump::new(1, 1),

@@ -5,6 +5,8 @@
 //! build the library along or link the ready one; the flags of the functions are the same.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +17,10 @@ use super::Guest;
 const TARGET: &str = "wasm32-unknown-unknown";
 const CLANG_VERSION: &str = "22.1.8";
 const RUST_VERSION: &str = "1.96.0";
+/// Where the tree seems to be while Rust guests are built: a link to it. Cargo takes the folder of a
+/// package outside of the workspace (the SDK) into the names of its symbols, so that without this a tree
+/// in another folder gives other bytes.
+const SAME_PLACE: &str = "/tmp/midge-guests";
 /// Two pages, and one KiB that shares a page with statics and request (see abi/include/midge.h).
 const C_STACK_SIZE: u32 = 9216;
 
@@ -104,7 +110,10 @@ impl Rust {
         cargo
             .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
             .arg(folder);
-        cargo.arg("--config").arg(self.flags(root)?);
+        let seeming_root = link_to(root)?;
+        let in_tree = guest.folder.strip_prefix(root).context("the example lies in the tree")?;
+        cargo.arg("--manifest-path").arg(seeming_root.join(in_tree).join("Cargo.toml"));
+        cargo.arg("--config").arg(self.flags(&seeming_root)?);
         if let (Library::Sources(_), Some(linker)) = (&self.library, linker()) {
             cargo.arg("--config").arg(format!("target.{TARGET}.linker='{linker}'"));
         }
@@ -128,6 +137,19 @@ impl Rust {
         let quoted: Vec<String> = flags.iter().map(|flag| format!("'{flag}'")).collect();
         Ok(format!("target.{TARGET}.rustflags=[{}]", quoted.join(",")))
     }
+}
+
+/// Makes the tree reachable at [`SAME_PLACE`].
+fn link_to(root: &Path) -> anyhow::Result<PathBuf> {
+    let link = PathBuf::from(SAME_PLACE);
+    if fs::read_link(&link).is_ok_and(|target| target == root) {
+        return Ok(link);
+    }
+    if link.is_symlink() {
+        fs::remove_file(&link).with_context(|| format!("cannot replace {SAME_PLACE}"))?;
+    }
+    symlink(root, &link).with_context(|| format!("cannot make {SAME_PLACE}"))?;
+    Ok(link)
 }
 
 /// Says how to get what is missing.
