@@ -183,7 +183,8 @@ impl Manifest {
             return Err(ManifestError::Version { found_major, found_minor });
         }
         let (manifest, rest) = postcard::take_from_bytes(record).map_err(ManifestError::Decode)?;
-        if found_minor <= MINOR && !rest.is_empty() {
+        let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
+        if !is_newer && !rest.is_empty() {
             return Err(ManifestError::Trailing { extra_bytes: rest.len() });
         }
         Ok(manifest)

@@ -193,10 +193,10 @@ impl Problem {
     /// Those of `out`.
     pub fn write_json(self, out: &mut impl fmt::Write, request_id: &[u8; 16]) -> fmt::Result {
         let Row { slug, status, title, detail } = self.row();
-        write!(
+        writeln!(
             out,
             "{{\"type\":\"urn:midge:problem:{slug}\",\"status\":{status},\"title\":\"{title}\",\
-             \"detail\":\"{detail}\",\"instance\":\"urn:midge:request:{}\"}}\n",
+             \"detail\":\"{detail}\",\"instance\":\"urn:midge:request:{}\"}}",
             Hex(request_id)
         )
     }

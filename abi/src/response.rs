@@ -314,7 +314,8 @@ mod tests {
     #[test]
     fn each_lie_has_its_fault() {
         use GuestFault::*;
-        let fault = |change: Box<dyn FnOnce(&mut Vec<u8>)>| read(change).unwrap_err();
+        type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
+        let fault = |change: Change| read(change).unwrap_err();
         assert_eq!(fault(Box::new(set(76, 4092))), BodyOutOfBounds);
         assert_eq!(fault(Box::new(set(80, u32::MAX))), BodyOutOfBounds);
         assert_eq!(fault(Box::new(set(80, 1001))), BodyTooLarge);

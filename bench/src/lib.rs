@@ -1,1 +1,5 @@
-//! To come.
+//! What the lab's program and the criterion benches share: guests, calls, and a way to measure.
+
+pub mod guests; // guests with chosen state
+pub mod harness; // one function under one technique, called in process
+pub mod measure; // CPU time, rounds, medians

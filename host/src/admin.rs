@@ -12,7 +12,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -42,6 +42,7 @@ const LISTING: &str =
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    shared: Arc<Shared>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
@@ -67,8 +68,10 @@ pub enum AdminError {
     Serve(#[source] io::Error),
 }
 
+#[derive(Debug)]
 struct Shared {
-    metrics: Metrics,
+    // Replaced with every reload; locked by the admin thread and a reload alone.
+    metrics: Mutex<Metrics>,
     is_draining: Arc<AtomicBool>,
 }
 
@@ -86,23 +89,31 @@ impl Admin {
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let shared = Shared { metrics: Metrics::new(stats, is_draining.clone()), is_draining };
+        let metrics = Mutex::new(Metrics::new(stats, is_draining.clone()));
+        let shared = Arc::new(Shared { metrics, is_draining });
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(AdminError::Start)?;
         let (stop, stopped) = oneshot::channel();
+        let routes = router(Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("midge-admin".into())
-            .spawn(move || runtime.block_on(serve(listener, router(shared), stopped)))
+            .spawn(move || runtime.block_on(serve(listener, routes, stopped)))
             .map_err(AdminError::Start)?;
-        Ok(Self { address, stop, thread })
+        Ok(Self { address, shared, stop, thread })
     }
 
     /// Returns the address that it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Shows these counters from now on.
+    pub fn serve(&self, stats: Arc<Stats>) {
+        let metrics = Metrics::new(stats, self.shared.is_draining.clone());
+        *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
     }
 
     /// Answers what is in flight, for at most [`ADMIN_STOP_MAX`], and ends the thread.
@@ -118,12 +129,12 @@ impl Admin {
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(async || LISTING))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_text))
-        .with_state(Arc::new(shared))
+        .with_state(shared)
 }
 
 async fn serve(
@@ -160,7 +171,10 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.text())
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        shared.metrics.lock().unwrap_or_else(PoisonError::into_inner).text(),
+    )
 }
 
 #[cfg(test)]

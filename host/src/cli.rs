@@ -1,7 +1,6 @@
 //! The command line: every command with its arguments, and the help that reads like a manual page.
 //!
-//! A command is a variant of [`Command`]; `main` has one arm for each. The arguments of commands whose part of
-//! the program is still to come are defined here already, so that flags have one form throughout.
+//! A command is a variant of [`Command`]; `main` has one arm for each.
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
@@ -21,6 +20,11 @@ A command that is not listed runs the program midge-COMMAND, found beside this o
 
 const MANUAL: &str = "\
 Examples:
+  midge demo                             serves the examples; Ctrl-C ends it
+  midge run hello.wasm                   one function on every path
+  midge serve midge.toml                 many functions, routes, limits
+  midge build hello.wasm                 makes hello.midge, ready to be mapped
+  midge invoke hello.wasm --repeat 1000  one call, and what its parts cost
   midge check midge.toml                 what is wrong with the settings
   midge check midge.toml --explain       every setting in force and what set it
   midge doctor                           what this machine offers, and what would better it
@@ -54,6 +58,18 @@ pub struct Cli {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve the examples and show what is going on: the first minute with midge
+    Demo(DemoArgs),
+    /// Serve one function on every path
+    Run(RunArgs),
+    /// Serve the functions of a settings file
+    Serve(ServeArgs),
+    /// Make an artifact: validated, pre-initialised, compiled
+    Build(BuildArgs),
+    /// Look into a module or an artifact
+    Inspect(InspectArgs),
+    /// Call a function without a network, with the time of each phase
+    Invoke(InvokeArgs),
     /// Say what is wrong with a settings file, by line and column
     Check(CheckArgs),
     /// Say what this machine offers, and what would better it
@@ -94,7 +110,7 @@ pub struct DoctorArgs {
 /// Arguments of `midge demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Print one JSON object, schema midge/demo/1
+    /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
     /// What wins over the defaults.
@@ -105,9 +121,12 @@ pub struct DemoArgs {
 /// Arguments of `midge run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The function: .wasm, .wat, component or artifact; it answers every path
+    /// The function: .wasm, .wat or artifact; it answers every path
     pub file: PathBuf,
-    /// Print one JSON object, schema midge/run/1
+    /// How instances are made pristine
+    #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
+    pub technique: Technique,
+    /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
     /// What wins over the defaults.
@@ -121,7 +140,7 @@ pub struct ServeArgs {
     /// The settings
     #[arg(default_value = "midge.toml")]
     pub file: PathBuf,
-    /// Print one JSON object, schema midge/serve/1
+    /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
     /// What wins over the file.
@@ -132,7 +151,7 @@ pub struct ServeArgs {
 /// Arguments of `midge build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// The module: .wasm, .wat or component
+    /// The module: .wasm or .wat
     pub file: PathBuf,
     /// The artifact; otherwise the module's name with .midge
     #[arg(short, long, value_name = "OUT")]
@@ -155,7 +174,7 @@ pub struct InspectArgs {
 /// Arguments of `midge invoke`.
 #[derive(Debug, Args)]
 pub struct InvokeArgs {
-    /// The function: .wasm, .wat, component or artifact
+    /// The function: .wasm, .wat or artifact
     pub file: PathBuf,
     /// The body: a text, @FILE, or - for stdin
     #[arg(long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
@@ -293,7 +312,7 @@ fn technique(name: &str) -> Result<Technique, String> {
 mod tests {
     use super::*;
 
-    /// Reads arguments of a command that is not wired yet.
+    /// Reads arguments of one command.
     fn read<T: Args + FromArgMatches>(arguments: &[&str]) -> Result<(T, ArgMatches), clap::Error> {
         let command = T::augment_args(clap::Command::new("test"));
         command.clone().debug_assert();

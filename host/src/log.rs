@@ -18,17 +18,21 @@ mod format; // a record as a line of text or a JSON object
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded};
 use midge_abi::{
     contract::Method,
     imports::{LOG_LINE_BYTES_MAX, Level},
     problem::Problem,
 };
+use midge_loader::start::Tier;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::format::Formatter;
@@ -36,7 +40,7 @@ use crate::{
     config::{LogFormat, LogLevel, LogSettings},
     output,
     route::FunctionIndex,
-    stats::{Stats, StatsWriter, Tier},
+    stats::{Stats, StatsWriter},
 };
 
 /// Access records that wait for one worker: 20 ms of more requests than a core serves.
@@ -124,9 +128,18 @@ pub struct LogSender {
     level: LogLevel,
 }
 
-/// The housekeeping thread that writes what workers send.
+/// The guests' way into the log, for all workers: lines go through a queue of their own.
+#[derive(Debug, Clone)]
+pub struct GuestLog {
+    lines: Sender<Line>,
+    dropped: Arc<AtomicU64>,
+    level: LogLevel,
+}
+
+/// The housekeeping thread that writes what workers and guests send.
 #[derive(Debug)]
 pub struct DataLog {
+    guests: GuestLog,
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -165,13 +178,35 @@ impl DataLog {
         out: Box<dyn Write + Send>,
     ) -> io::Result<(Self, Vec<LogSender>)> {
         let (senders, sources) = stats.workers().iter().map(|_| channels(settings)).unzip();
+        let (guests, guest_lines) = guest_channel(settings);
         let formatter =
             Formatter { format: settings.format.value, names: stats.function_names().into() };
-        let drain = Drain { sources, formatter, stats, out, reported: 0, reported_at: None };
+        let drain = Drain {
+            sources,
+            guest_lines,
+            guests_dropped: Arc::clone(&guests.dropped),
+            formatter,
+            stats,
+            out,
+            reported: 0,
+            reported_at: None,
+        };
         let (stop, stopped) = bounded(1);
         let thread =
             thread::Builder::new().name("midge-log".into()).spawn(move || drain.run(&stopped))?;
-        Ok((Self { stop, thread }, senders))
+        Ok((Self { guests, stop, thread }, senders))
+    }
+
+    /// Returns the guests' way in.
+    #[must_use]
+    pub const fn guests(&self) -> &GuestLog {
+        &self.guests
+    }
+
+    /// Lets the thread go on until nobody can send any more.
+    pub fn stop_when_unused(self) {
+        // The thread ends by itself when its queues are closed; nobody needs to wait for it.
+        drop(self);
     }
 
     /// Writes what was sent before, and ends the thread.
@@ -179,9 +214,15 @@ impl DataLog {
     /// # Panics
     /// If the thread did.
     pub fn stop(self) {
-        drop(self.stop);
+        // A full queue holds a stop already; a closed one means that the thread has ended.
+        let _full_or_closed = self.stop.try_send(());
         self.thread.join().expect("formatting does not panic");
     }
+}
+
+fn guest_channel(settings: &LogSettings) -> (GuestLog, Receiver<Line>) {
+    let (lines, source) = bounded(LINES_MAX);
+    (GuestLog { lines, dropped: Arc::default(), level: settings.level.value }, source)
 }
 
 fn channels(settings: &LogSettings) -> (LogSender, Sources) {
@@ -211,19 +252,28 @@ impl LogSender {
 
     /// Sends what a guest said, if its level is wanted, or counts that it found no room.
     pub fn line(&self, stats: &StatsWriter, line: Line) {
-        if self.wants(&line.event) && self.lines.try_send(line).is_err() {
+        if wants(self.level, &line.event) && self.lines.try_send(line).is_err() {
             stats.log_dropped();
         }
     }
+}
 
-    fn wants(&self, event: &Event) -> bool {
-        match (self.level, event) {
-            (LogLevel::Off, _) => false,
-            (_, Event::Trap { .. }) | (LogLevel::Debug | LogLevel::Trace, _) => true,
-            (LogLevel::Error, Event::Guest { level, .. }) => *level <= Level::Error,
-            (LogLevel::Warn, Event::Guest { level, .. }) => *level <= Level::Warn,
-            (LogLevel::Info, Event::Guest { level, .. }) => *level <= Level::Info,
+impl GuestLog {
+    /// Sends what a guest said, if its level is wanted, or counts that it found no room.
+    pub fn line(&self, line: Line) {
+        if wants(self.level, &line.event) && self.lines.try_send(line).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
         }
+    }
+}
+
+fn wants(wanted: LogLevel, event: &Event) -> bool {
+    match (wanted, event) {
+        (LogLevel::Off, _) => false,
+        (_, Event::Trap { .. }) | (LogLevel::Debug | LogLevel::Trace, _) => true,
+        (LogLevel::Error, Event::Guest { level, .. }) => *level <= Level::Error,
+        (LogLevel::Warn, Event::Guest { level, .. }) => *level <= Level::Warn,
+        (LogLevel::Info, Event::Guest { level, .. }) => *level <= Level::Info,
     }
 }
 
@@ -262,6 +312,8 @@ struct Sources {
 /// What the thread holds.
 struct Drain {
     sources: Vec<Sources>,
+    guest_lines: Receiver<Line>,
+    guests_dropped: Arc<AtomicU64>,
     formatter: Formatter,
     stats: Arc<Stats>,
     out: Box<dyn Write + Send>,
@@ -277,10 +329,24 @@ impl Drain {
             // Nobody is left to be told that stderr is gone; workers go on and count what is dropped.
             drop(self.drain());
             self.report_dropped();
-            if ended != Err(RecvTimeoutError::Timeout) {
-                return;
+            match ended {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if !self.is_unused() => {
+                    // Nobody will say stop any more, and the queue no longer paces the loop.
+                    let _at = after(DRAIN_EVERY).recv();
+                }
+                _ => return,
             }
         }
+    }
+
+    /// True if nobody can send any more and nothing waits.
+    fn is_unused(&self) -> bool {
+        let is_closed = |sources: &Sources| {
+            let access = sources.access.is_empty() && is_disconnected(&sources.access);
+            access && sources.lines.is_empty() && is_disconnected(&sources.lines)
+        };
+        self.sources.iter().all(is_closed) && is_disconnected(&self.guest_lines)
     }
 
     /// Writes what waits, at most one channel's fill from each.
@@ -296,11 +362,17 @@ impl Drain {
             self.out.write_all(&text)?;
             text.clear();
         }
+        for line in self.guest_lines.try_iter().take(LINES_MAX) {
+            self.formatter.line(&mut text, &line)?;
+        }
+        self.out.write_all(&text)?;
         self.out.flush()
     }
 
     fn report_dropped(&mut self) {
-        let dropped = self.stats.workers().iter().map(|worker| worker.log_dropped.get()).sum();
+        let by_workers: u64 =
+            self.stats.workers().iter().map(|worker| worker.log_dropped.get()).sum();
+        let dropped = by_workers + self.guests_dropped.load(Relaxed);
         let is_due = self.reported_at.is_none_or(|at| at.elapsed() >= DROPPED_REPORT_EVERY);
         if dropped > self.reported && is_due {
             let count = dropped - self.reported;
@@ -309,6 +381,11 @@ impl Drain {
             self.reported_at = Some(Instant::now());
         }
     }
+}
+
+/// True if no sender is left. To be asked of an empty queue: it takes what is there.
+fn is_disconnected<T>(source: &Receiver<T>) -> bool {
+    source.try_recv().err() == Some(TryRecvError::Disconnected)
 }
 
 #[cfg(test)]

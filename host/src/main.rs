@@ -27,6 +27,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(args) => commands::demo::run(&args, matches),
+        Command::Run(args) => commands::serve::run_one(&args, matches),
+        Command::Serve(args) => commands::serve::run(&args, matches),
+        Command::Build(args) => commands::build::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Invoke(args) => commands::invoke::run(&args),
         Command::Check(args) => commands::check::run(&args, matches),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::External(words) => match External::find(&words)?.become_it()? {},

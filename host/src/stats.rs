@@ -23,6 +23,7 @@ use std::{
 };
 
 use midge_abi::{problem::Problem, width};
+use midge_loader::{slot::Discard, start::Tier};
 
 use self::histogram::{Histogram, HistogramSnapshot};
 use crate::route::FunctionIndex;
@@ -46,7 +47,7 @@ pub struct WorkerStats {
     pub accepted: Counter,
     /// Connections open.
     pub connections: Gauge,
-    /// Requests that wait for a slot.
+    /// Calls that wait for their next slice.
     pub queue_depth: Gauge,
     /// Requests read, with those that no function got.
     pub requests: Counter,
@@ -83,38 +84,6 @@ pub struct FunctionStats {
 struct Times {
     cpu_ns: Histogram,
     service_ns: Histogram,
-}
-
-/// How an instance came to be; see the manual on cold starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Tier {
-    /// Mapped from an artifact that this process had not used.
-    T1,
-    /// Made from a template.
-    T2,
-    /// A slot restored to its template.
-    T3,
-    /// A slot as the last request left it.
-    Reuse,
-}
-
-/// Why a slot was given up instead of restored. A trap is no reason: its slot is restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Discard {
-    /// Its memory or a table grew.
-    Growth,
-    /// Its state could not be restored.
-    Failed,
-    /// Its call was stopped at the deadline and cannot be unwound.
-    Deadline,
-    /// Too many of its pages were written to.
-    Dirty,
-    /// There were more than the function keeps.
-    Surplus,
-    /// Its function was replaced or removed.
-    Replaced,
 }
 
 /// A number that only grows. One thread writes it.
@@ -219,21 +188,10 @@ impl WorkerStats {
 }
 
 impl StatsWriter {
-    /// Counts an accepted connection.
-    pub fn connection_opened(&self) {
-        let mine = self.mine();
-        mine.accepted.add(1);
-        mine.connections.set(mine.connections.get() + 1);
-    }
-
-    /// Counts a closed connection.
-    ///
-    /// # Panics
-    /// In debug builds, if none is open.
-    pub fn connection_closed(&self) {
-        let open = &self.mine().connections;
-        debug_assert!(open.get() > 0, "a connection that closes was counted when it opened");
-        open.set(open.get().saturating_sub(1));
+    /// Notes how many connections were accepted so far, and how many are open.
+    pub fn connections(&self, accepted: u64, open: u64) {
+        self.mine().accepted.raise_to(accepted);
+        self.mine().connections.set(open);
     }
 
     /// Notes how many requests wait for a slot.
@@ -315,6 +273,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
+    /// Takes over a count that is kept elsewhere. For the one writer alone.
+    fn raise_to(&self, count: u64) {
+        self.0.store(count, Relaxed);
+    }
+
     /// Returns the count.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -332,53 +295,6 @@ impl Gauge {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-impl Tier {
-    /// All of them, from the dearest.
-    pub const ALL: [Self; 4] = [Self::T1, Self::T2, Self::T3, Self::Reuse];
-
-    /// Returns the name that reports use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::T1 => "T1",
-            Self::T2 => "T2",
-            Self::T3 => "T3",
-            Self::Reuse => "reuse",
-        }
-    }
-
-    /// Returns the position in [`Tier::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl Discard {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Growth, Self::Failed, Self::Deadline, Self::Dirty, Self::Surplus, Self::Replaced];
-
-    /// Returns the name that reports use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Growth => "growth",
-            Self::Failed => "failed",
-            Self::Deadline => "deadline",
-            Self::Dirty => "dirty",
-            Self::Surplus => "surplus",
-            Self::Replaced => "replaced",
-        }
-    }
-
-    /// Returns the position in [`Discard::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
     }
 }
 
@@ -414,7 +330,7 @@ mod tests {
                     }
                     writer.refused(HELLO, Problem::Trapped);
                     writer.request_unrouted(Problem::NotFound);
-                    writer.discarded(HELLO, Discard::Growth);
+                    writer.discarded(HELLO, Discard::Heavy);
                 });
             }
         });
@@ -430,9 +346,8 @@ mod tests {
     #[test]
     fn connections_go_up_and_down() {
         let (stats, writers) = Stats::new(1, &[]);
-        writers[0].connection_opened();
-        writers[0].connection_opened();
-        writers[0].connection_closed();
+        writers[0].connections(2, 2);
+        writers[0].connections(2, 1);
         let worker = &stats.workers()[0];
         assert_eq!((worker.accepted.get(), worker.connections.get()), (2, 1));
     }

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use midge_abi::manifest::{Manifest, ManifestError};
 use wasmtime::Module;
@@ -163,6 +164,7 @@ pub struct Artifact {
     file: Arc<File>,
     whole: Arc<FileMapping>,
     engine: GuestEngine,
+    template_time: Duration,
 }
 
 /// A module with the mapping that its code lies in.
@@ -243,6 +245,7 @@ impl Artifact {
             });
         }
         let (file, whole) = (Arc::new(file), Arc::new(whole));
+        let began = Instant::now();
         let images = match section(SectionKind::Image) {
             Some(Section { range, .. }) => {
                 let range = range.start as u64..range.end as u64;
@@ -250,9 +253,19 @@ impl Artifact {
             }
             None => MemoryImage::all(&file, &whole, 0..0, &[])?,
         };
+        let template_time = began.elapsed();
         let engine = engine.clone();
         let shared = OnceLock::new();
-        Ok(Arc::new(Self { manifest, images, shared, file, whole, sections, engine }))
+        Ok(Arc::new(Self {
+            manifest,
+            sections,
+            images,
+            shared,
+            file,
+            whole,
+            engine,
+            template_time,
+        }))
     }
 
     /// Returns what the artifact says about itself.
@@ -312,6 +325,12 @@ impl Artifact {
     /// Keeps a module for all functions of this artifact; the first one stays.
     pub(crate) fn share(&self, module: Module, code: Arc<MappedCode>) -> Module {
         self.shared.get_or_init(|| SharedModule { module, _code: code }).module.clone()
+    }
+
+    /// Returns how long it took to place the templates.
+    #[must_use]
+    pub const fn template_time(&self) -> Duration {
+        self.template_time
     }
 
     /// Returns the size of the file.

@@ -13,7 +13,7 @@ use crate::artifact::{SectionBytes, SectionKind, encode};
 use crate::context::{
     InstanceLimits, RequestContext, Services, TABLE_ELEMENTS_MAX, define_startup_imports,
 };
-use crate::engine::{EngineKind, Engines, GuestEngine};
+use crate::engine::{EngineError, EngineKind, Engines, GuestEngine};
 use crate::image::occupied;
 use crate::instance::{self, StateExports, StateSnapshot};
 use crate::module::{ModuleError, ModuleFacts, binary_form};
@@ -61,8 +61,11 @@ pub enum BuildError {
     #[error("module cannot be compiled")]
     Compile(#[source] wasmtime::Error),
     /// The engine is not to be had.
-    #[error("engine cannot be made")]
-    Engine(#[source] wasmtime::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The imports cannot be bound.
+    #[error("imports cannot be bound")]
+    Imports(#[source] wasmtime::Error),
 }
 
 /// Builds an artifact from a module in binary or text form.
@@ -72,8 +75,8 @@ pub enum BuildError {
 pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Built, BuildError> {
     let wasm = binary_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
-    let mapped = engines.get(EngineKind::Mapped).map_err(BuildError::Engine)?;
-    let on_demand = engines.get(EngineKind::OnDemand).map_err(BuildError::Engine)?;
+    let mapped = engines.get(EngineKind::Mapped)?;
+    let on_demand = engines.get(EngineKind::OnDemand)?;
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
@@ -127,7 +130,7 @@ struct Started {
 fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildError> {
     let module = Module::new(&engine.engine, instrumented).map_err(BuildError::Compile)?;
     let mut linker = Linker::new(&engine.engine);
-    define_startup_imports(&mut linker).map_err(BuildError::Engine)?;
+    define_startup_imports(&mut linker).map_err(BuildError::Imports)?;
     let services = Arc::new(StartUpServices::new());
     let limits = InstanceLimits {
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,

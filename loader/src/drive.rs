@@ -32,13 +32,16 @@ use crate::context::RequestContext;
 use crate::instance::{Instance, Sizes, StartError, StateSnapshot};
 use crate::memory::SlotMemory;
 
+/// A trap with its backtrace: `{:?}` shows both.
+pub type Trap = wasmtime::Error;
+
 /// How a call ended.
 #[derive(Debug)]
 pub enum CallEnd {
     /// The guest returned the address of its response.
     Returned(u32),
     /// The guest trapped.
-    Trapped(wasmtime::Error),
+    Trapped(Trap),
     /// The guest ran past its deadline and was stopped.
     DeadlineExceeded,
 }

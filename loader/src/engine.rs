@@ -90,6 +90,11 @@ impl std::fmt::Debug for GuestEngine {
     }
 }
 
+/// An engine cannot be had: a pool finds no address space, or the CPU lacks what code needs.
+#[derive(Debug, thiserror::Error)]
+#[error("engine cannot be made")]
+pub struct EngineError(#[source] wasmtime::Error);
+
 /// The engines of this process, each made when it is first asked for.
 #[derive(Debug, Default)]
 pub struct Engines {
@@ -106,13 +111,13 @@ impl Engines {
     /// Returns the engine of a kind, making it if need be.
     ///
     /// # Errors
-    /// The engine's: for a pool, when the address space has no room for it.
-    pub fn get(&self, kind: EngineKind) -> wasmtime::Result<GuestEngine> {
+    /// [`EngineError`]: for a pool, when the address space has no room for it.
+    pub fn get(&self, kind: EngineKind) -> Result<GuestEngine, EngineError> {
         let cell = &self.engines[kind as usize];
         if let Some(engine) = cell.get() {
             return Ok(engine.clone());
         }
-        let made = GuestEngine::new(kind)?;
+        let made = GuestEngine::new(kind).map_err(EngineError)?;
         Ok(cell.get_or_init(|| made).clone())
     }
 

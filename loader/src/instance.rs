@@ -42,6 +42,9 @@ pub enum StartError {
     /// The module lacks what the builder saw in it: a foreign artifact.
     #[error("instance has no export `{0}`")]
     Export(String),
+    /// The engine is not to be had.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
     /// The code could not be loaded.
     #[error("code cannot be loaded")]
     Code(#[source] wasmtime::Error),

@@ -55,6 +55,12 @@ impl Discard {
             Self::Heavy => "heavy",
         }
     }
+
+    /// Returns the position in [`Discard::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// A slot in the state of a fresh instance.

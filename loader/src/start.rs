@@ -141,6 +141,12 @@ impl Tier {
             Self::Reuse => "reuse",
         }
     }
+
+    /// Returns the position in [`Tier::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// An instance for one request, and where it came from.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use midge_abi::problem::Problem;
+use midge_loader::{slot::Discard, start::Tier};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode},
@@ -20,7 +21,7 @@ use prometheus_client::{
 };
 
 use crate::stats::{
-    Counter, Discard, FUNCTION_HISTOGRAMS_MAX, FunctionStats, Stats, Tier, WorkerStats,
+    Counter, FUNCTION_HISTOGRAMS_MAX, FunctionStats, Stats, WorkerStats,
     histogram::HistogramSnapshot,
 };
 
@@ -93,7 +94,7 @@ pub const FAMILIES: &[Family] = &[
         "midge_queue_depth",
         &["worker"],
         Source::WorkerGauge(|worker| worker.queue_depth.get()),
-        "Requests that wait for a slot",
+        "Calls that wait for their next slice",
     ),
     family(
         "midge_requests",
@@ -111,13 +112,13 @@ pub const FAMILIES: &[Family] = &[
         "midge_call_cpu",
         &["worker"],
         Source::WorkerTimes(|worker| worker.cpu_ns.snapshot()),
-        "CPU time of calls",
+        "CPU time of calls, of one request in 16",
     ),
     family(
         "midge_service",
         &["worker"],
         Source::WorkerTimes(|worker| worker.service_ns.snapshot()),
-        "Time from a request's last byte to its response's hand-over to the kernel",
+        "Time from a request's parsing to its response's hand-over, of one request in 16",
     ),
     family(
         "midge_log_dropped",
@@ -418,7 +419,7 @@ pub(super) mod tests {
             writer.request_routed(hello);
             writer.started(hello, Tier::T3);
             writer.dirtied(hello, 3);
-            writer.discarded(hello, Discard::Growth);
+            writer.discarded(hello, Discard::Heavy);
             writer.refused(hello, Problem::DeadlineExceeded);
             writer.call_took(hello, 900);
             writer.service_took(hello, 100_000_000_000);

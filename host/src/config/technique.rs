@@ -26,6 +26,23 @@ pub enum Technique {
 }
 
 impl Technique {
+    /// Returns the loader's technique; `None` means that the loader chooses.
+    #[must_use]
+    pub const fn loader(self) -> Option<midge_loader::start::Technique> {
+        use midge_loader::start::Technique as Loader;
+        Some(match self {
+            Self::Auto => return None,
+            Self::Jit => Loader::Jit,
+            Self::Aot => Loader::Aot,
+            Self::Mmap => Loader::Mmap,
+            Self::Cow => Loader::Cow,
+            Self::Pool => Loader::Pool,
+            Self::PoolScan => Loader::PoolScan,
+            Self::Restore => Loader::Restore,
+            Self::Reuse => Loader::Reuse,
+        })
+    }
+
     /// All of them, in the order in which the manual explains them.
     pub const ALL: [Self; 9] = [
         Self::Auto,

@@ -138,6 +138,17 @@ impl Quantity for Duration {
     }
 }
 
+impl ByteSize {
+    /// Returns the size as a count of bytes in memory.
+    ///
+    /// # Panics
+    /// Never on the 64-bit targets that the host runs on.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).expect("64-bit targets alone")
+    }
+}
+
 impl Quantity for ByteSize {
     const NOUN: &'static str = "a size";
     const EXAMPLE: &'static str = "16 MiB";

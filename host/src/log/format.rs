@@ -12,7 +12,8 @@ use midge_abi::{contract::Method, problem::Hex};
 use serde_json::json;
 
 use super::{Access, Event, Line};
-use crate::{config::LogFormat, route::FunctionIndex, stats::Tier};
+use crate::{config::LogFormat, route::FunctionIndex};
+use midge_loader::start::Tier;
 
 /// Formats records.
 pub(super) struct Formatter {

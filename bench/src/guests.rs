@@ -1,0 +1,45 @@
+//! Guests for the lab: a real function, and one that dirties as many pages and globals as asked.
+
+use std::fmt::Write;
+
+/// The hello function of the examples, as it is served.
+pub const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
+
+/// Returns a guest in text form with 17 pages of memory that writes to `dirty_pages` pages of 4 KiB (the
+/// request's own page is one of them) and changes `globals` globals, then answers 200 with 16 bytes.
+///
+/// # Panics
+/// If more pages are asked for than its memory has.
+#[must_use]
+pub fn synthetic(dirty_pages: u32, globals: u32) -> String {
+    assert!((1..=256).contains(&dirty_pages), "17 pages of 64 KiB hold 272 of 4 KiB");
+    let mut text = String::from(
+        r#"(module
+  (memory (export "memory") 17)
+  (data (i32.const 32) "MDGE\01\00\00\00\00\10\00\00\00\10\00\00")
+  (data (i32.const 1024) "sixteen bytes ok")
+  (data (i32.const 1040) "\c8\00\00\00\00\00\00\00\00\00\00\00\00\04\00\00\10\00\00\00")
+  (func (export "midge_contract") (result i32) i32.const 32)
+"#,
+    );
+    let mut body = String::new();
+    for global in 0..globals {
+        writeln!(text, "  (global $g{global} (mut i32) (i32.const {global}))").expect("a string");
+        writeln!(
+            body,
+            "    (global.set $g{global} (i32.add (global.get $g{global}) (i32.const 1)))"
+        )
+        .expect("a string");
+    }
+    // The area is the second page; the others follow it.
+    for page in 2..=dirty_pages {
+        writeln!(body, "    (i32.store (i32.const {}) (i32.const -1))", page * 4096 + 64)
+            .expect("a string");
+    }
+    write!(
+        text,
+        "  (func (export \"midge_handle\") (param i32 i32) (result i32)\n{body}    i32.const 1040))"
+    )
+    .expect("a string");
+    text
+}

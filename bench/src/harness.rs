@@ -1,0 +1,137 @@
+//! One function under one technique, called in process: what the host does between the network's two ends.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use midge_abi::contract::Method;
+use midge_abi::imports::Level;
+use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
+use midge_abi::response::{Answer, Response};
+use midge_loader::artifact::Artifact;
+use midge_loader::build::build;
+use midge_loader::context::{RequestContext, Services};
+use midge_loader::drive::CallEnd;
+use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::function::{Function, FunctionLimits};
+use midge_loader::slot::{Discard, Progress};
+use midge_loader::start::{AnyTechnique, StartTechnique, Technique, Tier};
+
+/// A small request, as a browserless client sends it.
+pub const HEAD: &[u8] =
+    b"GET /hello?name=lab HTTP/1.1\r\nhost: localhost:8080\r\nuser-agent: midge-lab\r\naccept: */*\r\n\r\n";
+
+/// Silent services.
+struct LabServices;
+
+impl Services for LabServices {
+    fn log(&self, _request_id: &[u8; 16], _level: Level, _line: &[u8]) {}
+
+    fn wall_ns(&self) -> u64 {
+        0
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        0
+    }
+
+    fn seed(&self, request_id: &[u8; 16]) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(request_id);
+        seed
+    }
+}
+
+/// Builds an artifact in memory.
+///
+/// # Errors
+/// If the guest is refused.
+pub fn artifact(source: &[u8], engines: &Engines) -> Result<Arc<Artifact>> {
+    let built = build("guest", source, engines)?;
+    Ok(Artifact::from_bytes(&built.bytes, &engines.get(EngineKind::Mapped)?)?)
+}
+
+/// A function ready to be called.
+pub struct Harness {
+    technique: AnyTechnique,
+    function: Arc<Function>,
+    calls: u64,
+}
+
+/// What one call was.
+#[derive(Debug, Clone, Copy)]
+pub struct Called {
+    /// Where its instance came from.
+    pub tier: Tier,
+    /// Pages on the slot's dirty lists.
+    pub dirty_pages: usize,
+    /// Status of the response.
+    pub status: u16,
+    /// Why the slot was given up, if it was.
+    pub discard: Option<Discard>,
+}
+
+impl Harness {
+    /// Registers a function.
+    ///
+    /// # Errors
+    /// If the technique cannot be had.
+    pub fn new(artifact: &Arc<Artifact>, technique: Technique, engines: &Engines) -> Result<Self> {
+        let limits = FunctionLimits { memory_bytes_max: 256 << 20 };
+        let services = Arc::new(LabServices);
+        let function = Function::register(artifact, technique, engines, services, limits)
+            .with_context(|| format!("technique {technique}"))?;
+        let function = Arc::new(function);
+        Ok(Self { technique: AnyTechnique::new(Arc::clone(&function), 1024), function, calls: 0 })
+    }
+
+    /// Takes an instance, writes a request, calls, reads the response, gives the instance back.
+    ///
+    /// # Panics
+    /// If the guest fails: the lab's guests do not.
+    pub fn call(&mut self) -> Called {
+        self.calls += 1;
+        let mut request_id = [0; 16];
+        request_id[..8].copy_from_slice(&self.calls.to_le_bytes());
+        let request = Request {
+            head: HEAD,
+            method: Method::Get,
+            method_name: HeadSpan { offset: 0, size: 3 },
+            target: HeadSpan { offset: 4, size: 15 },
+            path: HeadSpan { offset: 4, size: 6 },
+            query: HeadSpan { offset: 11, size: 8 },
+            authority: HeadSpan { offset: 36, size: 14 },
+            is_http_1_0: false,
+            body: &[],
+            request_id,
+            deadline_ns: 1_000_000_000,
+            peer_address: [0; 16],
+            peer_port: 0,
+        };
+        let headers = [header(30, 4, 36, 14), header(52, 10, 64, 9), header(75, 6, 83, 3)];
+        let size = block_size(HEAD.len(), headers.len(), 0);
+        let started = self.technique.take().expect("an instance starts");
+        let mut pristine = started.pristine;
+        let area = pristine.area(self.function.area(), size).expect("there are mappings");
+        encode(area, &request, headers.into_iter());
+        let context = RequestContext { request_id, began_ns: 0, deadline_ns: u64::MAX };
+        let used = match pristine.call(context, self.function.area(), size) {
+            Progress::Done(used) => used,
+            Progress::Suspended(_) => panic!("nobody moves the epoch"),
+        };
+        let CallEnd::Returned(address) = *used.end() else { panic!("{:?}", used.end()) };
+        let answer = Response::read(used.memory(), address, 1 << 20).expect("a sound response");
+        let Answer::Response(response) = answer else { panic!("the guest reports an error") };
+        let status = response.status();
+        std::hint::black_box(response.body());
+        let dirty_pages = used.dirty_page_count();
+        let discard = self.technique.give(used);
+        Called { tier: started.tier, dirty_pages, status, discard }
+    }
+}
+
+fn header(name: u16, name_size: u16, value: u16, value_size: u16) -> HeaderSpan {
+    HeaderSpan {
+        name: HeadSpan { offset: name, size: name_size },
+        value: HeadSpan { offset: value, size: value_size },
+    }
+}

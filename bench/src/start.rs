@@ -1,0 +1,174 @@
+//! `midge-lab start`: every technique, in rounds that alternate, on one pinned CPU.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use midge_bench::guests;
+use midge_bench::harness::{Harness, artifact};
+use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
+use midge_loader::engine::Engines;
+use midge_loader::start::Technique;
+use midge_loader::start::choose::{Machine, check};
+use serde::Serialize;
+
+/// CPU time of one technique in one round.
+const ROUND: Duration = Duration::from_millis(60);
+
+/// Options of `midge-lab start`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Rounds; techniques alternate within a round.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// CPU to be pinned to.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// Dirty pages of the synthetic guests.
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 32])]
+    pages: Vec<u32>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    rounds: usize,
+    cpu: usize,
+    rows: Vec<Row>,
+    left_out: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    technique: &'static str,
+    guest: String,
+    tier: &'static str,
+    dirty_pages: usize,
+    cpu_ns: Spread,
+    ratio_to_restore: f64,
+}
+
+struct Lane {
+    technique: Technique,
+    guest: String,
+    harness: Harness,
+    count: u32,
+    rounds: Vec<f64>,
+}
+
+/// Runs the comparison.
+///
+/// # Errors
+/// If the CPU or an engine cannot be had.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.cpu });
+    anyhow::ensure!(pinned, "cannot be pinned to CPU {}", arguments.cpu);
+    let engines = Engines::new();
+    let (mut lanes, left_out) = lanes(arguments, &engines)?;
+    for _ in 0..arguments.rounds.max(1) {
+        for lane in &mut lanes {
+            let Lane { harness, count, rounds, .. } = lane;
+            rounds.push(cpu_ns_each(*count, || {
+                std::hint::black_box(harness.call());
+            }));
+        }
+    }
+    let report = report(arguments, &mut lanes, left_out);
+    if arguments.json { print_json(&report) } else { print_table(&report) }
+}
+
+fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<String>)> {
+    let machine = Machine::of_this_process();
+    let mut guests = vec![("hello".to_owned(), guests::HELLO.to_vec())];
+    for pages in &arguments.pages {
+        let text = guests::synthetic(*pages, 2);
+        guests.push((format!("{pages} pages, 2 globals"), text.into_bytes()));
+    }
+    let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
+    for (guest, source) in guests {
+        let artifact = artifact(&source, engines).with_context(|| guest.clone())?;
+        for technique in Technique::ALL {
+            if let Err(obstacle) = check(technique, artifact.manifest(), machine) {
+                left_out.push(format!("{technique} for {guest}: {}", obstacle.reason));
+                continue;
+            }
+            let mut harness = match Harness::new(&artifact, technique, engines) {
+                Ok(harness) => harness,
+                Err(error) => {
+                    left_out.push(format!("{technique} for {guest}: {error:#}"));
+                    continue;
+                }
+            };
+            let count = calibrate(ROUND, || {
+                std::hint::black_box(harness.call());
+            });
+            let guest = guest.clone();
+            lanes.push(Lane { technique, guest, harness, count, rounds: Vec::new() });
+        }
+    }
+    Ok((lanes, left_out))
+}
+
+fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> Report {
+    let mut rows: Vec<Row> = Vec::with_capacity(lanes.len());
+    for lane in lanes {
+        let called = lane.harness.call();
+        rows.push(Row {
+            technique: lane.technique.name(),
+            guest: lane.guest.clone(),
+            tier: called.tier.name(),
+            dirty_pages: called.dirty_pages,
+            cpu_ns: Spread::of(std::mem::take(&mut lane.rounds)),
+            ratio_to_restore: 0.0,
+        });
+    }
+    let restores: Vec<(String, f64)> = rows
+        .iter()
+        .filter(|row| row.technique == Technique::Restore.name())
+        .map(|row| (row.guest.clone(), row.cpu_ns.median))
+        .collect();
+    for row in &mut rows {
+        let restore = restores.iter().find(|(guest, _)| *guest == row.guest);
+        row.ratio_to_restore = restore.map_or(f64::NAN, |(_, median)| row.cpu_ns.median / median);
+    }
+    Report {
+        schema: "midge-lab/start/1",
+        rounds: arguments.rounds,
+        cpu: arguments.cpu,
+        rows,
+        left_out,
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_json(report: &Report) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(report)?);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_table(report: &Report) -> Result<()> {
+    println!(
+        "{:<10} {:<22} {:<6} {:>6} {:>12} {:>24} {:>10}",
+        "technique", "guest", "tier", "dirty", "CPU ns", "low..high", "x restore"
+    );
+    for row in &report.rows {
+        let Spread { median, low, high } = row.cpu_ns;
+        println!(
+            "{:<10} {:<22} {:<6} {:>6} {:>12.0} {:>24} {:>10.1}",
+            row.technique,
+            row.guest,
+            row.tier,
+            row.dirty_pages,
+            median,
+            format!("{low:.0}..{high:.0}"),
+            row.ratio_to_restore
+        );
+    }
+    for line in &report.left_out {
+        println!("left out: {line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What is served: the functions, loaded, and the routes to them. A snapshot that is swapped whole.
+//!
+//! Everything that can fail or take long (reading, building, compiling) happens here, on the main thread.
+//! A worker gets a deployment that is complete, and keeps it until it gets the next.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use midge_loader::artifact::{Artifact, is_artifact};
+use midge_loader::build::build;
+use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::function::{Function, FunctionLimits};
+use midge_loader::start::choose::{Choice, Machine, check, choose};
+
+use crate::config::{self, Methods, Settings};
+use crate::deadline::CoarseClock;
+use crate::log::GuestLog;
+use crate::route::{FunctionIndex, RouteTable};
+use crate::services::{HostServices, RandomKey};
+
+/// All functions and routes.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The routes.
+    pub routes: RouteTable,
+    /// The functions; a [`FunctionIndex`] is a position here.
+    pub functions: Vec<Deployed>,
+}
+
+/// One function with its limits.
+#[derive(Debug)]
+pub struct Deployed {
+    /// Its name.
+    pub name: String,
+    /// The function.
+    pub function: Arc<Function>,
+    /// Why it has its technique.
+    pub reason: String,
+    /// The methods it answers.
+    pub methods: Methods,
+    /// Time for one call.
+    pub deadline: Duration,
+    /// Longest request body.
+    pub body_bytes_max: usize,
+    /// Longest response body.
+    pub response_bytes_max: usize,
+    /// Calls in flight on one worker.
+    pub concurrency: u32,
+    /// Slots that one worker keeps.
+    pub slots: u32,
+    /// A Server-Timing header on responses.
+    pub has_server_timing: bool,
+}
+
+/// Finds the artifact of a module by its path.
+pub type Open<'a> = &'a dyn Fn(&Path, &Engines) -> Result<Arc<Artifact>>;
+
+/// What all functions of a host share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The engines.
+    pub engines: Arc<Engines>,
+    /// The clock.
+    pub clock: CoarseClock,
+    /// The key of random bytes.
+    pub key: RandomKey,
+}
+
+impl Deployment {
+    /// Loads every function of the settings; `open` finds their modules.
+    ///
+    /// # Errors
+    /// The first function that cannot be served, by name.
+    pub fn load(
+        settings: &Settings,
+        shared: &Shared,
+        log: &GuestLog,
+        open: Open<'_>,
+    ) -> Result<Self> {
+        let mut functions = Vec::with_capacity(settings.functions.len());
+        for (function, index) in settings.functions.iter().zip(0..) {
+            let name = &function.name.value;
+            let deployed = open(&function.module.value, &shared.engines)
+                .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
+                .with_context(|| format!("cannot serve function `{name}`"))?;
+            functions.push(deployed);
+        }
+        Ok(Self { routes: RouteTable::new(&settings.functions), functions })
+    }
+}
+
+fn deploy(
+    settings: &config::Function,
+    index: FunctionIndex,
+    artifact: &Arc<Artifact>,
+    shared: &Shared,
+    log: &GuestLog,
+) -> Result<Deployed> {
+    let choice = choice(settings.technique.value, artifact, Machine::of_this_process())?;
+    let services = Arc::new(HostServices {
+        function: index,
+        clock: shared.clock.clone(),
+        key: shared.key.clone(),
+        log: log.clone(),
+    });
+    let limits = FunctionLimits { memory_bytes_max: settings.memory.value.bytes() };
+    let needed = artifact.manifest().memories.iter().map(|memory| memory.bytes).max();
+    anyhow::ensure!(
+        needed.unwrap_or(0) <= limits.memory_bytes_max as u64,
+        "its memory starts with {} bytes, more than its limit of {}; raise `memory`",
+        needed.unwrap_or(0),
+        limits.memory_bytes_max,
+    );
+    let engines = &shared.engines;
+    let function = Function::register(artifact, choice.technique, engines, services, limits)?;
+    // One instance is started here, so that what cannot start is found before the first request.
+    drop(function.start().context("no instance can be started")?);
+    let body = settings.body.value.bytes();
+    Ok(Deployed {
+        name: settings.name.value.clone(),
+        reason: choice.reason,
+        methods: settings.methods.value,
+        deadline: settings.deadline.value,
+        body_bytes_max: body.min(function.area_bytes()),
+        response_bytes_max: settings.response.value.bytes(),
+        concurrency: settings.concurrency.value,
+        slots: settings.slots.value,
+        has_server_timing: settings.server_timing.value,
+        function: Arc::new(function),
+    })
+}
+
+/// Opens an artifact, or builds one in memory from a module.
+///
+/// # Errors
+/// What the loader refuses, with the path.
+pub fn open(path: &Path, engines: &Engines) -> Result<Arc<Artifact>> {
+    let shown = path.display();
+    let mapped = engines.get(EngineKind::Mapped)?;
+    if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
+        return Artifact::open(path, &mapped).with_context(|| format!("cannot open `{shown}`"));
+    }
+    let source = read_module(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let built =
+        build(&name, &source, engines).with_context(|| format!("cannot build `{shown}`"))?;
+    Ok(Artifact::from_bytes(&built.bytes, &mapped)?)
+}
+
+/// Reads a module, bounded by the loader's limit.
+///
+/// # Errors
+/// Those of the file, and if it is too large.
+pub fn read_module(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+
+    let shown = path.display();
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let limit = midge_loader::module::MODULE_BYTES_MAX as u64 + 1;
+    let mut source = Vec::new();
+    file.take(limit).read_to_end(&mut source).with_context(|| format!("cannot read `{shown}`"))?;
+    Ok(source)
+}
+
+/// Returns the technique that a module gets.
+///
+/// # Errors
+/// If one was asked for by name that the module may not use.
+pub fn choice(asked: config::Technique, artifact: &Artifact, machine: Machine) -> Result<Choice> {
+    let Some(technique) = asked.loader() else {
+        return Ok(choose(artifact.manifest(), machine));
+    };
+    check(technique, artifact.manifest(), machine)?;
+    let isolation = if technique.is_isolating() { "" } else { ": no isolation between requests" };
+    Ok(Choice { technique, reason: format!("asked for by name{isolation}") })
+}

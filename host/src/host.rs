@@ -1,0 +1,389 @@
+//! The running host: workers, ticker, admin listener and log, started together, reloaded and stopped
+//! together.
+//!
+//! ```text
+//!   main thread   settings -> deployment -> assignments ----+---> worker 0 (CPU a): ring, slots
+//!                 signals  -> drain, stop, reload           +---> worker 1 (CPU b): ring, slots
+//!   midge-tick    epoch and coarse clock                    |
+//!   midge-admin   /healthz /metrics                         |
+//!   midge-log     drains the workers' records  <------------+
+//! ```
+//!
+//! Invariant: a worker's thread touches nothing of another's; messages go through a bounded queue and an
+//! eventfd that the worker's ring watches.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use core_affinity::CoreId;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use midge_loader::engine::Engines;
+use midge_net::clock::MonotonicClock;
+use midge_net::endpoint::Endpoint;
+use midge_net::listen::{ListenOptions, bind};
+use midge_net::uring::Uring;
+use midge_net::wake::Waker;
+
+use crate::admin::Admin;
+use crate::config::{Limits, Settings, Workers};
+use crate::deadline::{CoarseClock, Ticker};
+use crate::deployment::{Deployment, Open, Shared};
+use crate::log::{DataLog, LogSender};
+use crate::services::RandomKey;
+use crate::stats::{Stats, StatsWriter};
+use crate::worker::{Assignment, Message, RequestIds, Worker};
+
+/// Messages that wait for one worker: a reload, a drain and a stop, with room.
+const INBOX_MESSAGES_MAX: usize = 8;
+/// How long a worker may take to make its ring.
+const WORKER_START_MAX: Duration = Duration::from_secs(10);
+
+/// A running host.
+pub struct Host {
+    workers: Vec<WorkerHandle>,
+    ended: Receiver<Ended>,
+    serving: Serving,
+    admin: Admin,
+    is_draining: Arc<AtomicBool>,
+    shared: Shared,
+    address: SocketAddr,
+    ticker: Ticker,
+}
+
+/// What a reload replaces.
+struct Serving {
+    deployment: Arc<Deployment>,
+    stats: Arc<Stats>,
+    log: DataLog,
+}
+
+struct WorkerHandle {
+    inbox: Sender<Message>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+    cpu: usize,
+    task: PathBuf,
+}
+
+/// A worker's thread has ended.
+pub struct Ended {
+    /// Which.
+    pub worker: usize,
+    /// Why, if it failed.
+    pub result: Result<()>,
+}
+
+impl Host {
+    /// Starts everything, and returns when all workers accept.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had, with what to do about it.
+    pub fn start(settings: &Settings, open: Open<'_>) -> Result<Self> {
+        raise_descriptor_limit();
+        let cpus = cpus(&settings.workers.value)?;
+        let shared = Shared {
+            engines: Arc::new(Engines::new()),
+            clock: CoarseClock::new(),
+            key: RandomKey::draw().context("the system gives no random bytes")?,
+        };
+        let ticker = Ticker::start(Arc::clone(&shared.engines), shared.clock.clone())
+            .context("cannot start the ticker's thread")?;
+        let (serving, assignments) = Serving::load(settings, &shared, cpus.len(), open)?;
+        let listeners = listeners(settings.listen.value, cpus.len())?;
+        let address = listeners[0].local_addr().context("the listener has no address")?;
+        let is_draining = Arc::new(AtomicBool::new(false));
+        let admin = Admin::start(
+            settings.admin.value,
+            Arc::clone(&serving.stats),
+            Arc::clone(&is_draining),
+        )?;
+        let (ended_sender, ended) = bounded(cpus.len());
+        let mut workers = Vec::with_capacity(cpus.len());
+        let each = cpus.into_iter().zip(listeners).zip(assignments).enumerate();
+        for (index, ((cpu, listener), assignment)) in each {
+            let seed = Seed {
+                index,
+                cpu,
+                listener,
+                assignment,
+                network: network(&settings.limits),
+                clock: shared.clock.clone(),
+                prefix: request_prefix(&shared.key, index),
+                ended: ended_sender.clone(),
+            };
+            workers.push(WorkerHandle::start(seed)?);
+        }
+        Ok(Self { workers, ended, serving, admin, is_draining, shared, address, ticker })
+    }
+
+    /// Returns where functions are served.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns where health and metrics are served.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub const fn stats(&self) -> &Arc<Stats> {
+        &self.serving.stats
+    }
+
+    /// Returns what is served.
+    #[must_use]
+    pub const fn deployment(&self) -> &Arc<Deployment> {
+        &self.serving.deployment
+    }
+
+    /// Returns the CPU of each worker.
+    pub fn cpus(&self) -> impl Iterator<Item = usize> {
+        self.workers.iter().map(|worker| worker.cpu)
+    }
+
+    /// Returns the CPU time that all workers have used, as the kernel counts it.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        self.workers.iter().map(WorkerHandle::cpu_time).sum()
+    }
+
+    /// Returns where ends of workers are told: one of them ending by itself is a failure.
+    #[must_use]
+    pub const fn ended(&self) -> &Receiver<Ended> {
+        &self.ended
+    }
+
+    /// Serves these settings from now on. Connections stay, calls that are under way are finished by
+    /// what they began with. Addresses, workers and limits of the network are not changed.
+    ///
+    /// # Errors
+    /// If the settings cannot be served: everything stays as it was.
+    pub fn reload(&mut self, settings: &Settings, open: Open<'_>) -> Result<()> {
+        let (serving, assignments) =
+            Serving::load(settings, &self.shared, self.workers.len(), open)?;
+        self.admin.serve(Arc::clone(&serving.stats));
+        for (worker, assignment) in self.workers.iter().zip(assignments) {
+            worker.tell(Message::Assign(assignment));
+        }
+        let old = std::mem::replace(&mut self.serving, serving);
+        // Ends when the last worker has dropped its sender, so no record of an old call is lost.
+        old.log.stop_when_unused();
+        Ok(())
+    }
+
+    /// Accepts no more and answers what is there. [`Host::ended`] tells each worker that is done.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        for worker in &self.workers {
+            worker.tell(Message::Drain);
+        }
+    }
+
+    /// Ends all workers now, or waits for those that have drained, and stops everything else.
+    ///
+    /// # Errors
+    /// If the admin listener had failed.
+    pub fn stop(self) -> Result<()> {
+        for worker in &self.workers {
+            worker.tell(Message::Stop);
+        }
+        for worker in self.workers {
+            let name = worker.cpu;
+            worker.thread.join().map_err(|_| anyhow::anyhow!("worker on CPU {name} panicked"))?;
+        }
+        drop(self.ticker);
+        self.serving.log.stop();
+        self.admin.stop()?;
+        Ok(())
+    }
+}
+
+impl Serving {
+    fn load(
+        settings: &Settings,
+        shared: &Shared,
+        worker_count: usize,
+        open: Open<'_>,
+    ) -> Result<(Self, Vec<Box<Assignment>>)> {
+        let names: Vec<_> =
+            settings.functions.iter().map(|function| function.name.value.clone()).collect();
+        let (stats, writers) = Stats::new(worker_count, &names);
+        let (log, senders) =
+            DataLog::start(&settings.log, Arc::clone(&stats), Box::new(std::io::stderr()))
+                .context("cannot start the log's thread")?;
+        let deployment = Arc::new(Deployment::load(settings, shared, log.guests(), open)?);
+        let assign = |(stats, log): (StatsWriter, LogSender)| {
+            Box::new(Assignment { deployment: Arc::clone(&deployment), stats, log })
+        };
+        let assignments = writers.into_iter().zip(senders).map(assign).collect();
+        Ok((Self { deployment, stats, log }, assignments))
+    }
+}
+
+/// All that a worker's thread starts from.
+struct Seed {
+    index: usize,
+    cpu: CoreId,
+    listener: TcpListener,
+    assignment: Box<Assignment>,
+    network: midge_net::settings::Settings,
+    clock: CoarseClock,
+    prefix: [u8; 8],
+    ended: Sender<Ended>,
+}
+
+impl WorkerHandle {
+    fn start(seed: Seed) -> Result<Self> {
+        let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
+        let waker = Waker::new().context("no descriptor left for a worker's eventfd")?;
+        let event = waker.descriptor().context("no descriptor left for a worker's eventfd")?;
+        let (started, starts) = bounded(1);
+        let (index, cpu) = (seed.index, seed.cpu.id);
+        let thread = Builder::new()
+            .name(format!("midge-worker-{index}"))
+            .spawn(move || {
+                let ended = seed.ended.clone();
+                let result = run(seed, event, messages, &started);
+                // Nobody listens any more when the host itself is about to end.
+                let _ignored = ended.send(Ended { worker: index, result });
+            })
+            .context("cannot start a worker's thread")?;
+        match starts.recv_timeout(WORKER_START_MAX) {
+            Ok(Ok(task)) => Ok(Self { inbox, waker, thread, cpu, task }),
+            Ok(Err(error)) => Err(error),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                anyhow::bail!("worker {index} did not start")
+            }
+        }
+    }
+
+    fn tell(&self, message: Message) {
+        // A worker that has ended by itself no longer reads; its end is reported elsewhere.
+        let _ignored = self.inbox.send_timeout(message, WORKER_START_MAX);
+        self.waker.wake();
+    }
+
+    /// Reads what the scheduler counts for the thread (Linux, Documentation/scheduler/sched-stats).
+    fn cpu_time(&self) -> Duration {
+        let text = std::fs::read_to_string(self.task.join("schedstat")).unwrap_or_default();
+        let ns = text.split(' ').next().and_then(|number| number.parse().ok());
+        Duration::from_nanos(ns.unwrap_or(0))
+    }
+}
+
+fn run(
+    seed: Seed,
+    event: std::os::fd::OwnedFd,
+    messages: Receiver<Message>,
+    started: &Sender<Result<PathBuf>>,
+) -> Result<()> {
+    let made = (|| {
+        anyhow::ensure!(
+            core_affinity::set_for_current(seed.cpu),
+            "cannot pin a worker to CPU {}; name others with --workers",
+            seed.cpu.id
+        );
+        let ring = Uring::new(&seed.network)?;
+        let clock = MonotonicClock::new();
+        let mut endpoint = Endpoint::new(ring, clock, seed.listener, seed.network)?;
+        endpoint.watch(event);
+        let task = std::fs::canonicalize("/proc/thread-self").context("/proc is not mounted")?;
+        anyhow::Ok((endpoint, task))
+    })();
+    let (endpoint, task) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // The starter waits for this; if it has given up, its own error is the one that counts.
+            let _ignored = started.send(Err(error));
+            return Ok(());
+        }
+    };
+    let _ignored = started.send(Ok(task));
+    let request_ids = RequestIds::new(seed.prefix);
+    let mut worker = Worker::new(endpoint, seed.assignment, messages, seed.clock, request_ids);
+    worker.run().context("the ring failed")
+}
+
+/// Makes a listener for each worker, all on one address: the kernel spreads connections by their hash.
+fn listeners(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
+    let listen = |address: SocketAddr| {
+        bind(address, &ListenOptions::default())
+            .with_context(|| format!("cannot listen on `{address}`"))
+    };
+    let first = listen(address)?;
+    let address = first.local_addr().context("the listener has no address")?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(listen(address)?);
+    }
+    Ok(listeners)
+}
+
+/// Returns the CPUs that workers are pinned to.
+fn cpus(workers: &Workers) -> Result<Vec<CoreId>> {
+    /// From so many CPUs on, `auto` leaves the first one to housekeeping and the kernel.
+    const SPARE_FROM: usize = 4;
+    let allowed = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
+    let chosen = match workers {
+        Workers::Auto if SPARE_FROM <= allowed.len() => allowed[1..].to_vec(),
+        Workers::Auto => allowed,
+        Workers::Count(count) => {
+            let count = usize::try_from(*count).expect("64-bit targets alone");
+            anyhow::ensure!(
+                count <= allowed.len(),
+                "{count} workers asked for, this process may use {} CPUs",
+                allowed.len()
+            );
+            allowed[..count].to_vec()
+        }
+        Workers::Cpus(wanted) => {
+            let mut chosen = Vec::with_capacity(wanted.len());
+            for cpu in wanted {
+                let id = usize::try_from(*cpu).expect("64-bit targets alone");
+                let found = allowed.iter().find(|core| core.id == id);
+                chosen.push(*found.with_context(|| format!("this process may not use CPU {cpu}"))?);
+            }
+            chosen
+        }
+    };
+    anyhow::ensure!(!chosen.is_empty(), "there is no CPU for a worker");
+    Ok(chosen)
+}
+
+fn network(limits: &Limits) -> midge_net::settings::Settings {
+    midge_net::settings::Settings {
+        connections_max: limits.connections_per_worker.value,
+        requests_per_connection_max: limits.requests_per_connection.value,
+        header_timeout: limits.header_deadline.value,
+        idle_timeout: limits.idle.value,
+        write_timeout: limits.write_stall.value,
+        linger_timeout: limits.linger.value,
+        ..midge_net::settings::Settings::default()
+    }
+}
+
+/// Returns the part of its request ids that no other worker of this or another run has.
+fn request_prefix(key: &RandomKey, worker: usize) -> [u8; 8] {
+    let derived = key.derive(format!("request ids of worker {worker}").as_bytes());
+    *derived.first_chunk().expect("32 bytes")
+}
+
+/// Connections are descriptors: the soft limit is raised to the hard one, as servers do.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if raised.is_err() {
+        tracing::warn!("the limit of open files stays at {:?}", limit.current);
+    }
+}

@@ -1,0 +1,54 @@
+//! What an endpoint counts. Plain numbers: one thread writes them, and reads them out.
+
+use crate::http::refusal::Refusal;
+
+/// Numbers since the endpoint was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sockets accepted.
+    pub accepted: u64,
+    /// Times accepting failed.
+    pub accept_failed: u64,
+    /// Times accepting was paused, at the limit or after a failure.
+    pub accept_paused: u64,
+    /// Connections closed.
+    pub closed: u64,
+    /// Requests handed to the host.
+    pub requests: u64,
+    /// Responses the host gave.
+    pub responses: u64,
+    /// Responses that had to become a 500, for a line of theirs might have broken out of its place.
+    pub responses_unsendable: u64,
+    /// Responses to connections that had gone.
+    pub responses_stale: u64,
+    /// Refusals, by [`Refusal::index`].
+    pub refused: [u64; Refusal::COUNT],
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// System calls that entered the ring.
+    pub enters: u64,
+    /// Completions handled.
+    pub completions: u64,
+    /// Completions of connections that were gone already.
+    pub completions_stale: u64,
+    /// Receives that found no buffer.
+    pub buffers_starved: u64,
+    /// Receives stopped because the peer did not read its responses or sent too far ahead.
+    pub receives_paused: u64,
+    /// Connections lost to an error of the socket.
+    pub connections_broken: u64,
+    /// Heads that took too long.
+    pub timeouts_header: u64,
+    /// Bodies that came too slowly.
+    pub timeouts_body: u64,
+    /// Connections closed for having idled.
+    pub timeouts_idle: u64,
+    /// Connections closed because the peer took no bytes.
+    pub timeouts_write: u64,
+    /// Connections closed because the peer did not close after us.
+    pub timeouts_linger: u64,
+    /// Times another thread woke this one.
+    pub wakes: u64,
+}

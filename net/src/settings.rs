@@ -1,0 +1,218 @@
+//! Every limit of an endpoint: default, bounds, reason.
+
+use std::time::Duration;
+
+/// Connections of one worker. Each costs under 1 KiB while it idles.
+pub const CONNECTIONS_DEFAULT: u32 = 4096;
+/// Fewer than this can't even be tested.
+pub const CONNECTIONS_MIN: u32 = 1;
+/// What a worker's slot numbers are sized for; `RLIMIT_NOFILE` bounds them too.
+pub const CONNECTIONS_MAX: u32 = 1 << 20;
+
+/// Sockets that may be accepted between reaching the limit and the end of accepting: one burst of the
+/// kernel's multishot loop (32 accepts), twice.
+pub const ACCEPT_SPARE: u32 = 64;
+
+/// Receive buffers of one worker. None is held by an idle connection, so this follows the load of one turn.
+pub const BUFFERS_DEFAULT: u16 = 1024;
+/// One buffer still works, slowly.
+pub const BUFFERS_MIN: u16 = 1;
+/// The kernel's limit for a buffer ring.
+pub const BUFFERS_MAX: u16 = 32_768;
+
+/// Size of a receive buffer: a browser's head, or sixteen small requests in a pipeline.
+pub const BUFFER_BYTES_DEFAULT: u32 = 4096;
+/// Below this even small heads are copied.
+pub const BUFFER_BYTES_MIN: u32 = 64;
+/// Larger pieces gain nothing: the kernel copies them anyway.
+pub const BUFFER_BYTES_MAX: u32 = 1 << 20;
+
+/// Submission entries: what one turn may queue before an extra enter is needed.
+pub const ENTRIES_DEFAULT: u32 = 1024;
+/// The least that lets a turn make progress.
+pub const ENTRIES_MIN: u32 = 8;
+/// The kernel's limit.
+pub const ENTRIES_MAX: u32 = 32_768;
+
+/// Completions handled in a turn, so that timers and suspended work get their share.
+pub const COMPLETIONS_PER_TURN_DEFAULT: u32 = 256;
+
+/// Bytes of responses that a peer may leave unread before we stop reading from it: multishot receive has no
+/// backpressure of its own.
+pub const UNSENT_BYTES_DEFAULT: usize = 256 * 1024;
+
+/// Bytes of later requests that are kept while an earlier one is being answered.
+pub const PIPELINED_BYTES_DEFAULT: usize = 64 * 1024;
+
+/// Bytes of a refused body that are read and dropped to save the connection.
+pub const DISCARD_BYTES_DEFAULT: u64 = 64 * 1024;
+
+/// Bytes that are read and dropped after our end of the connection was shut.
+pub const LINGER_BYTES_DEFAULT: u64 = 64 * 1024;
+
+/// Requests on one connection: after that the peer reconnects, and load spreads again.
+pub const REQUESTS_PER_CONNECTION_DEFAULT: u32 = 1_000_000;
+
+/// Whole time of a head, from its first byte (and of the first head, from accept).
+pub const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Time before a body's rate is judged.
+pub const BODY_GRACE_DEFAULT: Duration = Duration::from_secs(5);
+/// Rate of a body after the grace.
+pub const BODY_BYTES_PER_SECOND_MIN_DEFAULT: u64 = 1024;
+/// Time between two requests.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Time without progress of a response.
+pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+/// Time for the peer to close after we shut our end.
+pub const LINGER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+/// Time until accepting is tried again after the system ran out of something.
+pub const ACCEPT_RETRY_DEFAULT: Duration = Duration::from_millis(200);
+
+/// The limits of an endpoint and its ring.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Connections at a time.
+    pub connections_max: u32,
+    /// Receive buffers; a power of two.
+    pub buffers: u16,
+    /// Size of a receive buffer.
+    pub buffer_bytes: u32,
+    /// Submission entries; a power of two.
+    pub entries: u32,
+    /// Completions handled in a turn.
+    pub completions_per_turn: u32,
+    /// Unsent bytes above which reading from a connection stops.
+    pub unsent_bytes_max: usize,
+    /// Unprocessed received bytes above which reading from a connection stops.
+    pub pipelined_bytes_max: usize,
+    /// Rest of a body that is dropped to keep a connection.
+    pub discard_bytes_max: u64,
+    /// Bytes dropped after our end was shut.
+    pub linger_bytes_max: u64,
+    /// Requests on one connection.
+    pub requests_per_connection_max: u32,
+    /// Whole time of a head.
+    pub header_timeout: Duration,
+    /// Time before a body's rate is judged.
+    pub body_grace: Duration,
+    /// Least rate of a body.
+    pub body_bytes_per_second_min: u64,
+    /// Time between two requests.
+    pub idle_timeout: Duration,
+    /// Time without progress of a response.
+    pub write_timeout: Duration,
+    /// Time for the peer to close after us.
+    pub linger_timeout: Duration,
+    /// Time until accepting is tried again.
+    pub accept_retry: Duration,
+    /// True if the peer's address is asked for: one operation and two system calls per connection.
+    pub wants_peer: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_DEFAULT,
+            buffers: BUFFERS_DEFAULT,
+            buffer_bytes: BUFFER_BYTES_DEFAULT,
+            entries: ENTRIES_DEFAULT,
+            completions_per_turn: COMPLETIONS_PER_TURN_DEFAULT,
+            unsent_bytes_max: UNSENT_BYTES_DEFAULT,
+            pipelined_bytes_max: PIPELINED_BYTES_DEFAULT,
+            discard_bytes_max: DISCARD_BYTES_DEFAULT,
+            linger_bytes_max: LINGER_BYTES_DEFAULT,
+            requests_per_connection_max: REQUESTS_PER_CONNECTION_DEFAULT,
+            header_timeout: HEADER_TIMEOUT_DEFAULT,
+            body_grace: BODY_GRACE_DEFAULT,
+            body_bytes_per_second_min: BODY_BYTES_PER_SECOND_MIN_DEFAULT,
+            idle_timeout: IDLE_TIMEOUT_DEFAULT,
+            write_timeout: WRITE_TIMEOUT_DEFAULT,
+            linger_timeout: LINGER_TIMEOUT_DEFAULT,
+            accept_retry: ACCEPT_RETRY_DEFAULT,
+            wants_peer: true,
+        }
+    }
+}
+
+/// A setting outside its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is {found}, allowed is {allowed}")]
+pub struct SettingsError {
+    /// Its field in [`Settings`].
+    pub name: &'static str,
+    /// What it was set to.
+    pub found: u64,
+    /// What it may be, in words.
+    pub allowed: &'static str,
+}
+
+impl Settings {
+    /// Checks every setting against its bounds.
+    ///
+    /// # Errors
+    /// The first setting outside them.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let within = |name, found: u64, is_allowed, allowed| {
+            if is_allowed { Ok(()) } else { Err(SettingsError { name, found, allowed }) }
+        };
+        within(
+            "connections_max",
+            self.connections_max.into(),
+            (CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&self.connections_max),
+            "1 to 1048576",
+        )?;
+        within(
+            "buffers",
+            self.buffers.into(),
+            self.buffers.is_power_of_two() && self.buffers <= BUFFERS_MAX,
+            "a power of two up to 32768",
+        )?;
+        within(
+            "buffer_bytes",
+            self.buffer_bytes.into(),
+            (BUFFER_BYTES_MIN..=BUFFER_BYTES_MAX).contains(&self.buffer_bytes),
+            "64 to 1048576",
+        )?;
+        within(
+            "entries",
+            self.entries.into(),
+            self.entries.is_power_of_two() && (ENTRIES_MIN..=ENTRIES_MAX).contains(&self.entries),
+            "a power of two from 8 to 32768",
+        )?;
+        within(
+            "completions_per_turn",
+            self.completions_per_turn.into(),
+            self.completions_per_turn > 0,
+            "1 or more",
+        )?;
+        within(
+            "body_bytes_per_second_min",
+            self.body_bytes_per_second_min,
+            self.body_bytes_per_second_min > 0,
+            "1 or more",
+        )
+    }
+
+    /// Slots for sockets: the connections, and those accepted before accepting could be stopped.
+    pub(crate) const fn slots(&self) -> u32 {
+        self.connections_max + ACCEPT_SPARE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_their_bounds() {
+        Settings::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_setting_outside_its_bounds_is_named() {
+        let settings = Settings { buffers: 3, ..Settings::default() };
+        assert_eq!(settings.check().unwrap_err().name, "buffers");
+        let settings = Settings { connections_max: 0, ..Settings::default() };
+        assert_eq!(settings.check().unwrap_err().name, "connections_max");
+    }
+}
