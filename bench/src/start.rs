@@ -16,7 +16,7 @@ const ROUND: Duration = Duration::from_millis(60);
 
 /// Options of `midge-lab start`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Rounds; techniques alternate within a round.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -62,7 +62,7 @@ struct Lane {
 ///
 /// # Errors
 /// If the CPU or an engine cannot be had.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.cpu });
     anyhow::ensure!(pinned, "cannot be pinned to CPU {}", arguments.cpu);
     let engines = Engines::new();

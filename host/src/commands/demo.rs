@@ -16,7 +16,7 @@ use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
 use crate::commands::serve::{announce, until_stopped};
-use crate::config::{Origin, Overrides, Pattern, Setting, Settings};
+use crate::config::{ByteSize, Origin, Overrides, Pattern, Setting, Settings};
 use crate::host::Host;
 use crate::log::start_host_log;
 use crate::output::{self, Cell, Table, Tone};
@@ -25,6 +25,9 @@ use crate::stats::histogram::HistogramSnapshot;
 
 /// How often a line of figures is printed while there is traffic.
 const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Largest memory of an example: the thumbnail's starts with 32 MiB.
+const MEMORY: ByteSize = ByteSize(64 << 20);
 
 /// One example.
 struct Example {
@@ -144,6 +147,7 @@ fn settings(overrides: &Overrides) -> Settings {
             });
             function.routes = Setting { value: routes.collect(), origin: Origin::Default };
             function.server_timing = Setting::default(true);
+            function.memory = Setting::default(MEMORY);
         }
         match &mut all {
             Some(all) => all.functions.append(&mut one.functions),
