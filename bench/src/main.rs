@@ -2,8 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod start; // techniques side by side in one process
+mod request; // servers side by side through HTTP
+mod servers; // servers as child processes
+mod load; // a closed loop of requests
+mod yardstick; // a server that does nothing
+mod fixed; // the network layer with a fixed response
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+
 
 use clap::{Parser, Subcommand};
 
@@ -19,11 +26,28 @@ struct Arguments {
 enum Command {
     /// Compares the start techniques in this process: CPU time of a whole call with a pristine instance.
     Start(start::Arguments),
+    /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
+    Request(request::Arguments),
+    /// Serves as the yardstick: finds blank lines and sends a constant.
+    #[command(hide = true)]
+    Yardstick {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+    /// Serves a fixed response by midge's network layer alone.
+    #[command(hide = true)]
+    Fixed {
+        /// Where to listen.
+        address: SocketAddr,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Start(arguments) => start::run(&arguments),
+        Command::Request(arguments) => request::run(&arguments),
+        Command::Yardstick { address } => yardstick::serve(address),
+        Command::Fixed { address } => fixed::serve(address),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

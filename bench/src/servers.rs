@@ -1,0 +1,110 @@
+//! Servers as child processes: started, pinned, waited for, their CPU time read, ended.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// How long a server may take until it accepts.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A running server. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Name of its row.
+    pub(crate) name: &'static str,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Target that it answers.
+    pub(crate) target: &'static str,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts `command`, pinned to a CPU, and waits until it accepts.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not accept in time.
+    pub(crate) fn start(
+        name: &'static str,
+        address: SocketAddr,
+        target: &'static str,
+        cpu: usize,
+        mut command: Command,
+        folder: tempfile::TempDir,
+    ) -> Result<Self> {
+        let ours = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
+        // A child inherits its parent's CPUs; the parent takes its own again afterwards.
+        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+        anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        for core in ours {
+            if core.id != cpu {
+                core_affinity::set_for_current(core);
+            }
+        }
+        let child = child.with_context(|| format!("cannot start {name}"))?;
+        let mut server = Self { name, address, target, child, _folder: folder };
+        server.wait()?;
+        Ok(server)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let until = Instant::now() + START_MAX;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!("{} ended at once: {status}", self.name);
+            }
+            if TcpStream::connect(self.address).is_ok() {
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        anyhow::bail!("{} does not accept", self.name)
+    }
+
+    /// Returns the CPU time of all its threads.
+    ///
+    /// # Errors
+    /// If the process has gone.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let mut sum = 0;
+        for task in std::fs::read_dir(&tasks).with_context(|| format!("{} has gone", self.name))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            sum += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// Returns a free port of the loopback address.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Finds a program beside this one, or on the path.
+#[must_use]
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.with_file_name(name);
+    if beside.is_file() {
+        return Some(beside);
+    }
+    let path = std::env::var_os("PATH")?;
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(name)).find(|program| Path::is_file(program))
+}
