@@ -24,7 +24,7 @@ pub(crate) fn narrow(size: usize) -> u32 {
 #[inline]
 pub(crate) const fn span(offset: usize) -> u16 {
     debug_assert!(offset <= 0xFFFF);
-    (offset & 0xFFFF) as u16
+    (wide(offset) & 0xFFFF) as u16
 }
 
 /// The size in a completion's result, for results that are not errors.
@@ -36,7 +36,6 @@ pub(crate) fn result_size(result: i32) -> usize {
 /// The lower half of a word.
 #[inline]
 pub(crate) const fn low(word: u64) -> u32 {
-    // The lint sees the mask: the conversion is exact.
     (word & 0xFFFF_FFFF) as u32
 }
 
