@@ -158,13 +158,14 @@ impl Uring {
     /// [`UringError`], which says what to change.
     pub fn new(settings: &Settings) -> Result<Self, UringError> {
         settings.check()?;
+        // Nothing may fail between leaking the ring and making the value whose drop frees it.
+        let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
+            .map_err(UringError::at("map the receive buffers"))?;
         let (ring, tier) = set_up(settings)?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
-        let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
-            .map_err(UringError::at("map the receive buffers"))?;
         let memory = Memory {
             buffers,
             outputs: std::iter::repeat_with(Vec::new)
