@@ -1,29 +1,45 @@
 //! A socket becomes a connection.
 //!
-//! One multishot accept puts every new socket into a free slot of the ring's table (Linux 5.19, direct
-//! descriptors), and the slot is the connection's. At the limit accepting stops; the sockets that were
-//! accepted until the kernel heard of it fit into spare slots, so none is dropped.
+//! While there is plenty of room, one multishot accept puts every new socket into a free slot of the ring's
+//! table (Linux 5.19, direct descriptors), and the slot is the connection's. Near the limit sockets are
+//! accepted one by one, never more than there is room for: one enter may accept all that wait in the
+//! kernel's queue, and the kernel drops a socket that finds no slot. So the limit is exact, and above it peers
+//! wait in the kernel's queue.
 
 use crate::clock::Clock;
 use crate::connection::Phase;
 use crate::endpoint::Endpoint;
-use crate::ring::{Completion, Operation, Ring};
+use crate::ring::{Completed, Completion, Operation, Ring};
+use crate::settings::{ACCEPT_ROOM_MIN, ACCEPTS_MAX};
 use crate::timers::Tick;
 use crate::width::index;
 
 /// Where accepting stands.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
+    /// The multishot accept is armed.
     is_armed: bool,
+    /// It was asked to stop.
     is_cancelled: bool,
+    /// Accepts of one socket under way.
+    ones: u32,
     is_stopped: bool,
-    /// Not armed again before this.
+    /// Nothing is accepted because there is no room.
+    is_full: bool,
+    /// Nothing is armed before this.
     retry: Tick,
 }
 
 impl Acceptor {
     pub(crate) const fn new() -> Self {
-        Self { is_armed: false, is_cancelled: false, is_stopped: false, retry: 0 }
+        Self {
+            is_armed: false,
+            is_cancelled: false,
+            ones: 0,
+            is_stopped: false,
+            is_full: false,
+            retry: 0,
+        }
     }
 
     pub(crate) fn stop(&mut self) {
@@ -32,63 +48,88 @@ impl Acceptor {
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
-    /// Arms the accept if it should be and isn't.
+    /// Arms what the room allows, and stops the multishot accept when it gets scarce.
     #[inline]
     pub(crate) fn accept_if_due(&mut self) {
+        let taken = self.connection_count + self.acceptor.ones;
+        let room = self.settings.connections_max.saturating_sub(taken);
+        if self.acceptor.is_armed {
+            if room < ACCEPT_ROOM_MIN && !self.acceptor.is_cancelled {
+                self.acceptor.is_cancelled = true;
+                self.ring.push(Operation::CancelAccept);
+            }
+        } else if !self.acceptor.is_stopped && self.acceptor.retry <= self.now {
+            self.arm_accept(room);
+        }
+    }
+
+    #[cold]
+    fn arm_accept(&mut self, mut room: u32) {
         let acceptor = &mut self.acceptor;
-        if !acceptor.is_armed
-            && !acceptor.is_stopped
-            && self.connection_count < self.settings.connections_max
-            && acceptor.retry <= self.now
-        {
+        if room >= 2 * ACCEPT_ROOM_MIN {
             acceptor.is_armed = true;
             self.ring.push(Operation::Accept);
+            return;
         }
+        while acceptor.ones < ACCEPTS_MAX && room > 0 {
+            acceptor.ones += 1;
+            room -= 1;
+            self.ring.push(Operation::AcceptOne);
+        }
+        let is_full = acceptor.ones == 0;
+        if is_full && !acceptor.is_full {
+            self.counters.accept_paused += 1;
+        }
+        acceptor.is_full = is_full;
     }
 
     /// Returns when accepting is to be tried again, if it waits for a moment.
     pub(crate) fn accept_retry(&self) -> Option<Tick> {
         let acceptor = &self.acceptor;
-        let waits = !acceptor.is_armed
-            && !acceptor.is_stopped
-            && self.connection_count < self.settings.connections_max;
+        let waits = !acceptor.is_stopped && self.now < acceptor.retry;
         waits.then_some(acceptor.retry)
     }
 
-    pub(crate) fn cancel_accept(&mut self) {
-        let acceptor = &mut self.acceptor;
-        if acceptor.is_armed && !acceptor.is_cancelled {
-            acceptor.is_cancelled = true;
+    /// Stops all accepts; the listener closes after the last of them.
+    pub(crate) fn stop_accepts(&mut self) {
+        if self.acceptor.is_armed && !self.acceptor.is_cancelled {
+            self.acceptor.is_cancelled = true;
             self.ring.push(Operation::CancelAccept);
-        } else if !acceptor.is_armed && acceptor.is_stopped {
+        }
+        if self.acceptor.ones > 0 {
+            self.ring.push(Operation::CancelAcceptOnes);
+        }
+        self.unlisten_if_quiet();
+    }
+
+    fn unlisten_if_quiet(&mut self) {
+        let acceptor = &self.acceptor;
+        if acceptor.is_stopped && !acceptor.is_armed && acceptor.ones == 0 {
             self.ring.unlisten();
         }
     }
 
     /// A socket was accepted, or accepting ended.
     pub(crate) fn accepted(&mut self, completion: Completion) {
-        let is_success = completion.result >= 0;
-        if is_success {
-            self.open(crate::width::result_size(completion.result));
-        } else if !self.acceptor.is_cancelled {
-            self.counters.accept_failed += 1;
-        }
-        if !completion.has_more {
+        if completion.completed == Completed::AcceptOne {
+            self.acceptor.ones -= 1;
+        } else if !completion.has_more {
             self.acceptor.is_armed = false;
             self.acceptor.is_cancelled = false;
-            if self.acceptor.is_stopped {
-                self.ring.unlisten();
-            } else if !is_success && completion.result != -libc::ECANCELED {
-                // No descriptors or no memory: give the system time to breathe.
+        }
+        match -completion.result {
+            ..=0 => self.open(crate::width::result_size(completion.result)),
+            libc::ECANCELED => {}
+            // The peer went before it was accepted.
+            libc::ECONNABORTED => self.counters.accept_failed += 1,
+            // No descriptors or no memory: give the system time to breathe.
+            _ => {
+                self.counters.accept_failed += 1;
                 self.counters.accept_paused += 1;
                 self.acceptor.retry = self.now + self.limits.accept_retry;
             }
-        } else if self.connection_count >= self.settings.connections_max
-            && !self.acceptor.is_cancelled
-        {
-            self.counters.accept_paused += 1;
-            self.cancel_accept();
         }
+        self.unlisten_if_quiet();
     }
 
     fn open(&mut self, slot: usize) {

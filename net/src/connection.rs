@@ -123,7 +123,7 @@ pub(crate) struct Connection {
     pub(crate) version_minor: u8,
 
     pub(crate) requests: u32,
-    /// Size of the head at the start of `input`, while a body arrives.
+    /// Size of the head at the start of `input`, while a body arrives; of what was parsed of it, before.
     pub(crate) head_bytes: u32,
     /// Start of what the present deadline is about: a head, a body, a linger, a send's last progress.
     pub(crate) since: Tick,

@@ -140,7 +140,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         settings: Settings,
     ) -> io::Result<Self> {
         settings.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let slots = settings.slots();
+        let slots = settings.connections_max;
         let elapsed = clock.elapsed();
         let now = tick_at(elapsed);
         let date = DateLine::new(clock.unix_seconds());
@@ -330,7 +330,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// Stops accepting for good and closes the listener.
     pub fn stop_accepting(&mut self) {
         self.acceptor.stop();
-        self.cancel_accept();
+        self.stop_accepts();
     }
 
     /// Closes the connections that are between two requests.
@@ -376,7 +376,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         match completion.completed {
             Completed::Receive => self.received(completion),
             Completed::Send => self.sent(completion),
-            Completed::Accept => self.accepted(completion),
+            Completed::Accept | Completed::AcceptOne => self.accepted(completion),
             Completed::Install => self.installed(completion),
             Completed::Shutdown => self.shut_down(completion),
             Completed::Close => self.closed(completion),

@@ -19,8 +19,8 @@ use crate::http::request::{self, Framing, HEAD_BYTES_MAX, Progress};
 use crate::ring::{BufferId, Completion, ConnectionId, Operation, Ring};
 use crate::width::{index, narrow, result_size, wide};
 
-/// Input below which a growing head is parsed again at every piece. Above, only when a line has ended, so that
-/// a head sent in tiny pieces doesn't cost the square of its size.
+/// Input below which a growing head is parsed again at every piece. Above, only when a line has ended or the
+/// head has grown by an eighth, so that a head sent in tiny pieces doesn't cost the square of its size.
 const EAGER_BYTES_MAX: usize = 512;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -116,7 +116,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 self.keep(slot, buffer, size);
                 let connection = &mut self.connections[slot];
                 let is_due = match exchange {
-                    Exchange::Head => is_worth_parsing(&connection.input, size),
+                    Exchange::Head => {
+                        is_worth_parsing(&connection.input, size, index(connection.head_bytes))
+                    }
                     Exchange::Body | Exchange::Discard => true,
                     _ => false,
                 };
@@ -213,6 +215,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                     connection.exchange = Exchange::Head;
                     connection.since = self.now;
                 }
+                connection.head_bytes = narrow(current.end - current.next);
                 return self.leave(current);
             }
             Err(refusal) => return self.refuse_current(slot, current, refusal),
@@ -450,9 +453,11 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     }
 }
 
-/// Tells whether a head that grew by `size` bytes may have come to a conclusion.
-fn is_worth_parsing(input: &[u8], size: usize) -> bool {
+/// Tells whether a head that grew by `size` bytes may have come to a conclusion, `parsed_bytes` of it having
+/// been looked at already.
+fn is_worth_parsing(input: &[u8], size: usize, parsed_bytes: usize) -> bool {
     input.len() <= EAGER_BYTES_MAX
         || input.len() >= HEAD_BYTES_MAX
+        || input.len() - parsed_bytes >= input.len() / 8
         || input[input.len() - size..].contains(&b'\n')
 }

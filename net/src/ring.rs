@@ -76,8 +76,12 @@ pub enum Wait {
 pub enum Operation {
     /// Accept sockets, one completion each; the result is a slot.
     Accept,
-    /// Stop accepting.
+    /// Accept one socket; the result is a slot.
+    AcceptOne,
+    /// Stop accepting sockets.
     CancelAccept,
+    /// Stop accepting one socket, each time it was asked for.
+    CancelAcceptOnes,
     /// Make a plain descriptor of the connection's socket, to ask for its peer.
     Install(ConnectionId),
     /// Receive into lent buffers, one completion each.
@@ -123,6 +127,8 @@ pub enum Completed {
     Close = 6,
     /// [`Operation::Wake`].
     Wake = 7,
+    /// [`Operation::AcceptOne`].
+    AcceptOne = 8,
 }
 
 impl Completed {
@@ -143,6 +149,7 @@ impl Completed {
             5 => Self::Shutdown,
             6 => Self::Close,
             7 => Self::Wake,
+            8 => Self::AcceptOne,
             _ => Self::Nothing,
         };
         (completed, ConnectionId::from_u64(user_data))

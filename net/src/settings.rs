@@ -9,9 +9,12 @@ pub const CONNECTIONS_MIN: u32 = 1;
 /// What a worker's slot numbers are sized for; `RLIMIT_NOFILE` bounds them too.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
-/// Sockets that may be accepted between reaching the limit and the end of accepting: one burst of the
-/// kernel's multishot loop (32 accepts), twice.
-pub const ACCEPT_SPARE: u32 = 64;
+/// Room below which sockets are accepted one by one: one enter may accept everything that waits in the
+/// kernel's queue, and a socket without a slot is lost.
+pub const ACCEPT_ROOM_MIN: u32 = 1024;
+
+/// Accepts under way when they are made one by one.
+pub const ACCEPTS_MAX: u32 = 16;
 
 /// Receive buffers of one worker. None is held by an idle connection, so this follows the load of one turn.
 pub const BUFFERS_DEFAULT: u16 = 1024;
@@ -191,11 +194,6 @@ impl Settings {
             self.body_bytes_per_second_min > 0,
             "1 or more",
         )
-    }
-
-    /// Slots for sockets: the connections, and those accepted before accepting could be stopped.
-    pub(crate) const fn slots(&self) -> u32 {
-        self.connections_max + ACCEPT_SPARE
     }
 }
 

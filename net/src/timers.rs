@@ -23,7 +23,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// Places of the wheel, a power of two: the longest usual deadline fits twice.
 const PLACES: u64 = 4096;
 
-const _: () = assert!(PLACES.is_power_of_two() && PLACES % 64 == 0);
+const _: () = assert!(PLACES.is_power_of_two() && PLACES.is_multiple_of(64));
 
 /// A moment, in ticks since the clock's start.
 pub(crate) type Tick = u64;
@@ -188,7 +188,7 @@ impl Wheel {
     /// Number of slots this wheel was made for.
     #[cfg(test)]
     fn slots(&self) -> u32 {
-        narrow(self.links.len())
+        crate::width::narrow(self.links.len())
     }
 }
 

@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{
     Builder, CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, cqueue,
     opcode, squeue,
@@ -61,12 +61,10 @@ pub enum UringError {
     )]
     Memory(#[source] io::Error),
     /// The descriptor limit is too low for the table of sockets.
-    #[error("{connections} connections need `ulimit -n` (RLIMIT_NOFILE) above {slots}")]
+    #[error("{connections} connections need `ulimit -n` (RLIMIT_NOFILE) of as much and some more")]
     Descriptors {
         /// Connections asked for.
         connections: u32,
-        /// Slots they need.
-        slots: u32,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -160,16 +158,19 @@ impl Uring {
     /// [`UringError`], which says what to change.
     pub fn new(settings: &Settings) -> Result<Self, UringError> {
         settings.check()?;
+        // Nothing may fail between leaking the ring and making the value whose drop frees it.
+        let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
+            .map_err(UringError::at("map the receive buffers"))?;
         let (ring, tier) = set_up(settings)?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
-        let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
-            .map_err(UringError::at("map the receive buffers"))?;
         let memory = Memory {
             buffers,
-            outputs: std::iter::repeat_with(Vec::new).take(index(settings.slots())).collect(),
+            outputs: std::iter::repeat_with(Vec::new)
+                .take(index(settings.connections_max))
+                .collect(),
             event: 0,
         };
         let mut uring = Self {
@@ -205,12 +206,11 @@ impl Uring {
         if self.parts.submitter.register_probe(&mut probe).is_ok() {
             self.can_install = probe.is_supported(opcode::FixedFdInstall::CODE);
         }
-        let slots = settings.slots();
-        self.parts.submitter.register_files_sparse(slots).map_err(|source| {
+        self.parts.submitter.register_files_sparse(settings.connections_max).map_err(|source| {
             match source.raw_os_error() {
                 Some(libc::EMFILE) => {
                     let connections = settings.connections_max;
-                    UringError::Descriptors { connections, slots, source }
+                    UringError::Descriptors { connections, source }
                 }
                 _ => UringError::at("register the table of sockets")(source),
             }
@@ -239,9 +239,19 @@ impl Uring {
                 let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true);
                 (entry.build(), Completed::Accept, none)
             }
+            Operation::AcceptOne => {
+                let listener = self.listener.as_ref().expect("a listener was given").as_raw_fd();
+                let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
+                    .file_index(Some(DestinationSlot::auto_target()));
+                (entry.build(), Completed::AcceptOne, none)
+            }
             Operation::CancelAccept => {
                 let target = Completed::Accept.user_data(none);
                 (opcode::AsyncCancel::new(target).build(), Completed::Nothing, none)
+            }
+            Operation::CancelAcceptOnes => {
+                let target = CancelBuilder::user_data(Completed::AcceptOne.user_data(none)).all();
+                (opcode::AsyncCancel2::new(target).build(), Completed::Nothing, none)
             }
             Operation::Install(id) => {
                 let entry = opcode::FixedFdInstall::new(socket(id), 0).build();

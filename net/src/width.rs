@@ -24,10 +24,7 @@ pub(crate) fn narrow(size: usize) -> u32 {
 #[inline]
 pub(crate) const fn span(offset: usize) -> u16 {
     debug_assert!(offset <= 0xFFFF);
-    // Masked, so that the conversion is exact for every value that gets here.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to sixteen bits")]
-    let narrowed = (offset & 0xFFFF) as u16;
-    narrowed
+    (wide(offset) & 0xFFFF) as u16
 }
 
 /// The size in a completion's result, for results that are not errors.
@@ -39,15 +36,11 @@ pub(crate) fn result_size(result: i32) -> usize {
 /// The lower half of a word.
 #[inline]
 pub(crate) const fn low(word: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "masked to thirty-two bits")]
-    let half = (word & 0xFFFF_FFFF) as u32;
-    half
+    (word & 0xFFFF_FFFF) as u32
 }
 
 /// The lowest byte of a word.
 #[inline]
 pub(crate) const fn low_byte(word: u64) -> u8 {
-    #[expect(clippy::cast_possible_truncation, reason = "masked to eight bits")]
-    let byte = (word & 0xFF) as u8;
-    byte
+    (word & 0xFF) as u8
 }

@@ -7,7 +7,7 @@ pub(crate) static NAME: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        let character = byte as u8;
+        let character = crate::width::low_byte(byte as u64);
         if character.is_ascii_alphanumeric() || is_one_of(character, b"!#$%&'*+-.^_`|~") {
             table[byte] = character.to_ascii_lowercase();
         }
@@ -21,7 +21,7 @@ pub(crate) static TARGET: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0x21;
     while byte < 0x7F {
-        table[byte] = !is_one_of(byte as u8, b"#\"<>\\^`{}");
+        table[byte] = !is_one_of(crate::width::low_byte(byte as u64), b"#\"<>\\^`{}");
         byte += 1;
     }
     // Sent raw by browsers in queries, harmless to every reader of a target, refused by none we know.
@@ -42,7 +42,7 @@ pub(crate) static HOST: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        let character = byte as u8;
+        let character = crate::width::low_byte(byte as u64);
         table[byte] = character.is_ascii_alphanumeric() || is_one_of(character, b"-._~%!$&'()*+;=");
         byte += 1;
     }

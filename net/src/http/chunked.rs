@@ -214,8 +214,11 @@ mod tests {
 
     use super::*;
 
+    /// Body and rest, if the body is complete.
+    type Outcome = Result<Option<(Vec<u8>, Vec<u8>)>, Refusal>;
+
     /// Feeds the pieces one after the other, as an endpoint would; returns the body and what is left.
-    fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Refusal> {
+    fn decode(pieces: &[&[u8]]) -> Outcome {
         let mut decoder = Decoder::new();
         let mut bytes = Vec::new();
         let mut body_size = 0;
