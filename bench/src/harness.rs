@@ -92,27 +92,12 @@ impl Harness {
         self.calls += 1;
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&self.calls.to_le_bytes());
-        let request = Request {
-            head: HEAD,
-            method: Method::Get,
-            method_name: HeadSpan { offset: 0, size: 3 },
-            target: HeadSpan { offset: 4, size: 15 },
-            path: HeadSpan { offset: 4, size: 6 },
-            query: HeadSpan { offset: 11, size: 8 },
-            authority: HeadSpan { offset: 36, size: 14 },
-            is_http_1_0: false,
-            body: &[],
-            request_id,
-            deadline_ns: 1_000_000_000,
-            peer_address: [0; 16],
-            peer_port: 0,
-        };
-        let headers = [header(30, 4, 36, 14), header(52, 10, 64, 9), header(75, 6, 83, 3)];
-        let size = block_size(HEAD.len(), headers.len(), 0);
+        let request = request(request_id);
+        let size = block_size(HEAD.len(), HEADERS.len(), 0);
         let started = self.technique.take().expect("an instance starts");
         let mut pristine = started.pristine;
         let area = pristine.area(self.function.area(), size).expect("there are mappings");
-        encode(area, &request, headers.into_iter());
+        encode(area, &request, HEADERS.into_iter());
         let context = RequestContext { request_id, began_ns: 0, deadline_ns: u64::MAX };
         let used = match pristine.call(context, self.function.area(), size) {
             Progress::Done(used) => used,
@@ -129,7 +114,31 @@ impl Harness {
     }
 }
 
-fn header(name: u16, name_size: u16, value: u16, value_size: u16) -> HeaderSpan {
+/// Returns the request of [`HEAD`].
+#[must_use]
+pub const fn request(request_id: [u8; 16]) -> Request<'static> {
+    Request {
+        head: HEAD,
+        method: Method::Get,
+        method_name: HeadSpan { offset: 0, size: 3 },
+        target: HeadSpan { offset: 4, size: 15 },
+        path: HeadSpan { offset: 4, size: 6 },
+        query: HeadSpan { offset: 11, size: 8 },
+        authority: HeadSpan { offset: 36, size: 14 },
+        is_http_1_0: false,
+        body: &[],
+        request_id,
+        deadline_ns: 1_000_000_000,
+        peer_address: [0; 16],
+        peer_port: 0,
+    }
+}
+
+/// The headers of [`HEAD`].
+pub const HEADERS: [HeaderSpan; 3] =
+    [header(30, 4, 36, 14), header(52, 10, 64, 9), header(75, 6, 83, 3)];
+
+const fn header(name: u16, name_size: u16, value: u16, value_size: u16) -> HeaderSpan {
     HeaderSpan {
         name: HeadSpan { offset: name, size: name_size },
         value: HeadSpan { offset: value, size: value_size },

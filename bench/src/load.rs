@@ -120,9 +120,8 @@ impl Load {
 
 fn check(received: &[u8], size: usize, body: &[u8], count: usize, tally: &mut Tally) {
     let is_whole = received.len() == size * count;
-    let is_sound = |response: &[u8]| {
-        response.starts_with(b"HTTP/1.1 200 ") && response.ends_with(body)
-    };
+    let is_sound =
+        |response: &[u8]| response.starts_with(b"HTTP/1.1 200 ") && response.ends_with(body);
     let sound = received.chunks(size).filter(|response| is_sound(response)).count();
     let sound = if is_whole { sound } else { 0 };
     tally.responses += sound as u64;

@@ -1,16 +1,15 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
-mod start; // techniques side by side in one process
+mod fixed;
+mod load; // a closed loop of requests
 mod request; // servers side by side through HTTP
 mod servers; // servers as child processes
-mod load; // a closed loop of requests
-mod yardstick; // a server that does nothing
-mod fixed; // the network layer with a fixed response
+mod start; // techniques side by side in one process
+mod yardstick; // a server that does nothing // the network layer with a fixed response
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-
 
 use clap::{Parser, Subcommand};
 

@@ -217,7 +217,15 @@ fn print_json(report: &Report) -> Result<()> {
 fn print_table(report: &Report) -> Result<()> {
     println!(
         "{:<22} {:>5} {:>5} {:>10} {:>16} {:>12} {:>14} {:>10} {:>7}",
-        "server", "conns", "depth", "CPU ns", "low..high", "x yardstick", "low..high", "req/s", "errors"
+        "server",
+        "conns",
+        "depth",
+        "CPU ns",
+        "low..high",
+        "x yardstick",
+        "low..high",
+        "req/s",
+        "errors"
     );
     for row in &report.rows {
         let Spread { median, low, high } = row.cpu_ns_per_request;

@@ -40,7 +40,8 @@ impl Server {
         // A child inherits its parent's CPUs; the parent takes its own again afterwards.
         let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
         anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         for core in ours {
             if core.id != cpu {
                 core_affinity::set_for_current(core);
