@@ -30,7 +30,7 @@ use midge_abi::width::{index, wire};
 
 use crate::context::RequestContext;
 use crate::instance::{Instance, Sizes, StartError, StateSnapshot};
-use crate::memory::SlotMemory;
+use crate::memory::{SlotMemories, SlotMemory};
 
 /// A trap with its backtrace: `{:?}` shows both.
 pub type Trap = wasmtime::Error;
@@ -74,7 +74,7 @@ pub(crate) struct Driver {
     // INVARIANT: the address of the guest's first memory, which never moves (`memory_may_move(false)`, and
     // our own reservations), and lives as long as the store inside `future`.
     base: NonNull<u8>,
-    memories: Arc<[Arc<SlotMemory>]>,
+    memories: SlotMemories,
     is_idle: bool,
 }
 
@@ -85,7 +85,7 @@ impl Driver {
     /// # Errors
     /// [`StartError`] of the instance.
     pub(crate) fn start(
-        memories: Arc<[Arc<SlotMemory>]>,
+        memories: SlotMemories,
         start: impl Future<Output = Result<Instance, StartError>> + 'static,
     ) -> Result<Self, StartError> {
         let mailbox = Rc::new(Mailbox::default());

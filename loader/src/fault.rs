@@ -18,13 +18,13 @@ use wasmtime::Store;
 use wasmtime::unix::StoreExt;
 
 use crate::context::GuestContext;
-use crate::memory::SlotMemory;
+use crate::memory::{SlotMemories, SlotMemory};
 
 /// `si_code` of a fault by protection; the other kind, SEGV_MAPERR, is an address without a mapping.
 const SEGV_ACCERR: i32 = 2;
 
 /// Lets a store's calls write to pages of these memories.
-pub(crate) fn install(store: &mut Store<GuestContext>, memories: &Arc<[Arc<SlotMemory>]>) {
+pub(crate) fn install(store: &mut Store<GuestContext>, memories: &SlotMemories) {
     let memories = Arc::clone(memories);
     // SAFETY: the handler is async-signal-safe: see the head of this file for all that it touches. `info`
     // is the kernel's, valid while the handler runs, and of a fault, for the signal is SIGSEGV.

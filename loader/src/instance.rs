@@ -18,7 +18,7 @@ use crate::artifact::{Artifact, MappedCode};
 use crate::context::{GuestContext, InstanceLimits, RequestContext, Services};
 use crate::drive::CallEnd;
 use crate::fault;
-use crate::memory::SlotMemory;
+use crate::memory::SlotMemories;
 use crate::rewrite;
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
@@ -112,7 +112,7 @@ impl Instance {
         mut store: Store<GuestContext>,
         pre: &InstancePre<GuestContext>,
         keep: Keep,
-    ) -> Result<(Self, Arc<[Arc<SlotMemory>]>), StartError> {
+    ) -> Result<(Self, SlotMemories), StartError> {
         let (made, memories) =
             crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
         let instance = made.map_err(StartError::Instantiate)?;

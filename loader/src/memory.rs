@@ -152,6 +152,7 @@ impl SlotMemory {
         let count = self.dirty_count.load(Relaxed);
         // Not `expect`: this runs in a signal handler, where a panic's message could not be made. The
         // index is in range, since a page is listed once.
+        #[expect(clippy::cast_possible_truncation, reason = "a memory of 4 GiB has 2^20 pages")]
         self.dirty[count].store(page as u32, Relaxed);
         self.dirty_count.store(count + 1, Relaxed);
         let word = &self.marks[page / WORD_BITS];
@@ -302,6 +303,9 @@ unsafe impl LinearMemory for Handle {
     }
 }
 
+/// The memories of one instance, in index order; empty where the engine allocates them.
+pub type SlotMemories = Arc<[Arc<SlotMemory>]>;
+
 /// Makes memories over the templates that [`with_templates`] names.
 #[derive(Debug)]
 pub struct SlotMemoryCreator;
@@ -324,7 +328,7 @@ thread_local! {
 pub(crate) fn with_templates<R>(
     images: &Arc<[Arc<MemoryImage>]>,
     instantiate: impl FnOnce() -> R,
-) -> (R, Arc<[Arc<SlotMemory>]>) {
+) -> (R, SlotMemories) {
     let made = Vec::with_capacity(images.len());
     let outer = WANTED.replace(Some(Wanted { images: Arc::clone(images), made }));
     assert!(outer.is_none(), "an instance is not made within another's making");
