@@ -172,7 +172,7 @@ impl Host {
             Serving::load(settings, &self.shared, self.workers.len(), open)?;
         self.admin.serve(Arc::clone(&serving.stats));
         for (worker, assignment) in self.workers.iter().zip(assignments) {
-            worker.tell(Message::Assign(assignment));
+            worker.tell(Message::Assign(Box::new(assignment)));
         }
         let old = std::mem::replace(&mut self.serving, serving);
         // Ends when the last worker has dropped its sender, so no record of an old call is lost.
@@ -213,7 +213,7 @@ impl Serving {
         shared: &Shared,
         worker_count: usize,
         open: Open<'_>,
-    ) -> Result<(Self, Vec<Box<Assignment>>)> {
+    ) -> Result<(Self, Vec<Assignment>)> {
         let names: Vec<_> =
             settings.functions.iter().map(|function| function.name.value.clone()).collect();
         let (stats, writers) = Stats::new(worker_count, &names);
@@ -221,8 +221,10 @@ impl Serving {
             DataLog::start(&settings.log, Arc::clone(&stats), Box::new(std::io::stderr()))
                 .context("cannot start the log's thread")?;
         let deployment = Arc::new(Deployment::load(settings, shared, log.guests(), open)?);
-        let assign = |(stats, log): (StatsWriter, LogSender)| {
-            Box::new(Assignment { deployment: Arc::clone(&deployment), stats, log })
+        let assign = |(stats, log): (StatsWriter, LogSender)| Assignment {
+            deployment: Arc::clone(&deployment),
+            stats,
+            log,
         };
         let assignments = writers.into_iter().zip(senders).map(assign).collect();
         Ok((Self { deployment, stats, log }, assignments))
@@ -234,7 +236,7 @@ struct Seed {
     index: usize,
     cpu: CoreId,
     listener: TcpListener,
-    assignment: Box<Assignment>,
+    assignment: Assignment,
     network: midge_net::settings::Settings,
     clock: CoarseClock,
     prefix: [u8; 8],
@@ -363,6 +365,7 @@ fn network(limits: &Limits) -> midge_net::settings::Settings {
     midge_net::settings::Settings {
         connections_max: limits.connections_per_worker.value,
         requests_per_connection_max: limits.requests_per_connection.value,
+        head_bytes_max: limits.head_bytes.value.bytes(),
         header_timeout: limits.header_deadline.value,
         idle_timeout: limits.idle.value,
         write_timeout: limits.write_stall.value,

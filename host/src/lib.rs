@@ -4,19 +4,19 @@
 //! else depends on this package.
 #![forbid(unsafe_code)]
 
-pub mod admin; // health and metrics over HTTP
-pub mod call; // a request into a guest's memory, a response out of it
 pub mod cli; // the command line
 pub mod commands; // one file for each command
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
-pub mod deadline; // slices and the coarse clock
-pub mod deployment; // functions loaded, and the routes to them
-pub mod doctor; // what the machine offers
 pub mod host; // everything that runs, started, reloaded and stopped together
-pub mod log; // the host's own log, and that of the data plane
-pub mod output;
+pub mod worker; // one worker: the way of a request
 pub mod route; // host and path to a function
-pub mod services; // clocks, chance and log of the guests
 pub mod slots; // the slots of one function on one worker
+pub mod call; // a request into a guest's memory, a response out of it
+pub mod deployment; // functions loaded, and the routes to them
+pub mod services; // clocks, chance and log of the guests
+pub mod deadline; // slices and the coarse clock
 pub mod stats; // counters: a worker writes, the admin thread reads
-pub mod worker; // one worker: the way of a request // the one place that prints
+pub mod log; // the host's own log, and that of the data plane
+pub mod admin; // health and metrics over HTTP
+pub mod doctor; // what the machine offers
+pub mod output; // the one place that prints

@@ -8,7 +8,8 @@
 //!   worker 1 ── access ──►│                     └► stderr
 //!            ── lines ───►┘
 //!
-//! Invariants: a channel has one sender, so workers share nothing; nobody blocks on one, so that sending wakes
+//! Invariants: a worker's channels have one sender; guests' lines go
+//! through a channel that all workers share, for a guest's log is not on the fast way; nobody blocks on one, so that sending wakes
 //! nobody and needs no system call. A record that finds no room is dropped, counted in the worker's stats, and
 //! reported at most once a minute. An access record needs no allocation.
 //!

@@ -70,7 +70,7 @@ pub enum Message {
 /// A worker's state.
 pub struct Worker<R: Ring, C: Clock> {
     endpoint: Endpoint<R, C>,
-    assignment: Box<Assignment>,
+    assignment: Assignment,
     slots: Vec<Slots>,
     generation: u64,
     suspended: VecDeque<Suspended>,
@@ -99,6 +99,8 @@ struct Pending {
     method: midge_abi::contract::Method,
     tier: Tier,
     timing: Option<Timing>,
+    /// The call gave its CPU away in between: its time is no measure of its work.
+    was_suspended: bool,
 }
 
 /// Moments of a request that is timed, in nanoseconds of the precise clock.
@@ -113,7 +115,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     #[must_use]
     pub fn new(
         endpoint: Endpoint<R, C>,
-        assignment: Box<Assignment>,
+        assignment: Assignment,
         inbox: Receiver<Message>,
         clock: CoarseClock,
         request_ids: RequestIds,
@@ -179,7 +181,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let view = self.endpoint.request(connection);
         let function = match route(&self.assignment.deployment, &view, view.body.len() as u64) {
             Ok(function) => function,
-            Err(refusal) => return self.refuse(connection, &request_id, refusal),
+            Err(refused) => return self.refuse_routed(connection, &request_id, refused),
         };
         let stats = &self.assignment.stats;
         stats.request_routed(function);
@@ -223,11 +225,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             method: call::method(view.head.method),
             tier,
             timing: timing.then(|| Timing { began_ns, called_ns: self.clock.precise_ns() }),
+            was_suspended: false,
         };
         match pristine.call(context, area.address, size) {
             Progress::Done(used) => self.finish(pending, used),
             Progress::Suspended(running) => {
                 self.endpoint.defer(connection);
+                let pending = Pending { was_suspended: true, ..pending };
                 self.suspended.push_back(Suspended { running, pending });
             }
         }
@@ -242,9 +246,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 let body_bytes_max = self.assignment.deployment.functions[index].body_bytes_max;
                 self.endpoint.admit(connection, body_bytes_max as u64);
             }
-            Err(refusal) => {
+            Err(refused) => {
                 let request_id = self.request_ids.next();
-                self.refuse(connection, &request_id, refusal);
+                self.refuse_routed(connection, &request_id, refused);
             }
         }
     }
@@ -275,6 +279,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             self.assignment.stats.refused(pending.function, problem);
             log_failure(&self.assignment, deployed, pending, &used);
         }
+        let answered_ns = pending.timing.map(|_| self.clock.precise_ns());
         let dirty_pages = used.dirty_page_count() as u64;
         let discard = self.slots[index].give(used);
         let stats = &self.assignment.stats;
@@ -283,9 +288,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             stats.discarded(pending.function, reason);
         }
         let mut service_ns = 0;
-        if let (Some(timing), Some(returned_ns)) = (pending.timing, returned_ns) {
-            service_ns = self.clock.precise_ns() - timing.began_ns;
-            stats.call_took(pending.function, returned_ns - timing.called_ns);
+        if let (Some(timing), Some(returned_ns), Some(answered_ns)) =
+            (pending.timing, returned_ns, answered_ns)
+        {
+            service_ns = answered_ns - timing.began_ns;
+            if !pending.was_suspended {
+                stats.call_took(pending.function, returned_ns - timing.called_ns);
+            }
             stats.service_took(pending.function, service_ns);
         }
         if self.assignment.log.has_access() {
@@ -359,6 +368,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.refuse(connection, request_id, Refused::by(function, problem));
     }
 
+    /// Refuses a request for what its head says.
+    #[cold]
+    #[inline(never)]
+    fn refuse_routed(&mut self, connection: ConnectionId, request_id: &[u8; 16], refused: Refused) {
+        if let Some(function) = refused.function {
+            self.assignment.stats.request_routed(function);
+        }
+        self.refuse(connection, request_id, refused);
+    }
+
     #[cold]
     #[inline(never)]
     fn refuse(&mut self, connection: ConnectionId, request_id: &[u8; 16], refused: Refused) {
@@ -416,7 +435,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     fn read_inbox(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Message::Assign(assignment) => self.assign(assignment),
+                Message::Assign(assignment) => self.assign(*assignment),
                 Message::Drain => {
                     self.is_draining = true;
                     self.endpoint.stop_accepting();
@@ -428,7 +447,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
     }
 
-    fn assign(&mut self, assignment: Box<Assignment>) {
+    fn assign(&mut self, assignment: Assignment) {
         self.assignment = assignment;
         self.generation += 1;
         self.make_slots();
@@ -477,10 +496,10 @@ fn route(
     let deployed = &deployment.functions[index];
     if !deployed.methods.allows(call::method(view.head.method)) {
         let allow = Some(deployed.methods);
-        return Err(Refused { function: None, problem: Problem::MethodNotAllowed, allow });
+        return Err(Refused { allow, ..Refused::by(function, Problem::MethodNotAllowed) });
     }
     if (deployed.body_bytes_max as u64) < body_bytes {
-        return Err(Refused { function: None, problem: Problem::BodyTooLarge, allow: None });
+        return Err(Refused::by(function, Problem::BodyTooLarge));
     }
     Ok(function)
 }

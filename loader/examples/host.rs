@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let body = String::from_utf8_lossy(response.body());
             println!("{} {}: {body}", started.tier.name(), response.status());
         }
-        drop(slots.give(used));
+        let _kept = slots.give(used);
     }
     Ok(())
 }

@@ -79,6 +79,13 @@ impl GuestContext {
         Self { services, request, random: None, lines: 0, limits }
     }
 
+    /// Gives start-up code that runs in the instance so much time.
+    pub fn begin_start_up(&mut self, time_ns: u64) {
+        let began_ns = self.services.monotonic_ns();
+        let deadline_ns = began_ns.saturating_add(time_ns);
+        self.begin(RequestContext { request_id: [0; 16], began_ns, deadline_ns });
+    }
+
     /// Forgets the last request and takes up the next.
     pub fn begin(&mut self, request: RequestContext) {
         self.request = request;

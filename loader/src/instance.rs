@@ -127,6 +127,7 @@ impl Instance {
         pre: InstancePre<GuestContext>,
         keep: Keep,
     ) -> Result<Self, StartError> {
+        store.data_mut().begin_start_up(START_DEADLINE_NS);
         let instance = pre.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
         if !keep.artifact.manifest().is_preinitialised {
             if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, EXPORT_INITIALIZE)

@@ -7,19 +7,19 @@
 //! Invariant: nothing here knows the network or the host program. A [`slot::Pristine`] comes from a start or
 //! from a restore, and from nowhere else.
 
-pub mod artifact; // the file: layout, checks, mapping
-pub mod build; // module in, artifact out
-mod code; // code pages that are executable already
-pub mod context; // what the host keeps for an instance, and the imports
-pub mod drive; // the future that owns an instance
-pub mod engine; // one engine for each family of techniques
-mod fault;
-pub mod function; // an artifact registered for a technique
-pub mod image; // a template: what a memory holds in a fresh instance
-pub mod instance; // an instance in its store
-pub mod mapping; // memory maps that unmap themselves
-pub mod memory; // a slot's memory: mapped over its template, restored by copying
 pub mod module; // what a module is: validation, imports, classes of state
 pub mod rewrite; // the two forms that instances are made from
+pub mod build; // module in, artifact out
+pub mod artifact; // the file: layout, checks, mapping
+pub mod engine; // one engine for each family of techniques
+pub mod context; // what the host keeps for an instance, and the imports
+pub mod image; // a template: what a memory holds in a fresh instance
+pub mod memory; // a slot's memory: mapped over its template, restored by copying
+pub mod function; // an artifact registered for a technique
 pub mod slot; // the life of a slot, in types
-pub mod start; // the techniques // first writes to pages
+pub mod start; // the techniques
+pub mod instance; // an instance in its store
+pub mod drive; // the future that owns an instance
+pub mod mapping; // memory maps that unmap themselves
+mod code; // code pages that are executable already
+mod fault; // first writes to pages

@@ -99,7 +99,9 @@ impl SlotMemory {
         let offset = address.wrapping_sub(self.base().as_ptr().addr());
         offset < self.image.bytes() && !self.is_marked(offset / PAGE_SIZE) && {
             let is_writable = self.mark(offset / PAGE_SIZE);
-            self.is_exhausted.store(!is_writable, Relaxed);
+            if !is_writable {
+                self.is_exhausted.store(true, Relaxed);
+            }
             is_writable
         }
     }

@@ -209,14 +209,17 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Source::Input => connection.input.as_mut_slice(),
         };
         match request::parse(&mut bytes[current.next..current.end], &mut self.head) {
-            Ok(Progress::Complete) => {}
-            Ok(Progress::Partial) => {
+            Ok(Progress::Complete) if self.head.bytes_total() <= self.settings.head_bytes_max => {}
+            Ok(Progress::Partial) if current.end - current.next < self.settings.head_bytes_max => {
                 if connection.exchange == Exchange::Idle {
                     connection.exchange = Exchange::Head;
                     connection.since = self.now;
                 }
                 connection.head_bytes = narrow(current.end - current.next);
                 return self.leave(current);
+            }
+            Ok(Progress::Complete | Progress::Partial) => {
+                return self.refuse_current(slot, current, Refusal::HeadTooLarge);
             }
             Err(refusal) => return self.refuse_current(slot, current, refusal),
         }

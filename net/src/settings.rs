@@ -56,6 +56,11 @@ pub const LINGER_BYTES_DEFAULT: u64 = 64 * 1024;
 /// Requests on one connection: after that the peer reconnects, and load spreads again.
 pub const REQUESTS_PER_CONNECTION_DEFAULT: u32 = 1_000_000;
 
+/// Longest head, with its request line: what browsers and proxies send, with room.
+pub const HEAD_BYTES_DEFAULT: usize = 16 * 1024;
+/// Least that may be asked for: a request line of usual length and some headers.
+pub const HEAD_BYTES_MIN: usize = 1024;
+
 /// Whole time of a head, from its first byte (and of the first head, from accept).
 pub const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Time before a body's rate is judged.
@@ -94,6 +99,8 @@ pub struct Settings {
     pub linger_bytes_max: u64,
     /// Requests on one connection.
     pub requests_per_connection_max: u32,
+    /// Longest head.
+    pub head_bytes_max: usize,
     /// Whole time of a head.
     pub header_timeout: Duration,
     /// Time before a body's rate is judged.
@@ -125,6 +132,7 @@ impl Default for Settings {
             discard_bytes_max: DISCARD_BYTES_DEFAULT,
             linger_bytes_max: LINGER_BYTES_DEFAULT,
             requests_per_connection_max: REQUESTS_PER_CONNECTION_DEFAULT,
+            head_bytes_max: HEAD_BYTES_DEFAULT,
             header_timeout: HEADER_TIMEOUT_DEFAULT,
             body_grace: BODY_GRACE_DEFAULT,
             body_bytes_per_second_min: BODY_BYTES_PER_SECOND_MIN_DEFAULT,
@@ -181,6 +189,12 @@ impl Settings {
             self.entries.into(),
             self.entries.is_power_of_two() && (ENTRIES_MIN..=ENTRIES_MAX).contains(&self.entries),
             "a power of two from 8 to 32768",
+        )?;
+        within(
+            "head_bytes_max",
+            self.head_bytes_max as u64,
+            (HEAD_BYTES_MIN..=crate::http::request::HEAD_BYTES_MAX).contains(&self.head_bytes_max),
+            "1024 to 32768",
         )?;
         within(
             "completions_per_turn",

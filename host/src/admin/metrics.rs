@@ -112,7 +112,7 @@ pub const FAMILIES: &[Family] = &[
         "midge_call_cpu",
         &["worker"],
         Source::WorkerTimes(|worker| worker.cpu_ns.snapshot()),
-        "CPU time of calls, of one request in 16",
+        "CPU time of calls that were not suspended, of one request in 16",
     ),
     family(
         "midge_service",
@@ -415,7 +415,7 @@ pub(super) mod tests {
         let (stats, writers) = Stats::new(2, &["hello".into(), "idle".into()]);
         let hello = FunctionIndex(0);
         for writer in &writers {
-            writer.connection_opened();
+            writer.connections(1, 1);
             writer.request_routed(hello);
             writer.started(hello, Tier::T3);
             writer.dirtied(hello, 3);

@@ -110,7 +110,7 @@ pub const HEAD_BYTES_DEFAULT: ByteSize = ByteSize(16 << 10);
 /// Below it browsers' requests are refused.
 pub const HEAD_BYTES_MIN: ByteSize = ByteSize(1 << 10);
 /// It must fit the guest's request area beside the body.
-pub const HEAD_BYTES_MAX: ByteSize = ByteSize(64 << 10);
+pub const HEAD_BYTES_MAX: ByteSize = ByteSize(32 << 10);
 
 /// After so many the connection is closed, so that load spreads again over the workers.
 pub const REQUESTS_PER_CONNECTION_DEFAULT: u32 = 1_000_000;
@@ -154,6 +154,9 @@ pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_M
 /// Bounds of `connections_per_worker`.
 pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+const _: () = assert!(HEAD_BYTES_MAX.0 == midge_net::http::request::HEAD_BYTES_MAX as u64);
+const _: () = assert!(HEAD_BYTES_MIN.0 >= midge_net::settings::HEAD_BYTES_MIN as u64);
+
 /// Bounds of `head_bytes`.
 pub const HEAD_BYTES: Bounds<ByteSize> = bounds(HEAD_BYTES_DEFAULT, HEAD_BYTES_MIN, HEAD_BYTES_MAX);
 /// Bounds of `requests_per_connection`.
@@ -327,7 +330,7 @@ pub const KEYS: &[Key] = &[
         Part::Function,
         "module",
         Takes::Required("path"),
-        "`.wasm`, `.wat`, component or artifact; relative to this file",
+        "`.wasm`, `.wat` or artifact; relative to this file",
     ),
     key(
         Part::Function,
