@@ -3,10 +3,11 @@
 //! What differs between machines and runs is replaced: paths, processors, sizes of compiled code, times.
 //! `INSTA_UPDATE=always cargo test -p midge-tests --test cli` writes the snapshots anew.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use midge_tests::guests::{HARM, HELLO};
-use midge_tests::program::{Ended, midge};
+use midge_tests::program::{Ended, command, midge};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -241,6 +242,45 @@ fn failures_say_what_and_what_next() {
     ] {
         insta::assert_snapshot!(format!("error_{name}"), shown(folder.path(), arguments));
     }
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_a_flag_over_both() {
+    let folder = folder();
+    let explained = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.env("MIDGE_WORKERS", "2").current_dir(folder.path());
+        let ended = Ended::from(command.output().unwrap());
+        let line = ended.stdout.lines().find(|line| line.starts_with("workers "));
+        line.unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(explained(&["check", "--explain"]), ["workers", "2", "MIDGE_WORKERS"]);
+    let flag = explained(&["check", "--explain", "--workers", "3"]);
+    assert_eq!(flag, ["workers", "3", "--workers"]);
+}
+
+#[test]
+fn another_word_runs_the_program_of_that_name() {
+    let folder = folder();
+    let script = folder.path().join("midge-greet");
+    std::fs::write(&script, "#!/bin/sh\necho \"hello $*\"\nexit 7\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = command(["greet", "a", "--b"]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.path().to_owned()).chain(std::env::split_paths(&path));
+    command.env("PATH", std::env::join_paths(folders).unwrap());
+    let ended = Ended::from(command.output().unwrap());
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(7), "hello a --b\n"));
+}
+
+#[test]
+fn a_reader_that_has_left_is_no_failure() {
+    let folder = folder();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(["check", "--explain"]);
+    let ended = command.current_dir(folder.path()).stdout(writer).output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 /// Returns an object's keys, sorted.

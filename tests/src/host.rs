@@ -206,7 +206,7 @@ impl Host {
     /// If the host is gone.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(self.proc("status")).expect("the host lives");
+        let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
         number.expect("the kernel tells VmRSS")
@@ -218,11 +218,18 @@ impl Host {
     /// If the host is gone.
     #[must_use]
     pub fn descriptor_count(&self) -> usize {
-        std::fs::read_dir(self.proc("fd")).expect("the host lives").count()
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("the host lives").count()
     }
 
-    fn proc(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.child.id())
+    /// Returns what the kernel says of it in one of the files of `/proc/PID`.
+    ///
+    /// # Panics
+    /// If the host is gone.
+    #[must_use]
+    pub fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        std::fs::read_to_string(path).expect("the host lives")
     }
 }
 
