@@ -183,7 +183,7 @@ pub struct InvokeArgs {
     #[arg(long)]
     pub method: Option<String>,
     /// The path, with its query
-    #[arg(long, default_value = "/")]
+    #[arg(long, default_value = "/", value_parser = path)]
     pub path: String,
     /// A header; may be given several times
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
@@ -303,6 +303,14 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
+fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("a path starts with a slash".into())
+    }
+}
+
 fn technique(name: &str) -> Result<Technique, String> {
     let names = Technique::ALL.map(Technique::name).join(" ");
     Technique::from_name(name).ok_or_else(|| format!("techniques are: {names}"))
@@ -346,6 +354,7 @@ mod tests {
         assert!(read::<InvokeArgs>(&["a.wasm", "--technique", "magic"]).is_err());
         assert!(read::<InvokeArgs>(&["a.wasm", "--repeat", "0"]).is_err());
         assert!(read::<InvokeArgs>(&["a.wasm", "--header", "nothing"]).is_err());
+        assert!(read::<InvokeArgs>(&["a.wasm", "--path", "hello"]).is_err());
     }
 
     #[test]

@@ -71,8 +71,10 @@ pub struct Running(Box<Driver>);
 
 /// A slot that has served: its memory holds the response, and whatever the guest left.
 pub struct Used {
-    driver: Box<Driver>,
+    // Dropped before the driver: a trap's backtrace refers to the module, whose code may lie in a mapping
+    // that goes with the instance.
     end: CallEnd,
+    driver: Box<Driver>,
 }
 
 /// Where a call has got to.
@@ -119,7 +121,7 @@ impl Running {
 
 fn progress(driver: Box<Driver>, end: Option<CallEnd>) -> Progress {
     match end {
-        Some(end) => Progress::Done(Used { driver, end }),
+        Some(end) => Progress::Done(Used { end, driver }),
         None => Progress::Suspended(Running(driver)),
     }
 }

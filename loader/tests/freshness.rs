@@ -223,6 +223,21 @@ fn traps_are_what_they_are_and_the_slot_serves_on() {
 }
 
 #[test]
+fn a_trap_is_dropped_before_the_code_that_it_refers_to() {
+    let mut lab = Lab::new(GUEST);
+    for technique in [Technique::Mmap, Technique::Aot, Technique::Jit, Technique::Cow] {
+        let mut slots = AnyTechnique::new(lab.function(technique), 1);
+        for operation in [6, 7, 8] {
+            let pristine = slots.take().unwrap().pristine;
+            let used = lab.call(pristine, &[operation, 1]);
+            assert!(matches!(used.end(), CallEnd::Trapped(_)), "{technique}");
+            let discard = slots.give(used);
+            assert_eq!(discard, Some(midge_loader::slot::Discard::ByTechnique), "{technique}");
+        }
+    }
+}
+
+#[test]
 fn no_two_requests_get_the_same_random_bytes() {
     let mut lab = Lab::new(GUEST);
     let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);

@@ -1,1 +1,18 @@
-//! To come.
+//! midge from the outside: helpers to start the built program, to talk to it byte by byte, and to stop it.
+//!
+//! ```text
+//!   program   finds or builds the program, runs a command to its end
+//!   host      a running host with a folder of its own and free ports, killed when dropped
+//!   http      a client that sends what it is told and reads what comes
+//!   metrics   the numbers of `/metrics`
+//!   wait      waiting for a condition, with a bound
+//! ```
+//!
+//! Tests go through these alone, so that a change of the program's face is made in one place.
+
+pub mod guests; // the guests of these tests, and the examples
+pub mod host; // a running host
+pub mod http; // requests and responses as bytes
+pub mod metrics; // the numbers of `/metrics`
+pub mod program; // the program and its commands
+pub mod wait; // waiting with a bound

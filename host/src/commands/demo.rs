@@ -15,7 +15,7 @@ use midge_loader::engine::{EngineKind, Engines};
 use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
-use crate::commands::serve::{announce, until_stopped};
+use crate::commands::serve::{announce, catch_signals, until_stopped};
 use crate::config::{ByteSize, Origin, Overrides, Pattern, Setting, Settings};
 use crate::host::Host;
 use crate::log::start_host_log;
@@ -115,6 +115,7 @@ pub fn run(args: &DemoArgs, matches: &ArgMatches) -> Result<ExitCode> {
         output::complain("building the examples (once; an artifact would be mapped)\n");
     }
     let mut host = Host::start(&settings, &open)?;
+    let signals = catch_signals()?;
     announce(&host, args.json)?;
     if !args.json {
         introduce(&host)?;
@@ -122,6 +123,7 @@ pub fn run(args: &DemoArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let mut meter = Meter::new(&host);
     until_stopped(
         &mut host,
+        &signals,
         settings.drain_timeout.value,
         |_| (),
         |host| {

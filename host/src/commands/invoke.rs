@@ -35,6 +35,7 @@ use midge_loader::start::{AnyTechnique, StartTechnique};
 use serde::Serialize;
 
 use crate::cli::{BodySource, InvokeArgs};
+use crate::config::counted;
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{choice, read_module};
 use crate::output::{self, Cell, Table, Tone};
@@ -268,7 +269,6 @@ impl RequestText {
         let body = args.data.as_ref().map(read_body).transpose()?;
         let default = if body.is_some() { "POST" } else { "GET" };
         let method_name = args.method.as_deref().unwrap_or(default);
-        anyhow::ensure!(args.path.starts_with('/'), "--path starts with a slash");
         let mut head = Vec::new();
         let method_span = put(&mut head, method_name)?;
         head.push(b' ');
@@ -404,11 +404,11 @@ fn show(report: &Report, times: &Times) -> Result<()> {
     let end = if report.response.body.ends_with('\n') { "" } else { "\n" };
     text += &format!("\n{}{end}\n", report.response.body);
     text += &format!(
-        "technique {}, tier {}, {} dirty pages, {} calls\n",
+        "technique {}, tier {}, {}, {}\n",
         report.technique,
         report.tier,
-        report.dirty_pages,
-        times.totals.len(),
+        counted(report.dirty_pages, "dirty page"),
+        counted(times.totals.len(), "call"),
     );
     let mut table = Table::new(&["phase", "median ns", "p99 ns"], output::stdout_is_colourful());
     let mut row = |name: &str, quantiles: Quantiles| {

@@ -70,6 +70,7 @@ fn serve(
     is_json: bool,
 ) -> Result<ExitCode> {
     let mut host = Host::start(settings, &open)?;
+    let signals = catch_signals()?;
     announce(&host, is_json)?;
     let reloaded = |host: &mut Host| {
         let Some(reread) = reread else {
@@ -80,7 +81,7 @@ fn serve(
             Err(error) => tracing::error!("SIGHUP: everything stays as it was: {error:#}"),
         }
     };
-    until_stopped(&mut host, settings.drain_timeout.value, reloaded, |_| ())?;
+    until_stopped(&mut host, &signals, settings.drain_timeout.value, reloaded, |_| ())?;
     host.stop()?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -142,11 +143,11 @@ fn faults(complaints: &Complaints) -> Failure {
 /// A worker that ended by itself.
 pub fn until_stopped(
     host: &mut Host,
+    signals: &mpsc::Receiver<i32>,
     drain_timeout: Duration,
     mut reloaded: impl FnMut(&mut Host),
     mut looked: impl FnMut(&Host),
 ) -> Result<()> {
-    let signals = signals()?;
     let mut drain_until: Option<Instant> = None;
     let mut left = host.cpus().count();
     loop {
@@ -176,7 +177,12 @@ pub fn until_stopped(
     }
 }
 
-fn signals() -> Result<mpsc::Receiver<i32>> {
+/// Catches the signals of [`until_stopped`] from now on: before anybody is told that the host is ready, for
+/// whoever was told may send one at once, and one that is not caught ends the process.
+///
+/// # Errors
+/// Those of the system.
+pub fn catch_signals() -> Result<mpsc::Receiver<i32>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot catch signals")?;
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new()

@@ -1,0 +1,93 @@
+//! Goal: each example gives the answers that it promises.
+//! Method: every pair in `expected/` is replayed through one host that serves all examples, as
+//! `examples/README.md` says that pairs are to be read.
+
+use std::path::{Path, PathBuf};
+
+use midge_tests::guests::example_folder;
+use midge_tests::host::Setup;
+use midge_tests::http::{Request, Response};
+use midge_tests::program::workspace;
+
+const EXAMPLES: [&str; 7] = ["hello", "counter", "json", "markdown", "thumbnail", "hmac", "notes"];
+
+/// What an answer must have; `None` is not compared.
+#[derive(Debug)]
+struct Expected {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+/// One file of a pair: first line, header lines, and a body if there is one.
+struct Part {
+    line: String,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+#[test]
+fn each_expected_request_gets_its_response() {
+    let examples = workspace().join("examples");
+    let settings = std::fs::read_to_string(examples.join("midge.toml")).unwrap();
+    let settings =
+        settings.replace("module    = \"", &format!("module = \"{}/", examples.display()));
+    // A debug build of the guests' compiler says nothing about their speed.
+    let settings = settings.replace("\"100ms\"", "\"10s\"").replace("\"200ms\"", "\"10s\"");
+    let host = Setup::new().serve(&settings);
+    let mut client = host.client();
+    let mut count = 0;
+    for request_file in EXAMPLES.iter().flat_map(|name| request_files(name)) {
+        let part = read_part(&request_file);
+        let request =
+            Request { line: part.line, headers: part.headers, body: part.body.unwrap_or_default() };
+        let part = read_part(&request_file.with_extension("response"));
+        let expected =
+            Expected { status: part.line.parse().unwrap(), headers: part.headers, body: part.body };
+        check(&request_file, &client.ask(&request), &expected);
+        count += 1;
+    }
+    assert!(30 <= count, "only {count} pairs were found");
+}
+
+fn check(file: &Path, response: &Response, expected: &Expected) {
+    let shown = file.display();
+    assert_eq!(response.status, expected.status, "{shown}: {response:?}");
+    for (name, value) in &expected.headers {
+        assert_eq!(response.header(name), Some(value.as_str()), "{shown}: {name}");
+    }
+    if let Some(body) = &expected.body {
+        assert!(response.body == *body, "{shown}: {:?}", String::from_utf8_lossy(&response.body));
+    }
+}
+
+fn request_files(example: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(example_folder(example).join("expected")).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let is_request = |file: &PathBuf| file.extension().is_some_and(|ending| ending == "request");
+    let mut files: Vec<_> = files.filter(is_request).collect();
+    assert!(!files.is_empty(), "{example} has pairs");
+    files.sort();
+    files
+}
+
+fn read_part(file: &Path) -> Part {
+    let text = std::fs::read_to_string(file).unwrap();
+    let (head, body) = match text.split_once("\n\n") {
+        Some((head, body)) => (head, Some(body.strip_suffix('\n').unwrap_or(body))),
+        None => (text.trim_end(), None),
+    };
+    let mut lines = head.lines();
+    let line = lines.next().unwrap().to_owned();
+    let headers = lines.map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_owned(), value.to_owned())
+    });
+    let body = body.map(|body| match body.strip_prefix('@') {
+        Some(name) if !name.contains('\n') => {
+            std::fs::read(file.parent().unwrap().join(name)).unwrap()
+        }
+        _ => body.as_bytes().to_vec(),
+    });
+    Part { line, headers: headers.collect(), body }
+}

@@ -1,0 +1,98 @@
+//! Limits of the network: peers that are slow, silent, or too many.
+
+use midge_tests::guests::HELLO;
+use midge_tests::host::{Host, Setup};
+use midge_tests::http::Request;
+
+fn host(limits: &str) -> Host {
+    let settings = format!(
+        "[limits]\n{limits}\n\
+         [[function]]\nname = \"hello\"\nmodule = \"hello.wat\"\nroute = \"/\"\n"
+    );
+    Setup::new().file("hello.wat", HELLO).serve(&settings)
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_refused() {
+    let host = host("header_deadline = \"100ms\"");
+    let mut client = host.client();
+    client.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ");
+    let _id = client.receive().problem(408, "request-timeout");
+    assert!(client.is_ended());
+    assert_eq!(host.client().get("/").status, 200);
+}
+
+#[test]
+fn a_silent_connection_is_closed() {
+    let host = host("idle = \"100ms\"");
+    let mut client = host.client();
+    assert_eq!(client.get("/").status, 200);
+    assert!(client.is_ended(), "without a word: the peer has asked for nothing");
+}
+
+#[test]
+fn a_connection_ends_after_its_share_of_requests() {
+    let host = host("requests_per_connection = 3");
+    let mut client = host.client();
+    client.send(&Request::get("/").bytes().repeat(5));
+    for number in 1..=3 {
+        let response = client.receive();
+        let connection = (number == 3).then_some("close");
+        assert_eq!((response.status, response.header("connection")), (200, connection));
+    }
+    assert!(client.is_ended(), "what was sent beyond it is not answered");
+}
+
+#[test]
+fn connections_above_the_limit_wait_for_their_turn() {
+    let host = host("connections_per_worker = 2");
+    let mut first = host.client();
+    let mut second = host.client();
+    assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
+    let mut third = host.client();
+    third.send_get("/");
+    drop(first);
+    assert_eq!(third.receive().text(), "hello\n");
+    assert_eq!(second.get("/").text(), "hello\n");
+}
+
+#[test]
+fn heads_beyond_all_measure_are_refused() {
+    let host = host("idle = \"30s\"");
+    let long = "x".repeat(40_000);
+    let mut client = host.client();
+    client.send(&Request::get("/").with("x-long", &long).bytes());
+    let _id = client.receive().problem(431, "headers-too-large");
+    let mut client = host.client();
+    client.send(&Request::get(&format!("/{long}")).bytes());
+    let _id = client.receive().problem(414, "target-too-long");
+    let mut many = Request::get("/");
+    for number in 0..500 {
+        many = many.with(&format!("x-{number}"), "y");
+    }
+    let _id = host.client().ask(&many).problem(431, "headers-too-large");
+}
+
+#[test]
+fn the_host_takes_as_many_descriptors_as_it_may() {
+    let host = host("idle = \"30s\"");
+    let limits = host.proc("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let mut numbers = line.split_whitespace().skip(3);
+    assert_eq!(numbers.next(), numbers.next(), "the soft limit is the hard one: {line}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let host = host("idle = \"30s\"");
+    let taken = host.admin.to_string();
+    for arguments in [
+        ["--admin", &taken, "--listen", "127.0.0.1:0"],
+        ["--listen", &taken, "--admin", "127.0.0.1:0"],
+    ] {
+        let command = ["run", "hello.wat"].into_iter().chain(arguments);
+        let ended = midge_tests::program::midge(host.folder(), &command.collect::<Vec<_>>());
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("cannot listen on `{taken}`")), "{}", ended.stderr);
+    }
+}

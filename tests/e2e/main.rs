@@ -1,0 +1,10 @@
+//! The built program over real sockets, a module per capability.
+
+mod connections; // keep-alive, pipelining, HEAD, many connections
+mod examples; // every example's expected answers
+mod limits; // slow, silent and too many peers
+mod observe; // metrics, Server-Timing, log lines, traps
+mod reload; // SIGHUP
+mod routes; // which function answers, and what is refused
+mod stop; // SIGTERM
+mod techniques; // every way to start an instance

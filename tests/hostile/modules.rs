@@ -1,0 +1,141 @@
+//! Modules that must not become artifacts, and the reason that is given.
+
+use std::fs::File;
+use std::io::Write;
+
+use midge_tests::guests::HELLO;
+use midge_tests::program::{Ended, midge};
+use tempfile::TempDir;
+
+/// A sound guest with more in it; the parts are put before its first function.
+fn with(parts: &str) -> String {
+    HELLO.replacen("(memory (export", &format!("{parts}\n  (memory (export"), 1)
+}
+
+/// Builds a module in a folder of its own.
+fn build(name: &str, source: impl AsRef<[u8]>) -> (TempDir, Ended) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), source).unwrap();
+    let ended = midge(folder.path(), &["build", name, "-o", "out.midge"]);
+    (folder, ended)
+}
+
+#[track_caller]
+fn check_refused(source: impl AsRef<[u8]>, reasons: &[&str]) {
+    let (folder, ended) = build("guest.wat", source);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+    for reason in reasons {
+        assert!(ended.stderr.contains(reason), "{reason} is named: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("\nnext: "), "{}", ended.stderr);
+    assert!(!folder.path().join("out.midge").exists());
+}
+
+#[test]
+fn a_trap_at_start_up_names_its_function() {
+    check_refused(
+        with("").replace("(func (export \"midge_contract\")", 
+            "(func $spoil (drop (i32.load (i32.const -1))))\n  (start $spoil)\n  (func (export \"midge_contract\")"),
+        &["start-up failed in `start`", "spoil"],
+    );
+    check_refused(
+        HELLO.replace("(func (export \"midge_contract\")",
+            "(func $spoil unreachable)\n  (func (export \"_initialize\") (call $spoil))\n  (func (export \"midge_contract\")"),
+        &["start-up failed in `_initialize`", "spoil"],
+    );
+    check_refused(
+        HELLO.replace("(result i32) (i32.const 64)", "(result i32) unreachable"),
+        &["start-up failed in `midge_contract`"],
+    );
+}
+
+#[test]
+fn time_and_chance_are_refused_at_start_up() {
+    for (import, call) in [
+        (
+            "(func $ask (import \"midge\" \"random\") (param i32 i32))",
+            "(call $ask (i32.const 0) (i32.const 8))",
+        ),
+        ("(func $ask (import \"midge\" \"clock_wall_ns\") (result i64))", "(drop (call $ask))"),
+        (
+            "(func $ask (import \"midge\" \"clock_monotonic_ns\") (result i64))",
+            "(drop (call $ask))",
+        ),
+    ] {
+        let name = import.split('"').nth(3).unwrap();
+        let initialize =
+            format!("(func (export \"_initialize\") {call})\n  (func (export \"midge_contract\")");
+        let source = with(import).replace("(func (export \"midge_contract\")", &initialize);
+        check_refused(source, &[&format!("import `{name}` was called at start-up")]);
+    }
+}
+
+#[test]
+fn start_up_that_never_ends_is_stopped() {
+    let source = HELLO.replace(
+        "(func (export \"midge_contract\")",
+        "(func (export \"_initialize\") (loop $l (br $l)))\n  (func (export \"midge_contract\")",
+    );
+    check_refused(source, &["start-up failed in `_initialize`"]);
+}
+
+#[test]
+fn what_the_host_does_not_offer_is_refused_by_name() {
+    check_refused(
+        with("(func (import \"wasi_snapshot_preview1\" \"fd_write\") (param i32))"),
+        &["`wasi_snapshot_preview1.fd_write`", "midge.log"],
+    );
+    check_refused(with("(func (import \"midge\" \"log\"))"), &["`midge.log`", "another type"]);
+    check_refused(with("(memory (import \"midge\" \"log\") 1)"), &["`midge.log`"]);
+    check_refused(
+        HELLO.replace("midge_handle", "midge_handel"),
+        &["`midge_handle` as a function (i32, i32) -> i32"],
+    );
+    check_refused(
+        HELLO.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 2 3 shared)"),
+        &["not valid"],
+    );
+    check_refused(HELLO.replace("MDGE\\01", "MDGE\\02"), &["contract 2, this host speaks 1"]);
+    check_refused(
+        HELLO.replace("\\00\\00\\01\\00\\00\\00\\01\\00\")", "\\00\\00\\01\\00\\00\\00\\02\\00\")"),
+        &["request area at 0x10000"],
+    );
+    check_refused("(module (func (export", &["does not parse"]);
+    check_refused(b"\0asm\x0d\0\x01\0", &["this is a component"]);
+    check_refused(b"\0asm\x01\0\0\0\x01\xFF", &["not valid at offset"]);
+}
+
+#[test]
+fn too_much_of_anything_is_refused() {
+    let globals = "(global (mut i32) (i32.const 0))\n".repeat(257);
+    check_refused(with(&globals), &["257 mutable globals"]);
+    check_refused(
+        HELLO.replace(
+            "(data (i32.const 64)",
+            &format!("{}(data (i32.const 64)", "(memory 0)".repeat(8)),
+        ),
+        &["9 ", "memories"],
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut huge = File::create(folder.path().join("huge.wasm")).unwrap();
+    huge.write_all(b"\0asm\x01\0\0\0").unwrap();
+    huge.set_len((64 << 20) + 1).unwrap();
+    let ended = midge(folder.path(), &["build", "huge.wasm"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("at most 67108864 are read"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_memory_above_the_limit_is_refused_when_it_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("guest.wat"), HELLO).unwrap();
+    let settings = "[[function]]\nname = \"guest\"\nmodule = \"guest.wat\"\nroute = \"/\"\n\
+                    memory = \"64 KiB\"\n";
+    std::fs::write(folder.path().join("midge.toml"), settings).unwrap();
+    let ended =
+        midge(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("cannot serve function `guest`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("more than its limit of 65536"), "{}", ended.stderr);
+}

@@ -1,0 +1,28 @@
+//! The guests of these tests, in text form, and the examples as they are committed.
+
+use std::path::PathBuf;
+
+use crate::program::workspace;
+
+/// Answers `hello`.
+pub const HELLO: &str = include_str!("../guests/hello.wat");
+/// Answers what the body tells it to, true or not.
+pub const CLAIMS: &str = include_str!("../guests/claims.wat");
+/// Does the harm that the query's first letter names.
+pub const HARM: &str = include_str!("../guests/harm.wat");
+
+/// Returns the committed module of an example.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn example(name: &str) -> Vec<u8> {
+    let path = example_folder(name).join(format!("{name}.wasm"));
+    std::fs::read(path).expect("examples are committed with their modules")
+}
+
+/// Returns the folder of an example.
+#[must_use]
+pub fn example_folder(name: &str) -> PathBuf {
+    workspace().join("examples").join(name)
+}

@@ -1,0 +1,252 @@
+//! HTTP as bytes: a client that sends what it is told, and reads one response after the other.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::wait::PATIENCE;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Its status.
+    pub status: u16,
+    /// Its header lines, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// A request, put together by its parts.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Method and target.
+    pub line: String,
+    /// Header lines.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Panics
+    /// If nobody accepts.
+    #[must_use]
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("somebody listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("a socket takes its options");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Panics
+    /// If the peer does not take them.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the peer takes what is sent");
+    }
+
+    /// Sends a request without a body.
+    pub fn send_get(&mut self, target: &str) {
+        self.send(&Request::get(target).bytes());
+    }
+
+    /// Asks, and reads the answer.
+    pub fn get(&mut self, target: &str) -> Response {
+        self.send_get(target);
+        self.receive()
+    }
+
+    /// Sends a request with a body, and reads the answer.
+    pub fn post(&mut self, target: &str, body: &[u8]) -> Response {
+        self.ask(&Request::post(target, body))
+    }
+
+    /// Sends a request, and reads the answer.
+    pub fn ask(&mut self, request: &Request) -> Response {
+        self.send(&request.bytes());
+        if request.line.starts_with("HEAD ") { self.receive_head() } else { self.receive() }
+    }
+
+    /// Reads one response.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn receive(&mut self) -> Response {
+        let mut response = self.receive_head();
+        let length = response
+            .header("content-length")
+            .map_or(0, |length| length.parse().expect("a length is a number"));
+        while self.received.len() < length {
+            assert!(self.read_more() > 0, "the connection ended in a body");
+        }
+        response.body = self.received.drain(..length).collect();
+        response
+    }
+
+    /// Reads one response that has no body, whatever its length says: that of a HEAD.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn receive_head(&mut self) -> Response {
+        self.try_receive_head().expect("a response, not the end of the connection")
+    }
+
+    /// Reads the head of one response; `None` if the connection ended instead.
+    ///
+    /// # Panics
+    /// If what comes is no response.
+    pub fn try_receive_head(&mut self) -> Option<Response> {
+        let end = loop {
+            let end = self.received.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(end) = end {
+                break end;
+            }
+            if self.read_more() == 0 {
+                assert!(self.received.is_empty(), "the connection ended in a head");
+                return None;
+            }
+        };
+        let head: Vec<u8> = self.received.drain(..end + 4).collect();
+        let head = String::from_utf8(head).expect("heads of these tests are text");
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let status = status.and_then(|status| status.parse().ok()).expect("a status line");
+        let headers = lines.map(|line| {
+            let (name, value) = line.split_once(':').expect("a header line has a colon");
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        });
+        Some(Response { status, headers: headers.collect(), body: Vec::new() })
+    }
+
+    /// Ends the own half of the connection.
+    ///
+    /// # Panics
+    /// If the connection is gone.
+    pub fn end_sending(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the connection is there");
+    }
+
+    /// Waits until a response has come, and leaves without reading it: the peer gets a reset, not the polite
+    /// end after which a client may still wait for its answer.
+    ///
+    /// # Panics
+    /// If nothing comes.
+    pub fn leave_unread(self) {
+        let size = self.stream.peek(&mut [0]).expect("the peer sends something");
+        assert_eq!(size, 1, "the peer sends something");
+    }
+
+    /// Waits for the peer's end of the connection; true if nothing came before it.
+    ///
+    /// # Panics
+    /// If the peer does not end it.
+    pub fn is_ended(&mut self) -> bool {
+        while self.read_more() > 0 {}
+        self.received.is_empty()
+    }
+
+    fn read_more(&mut self) -> usize {
+        let mut piece = [0; 16 * 1024];
+        match self.stream.read(&mut piece) {
+            Ok(size) => {
+                self.received.extend_from_slice(&piece[..size]);
+                size
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("no bytes from the peer: {error}"),
+        }
+    }
+}
+
+impl Request {
+    /// Makes a GET.
+    #[must_use]
+    pub fn get(target: &str) -> Self {
+        Self { line: format!("GET {target}"), ..Self::default() }
+    }
+
+    /// Makes a POST.
+    #[must_use]
+    pub fn post(target: &str, body: &[u8]) -> Self {
+        Self { line: format!("POST {target}"), body: body.to_vec(), ..Self::default() }
+    }
+
+    /// Makes a request of another method.
+    #[must_use]
+    pub fn of(line: &str) -> Self {
+        Self { line: line.to_owned(), ..Self::default() }
+    }
+
+    /// Adds a header line.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Returns the bytes, with the lines that every client sends where they were not given.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = format!("{} HTTP/1.1\r\n", self.line).into_bytes();
+        let length = self.body.len().to_string();
+        let is_given = |wanted: &str| self.headers.iter().any(|(name, _)| name == wanted);
+        let usual =
+            [("host", "localhost"), ("user-agent", "midge-tests"), ("accept", "*/*")].into_iter();
+        let length = (!self.body.is_empty()).then_some(("content-length", length.as_str()));
+        let usual = usual.chain(length).filter(|(name, _)| !is_given(name));
+        let given = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in usual.chain(given) {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+impl Response {
+    /// Returns the value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the body as text.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    /// Checks that this is a problem report of RFC 9457, and returns the id of its request.
+    ///
+    /// # Panics
+    /// If it is not, or another one.
+    #[must_use]
+    #[track_caller]
+    pub fn problem(&self, status: u16, slug: &str) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let object: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
+        assert_eq!(object["type"], format!("urn:midge:problem:{slug}"));
+        assert_eq!(object["status"], status);
+        assert!(object["title"].is_string() && object["detail"].is_string());
+        let instance = object["instance"].as_str().expect("a problem names its request");
+        let id = instance.strip_prefix("urn:midge:request:").expect("the name of a request");
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        id.to_owned()
+    }
+}
