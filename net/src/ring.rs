@@ -74,14 +74,10 @@ pub enum Wait {
 /// What a ring is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Accept sockets, one completion each; the result is a slot.
-    Accept,
     /// Accept one socket; the result is a slot.
-    AcceptOne,
-    /// Stop accepting sockets.
-    CancelAccept,
-    /// Stop accepting one socket, each time it was asked for.
-    CancelAcceptOnes,
+    Accept,
+    /// Stop all accepts; their completions tell when.
+    CancelAccepts,
     /// Make a plain descriptor of the connection's socket, to ask for its peer.
     Install(ConnectionId),
     /// Receive into lent buffers, one completion each.
@@ -127,8 +123,6 @@ pub enum Completed {
     Close = 6,
     /// [`Operation::Wake`].
     Wake = 7,
-    /// [`Operation::AcceptOne`].
-    AcceptOne = 8,
 }
 
 impl Completed {
@@ -149,7 +143,6 @@ impl Completed {
             5 => Self::Shutdown,
             6 => Self::Close,
             7 => Self::Wake,
-            8 => Self::AcceptOne,
             _ => Self::Nothing,
         };
         (completed, ConnectionId::from_u64(user_data))
