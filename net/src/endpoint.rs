@@ -487,4 +487,6 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 }
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;

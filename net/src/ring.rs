@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 #[cfg(test)]
-pub(crate) mod fake;
+pub(crate) mod fake; // completions by hand
+#[cfg(test)]
+pub(crate) mod sim; // a kernel from a seed
 
 /// Names a connection of one endpoint. A slot that is used again gets another generation, so an id that was
 /// kept too long names nothing.
