@@ -1,28 +1,24 @@
 //! A socket becomes a connection.
 //!
-//! While there is plenty of room, one multishot accept puts every new socket into a free slot of the ring's
-//! table (Linux 5.19, direct descriptors), and the slot is the connection's. Near the limit sockets are
-//! accepted one by one, never more than there is room for: one enter may accept all that wait in the
-//! kernel's queue, and the kernel drops a socket that finds no slot. So the limit is exact, and above it peers
-//! wait in the kernel's queue.
+//! A few accepts are under way at a time, each for one socket and into a free slot of the ring's table (direct
+//! descriptors, Linux 5.19); the slot is the connection's. A multishot accept would save their entries, but one
+//! enter of it takes all that waits in the kernel's queue, and the kernel drops a socket that finds no slot:
+//! no margin below the limit is safe, for the queue may be longer. So accepts and connections together never
+//! exceed the limit, and above it peers wait in the kernel's queue.
 
 use crate::clock::Clock;
 use crate::connection::Phase;
 use crate::endpoint::Endpoint;
-use crate::ring::{Completed, Completion, Operation, Ring};
-use crate::settings::{ACCEPT_ROOM_MIN, ACCEPTS_MAX};
+use crate::ring::{Completion, Operation, Ring};
+use crate::settings::ACCEPTS_MAX;
 use crate::timers::Tick;
-use crate::width::index;
+use crate::width::{index, result_size};
 
 /// Where accepting stands.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    /// The multishot accept is armed.
-    is_armed: bool,
-    /// It was asked to stop.
-    is_cancelled: bool,
-    /// Accepts of one socket under way.
-    ones: u32,
+    /// Accepts under way.
+    armed_count: u32,
     is_stopped: bool,
     /// Nothing is accepted because there is no room.
     is_full: bool,
@@ -32,55 +28,27 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) const fn new() -> Self {
-        Self {
-            is_armed: false,
-            is_cancelled: false,
-            ones: 0,
-            is_stopped: false,
-            is_full: false,
-            retry: 0,
-        }
-    }
-
-    pub(crate) fn stop(&mut self) {
-        self.is_stopped = true;
+        Self { armed_count: 0, is_stopped: false, is_full: false, retry: 0 }
     }
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
-    /// Arms what the room allows, and stops the multishot accept when it gets scarce.
+    /// Arms what the room allows.
     #[inline]
     pub(crate) fn accept_if_due(&mut self) {
-        let taken = self.connection_count + self.acceptor.ones;
-        let room = self.settings.connections_max.saturating_sub(taken);
-        if self.acceptor.is_armed {
-            if room < ACCEPT_ROOM_MIN && !self.acceptor.is_cancelled {
-                self.acceptor.is_cancelled = true;
-                self.ring.push(Operation::CancelAccept);
-            }
-        } else if !self.acceptor.is_stopped && self.acceptor.retry <= self.now {
-            self.arm_accept(room);
-        }
-    }
-
-    #[cold]
-    fn arm_accept(&mut self, mut room: u32) {
         let acceptor = &mut self.acceptor;
-        if room >= 2 * ACCEPT_ROOM_MIN {
-            acceptor.is_armed = true;
-            self.ring.push(Operation::Accept);
+        if acceptor.is_stopped || self.now < acceptor.retry {
             return;
         }
-        while acceptor.ones < ACCEPTS_MAX && room > 0 {
-            acceptor.ones += 1;
-            room -= 1;
-            self.ring.push(Operation::AcceptOne);
+        let room = self.settings.connections_max - self.connection_count;
+        while acceptor.armed_count < room.min(ACCEPTS_MAX) {
+            acceptor.armed_count += 1;
+            self.ring.push(Operation::Accept);
         }
-        let is_full = acceptor.ones == 0;
-        if is_full && !acceptor.is_full {
+        if room == 0 && !acceptor.is_full {
             self.counters.accept_paused += 1;
         }
-        acceptor.is_full = is_full;
+        acceptor.is_full = room == 0;
     }
 
     /// Returns when accepting is to be tried again, if it waits for a moment.
@@ -90,35 +58,24 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         waits.then_some(acceptor.retry)
     }
 
-    /// Stops all accepts; the listener closes after the last of them.
+    /// Stops all accepts for good; the listener closes after the last of them.
     pub(crate) fn stop_accepts(&mut self) {
-        if self.acceptor.is_armed && !self.acceptor.is_cancelled {
-            self.acceptor.is_cancelled = true;
-            self.ring.push(Operation::CancelAccept);
+        if self.acceptor.is_stopped {
+            return;
         }
-        if self.acceptor.ones > 0 {
-            self.ring.push(Operation::CancelAcceptOnes);
-        }
-        self.unlisten_if_quiet();
-    }
-
-    fn unlisten_if_quiet(&mut self) {
-        let acceptor = &self.acceptor;
-        if acceptor.is_stopped && !acceptor.is_armed && acceptor.ones == 0 {
+        self.acceptor.is_stopped = true;
+        if self.acceptor.armed_count > 0 {
+            self.ring.push(Operation::CancelAccepts);
+        } else {
             self.ring.unlisten();
         }
     }
 
-    /// A socket was accepted, or accepting ended.
+    /// A socket was accepted, or could not be.
     pub(crate) fn accepted(&mut self, completion: Completion) {
-        if completion.completed == Completed::AcceptOne {
-            self.acceptor.ones -= 1;
-        } else if !completion.has_more {
-            self.acceptor.is_armed = false;
-            self.acceptor.is_cancelled = false;
-        }
+        self.acceptor.armed_count -= 1;
         match -completion.result {
-            ..=0 => self.open(crate::width::result_size(completion.result)),
+            ..=0 => self.open(result_size(completion.result)),
             libc::ECANCELED => {}
             // The peer went before it was accepted.
             libc::ECONNABORTED => self.counters.accept_failed += 1,
@@ -129,7 +86,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 self.acceptor.retry = self.now + self.limits.accept_retry;
             }
         }
-        self.unlisten_if_quiet();
+        if self.acceptor.is_stopped && self.acceptor.armed_count == 0 {
+            self.ring.unlisten();
+        }
     }
 
     fn open(&mut self, slot: usize) {

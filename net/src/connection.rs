@@ -228,6 +228,8 @@ impl Connection {
             Phase::Lingering => true,
             Phase::Open => match self.exchange {
                 Exchange::Body | Exchange::Discard => true,
+                // Bounded by its own limit, which may be above that of the next arm.
+                Exchange::Head => self.unsent_bytes() < settings.unsent_bytes_max,
                 _ => {
                     self.unsent_bytes() < settings.unsent_bytes_max
                         && self.input.len() < settings.pipelined_bytes_max
@@ -351,6 +353,16 @@ mod tests {
         assert!(connection.wants_bytes(&settings));
         connection.has_peer_ended = true;
         assert!(!connection.wants_bytes(&settings));
+    }
+
+    #[test]
+    fn a_head_may_be_longer_than_what_is_kept_of_later_requests() {
+        let settings = Settings { pipelined_bytes_max: 10, ..Settings::default() };
+        let mut connection = open();
+        connection.input = vec![b'x'; 10];
+        assert!(!connection.wants_bytes(&settings));
+        connection.exchange = Exchange::Head;
+        assert!(connection.wants_bytes(&settings));
     }
 
     #[test]

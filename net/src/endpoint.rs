@@ -122,6 +122,8 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) starved: VecDeque<ConnectionId>,
     /// Buffers given back since the starved were last served.
     pub(crate) recycled_count: u32,
+    /// When those were served who stood in line first, whatever had come back.
+    pub(crate) starved_served: Tick,
     expired: Vec<u32>,
     completions_left: u32,
     is_draining: bool,
@@ -163,6 +165,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             ready: VecDeque::with_capacity(index(slots)),
             starved: VecDeque::with_capacity(index(slots)),
             recycled_count: 0,
+            starved_served: now,
             expired: Vec::with_capacity(index(slots)),
             completions_left: 0,
             is_draining: false,
@@ -329,7 +332,6 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 
     /// Stops accepting for good and closes the listener.
     pub fn stop_accepting(&mut self) {
-        self.acceptor.stop();
         self.stop_accepts();
     }
 
@@ -376,7 +378,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         match completion.completed {
             Completed::Receive => self.received(completion),
             Completed::Send => self.sent(completion),
-            Completed::Accept | Completed::AcceptOne => self.accepted(completion),
+            Completed::Accept => self.accepted(completion),
             Completed::Install => self.installed(completion),
             Completed::Shutdown => self.shut_down(completion),
             Completed::Close => self.closed(completion),
@@ -464,6 +466,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 self.counters.timeouts_idle += 1;
                 self.end(slot);
             }
+            // An empty line after a request (RFC 9112, 2.2) doesn't begin another that could be answered.
+            (Phase::Open, Exchange::Head)
+                if connection.input.iter().all(|byte| b"\r\n".contains(byte)) =>
+            {
+                self.counters.timeouts_idle += 1;
+                self.end(slot);
+            }
             (Phase::Open, Exchange::Head) => {
                 self.counters.timeouts_header += 1;
                 self.refuse(slot, Refusal::RequestTimeout);
@@ -477,5 +486,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     }
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

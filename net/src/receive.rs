@@ -80,11 +80,18 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.settle(slot);
     }
 
-    /// Arms the receives that found no buffer, as many as buffers came back, and one a tick in any case.
+    /// Arms the receives that found no buffer: as many as buffers came back, one in any case, and once a tick
+    /// as many as there are buffers. Not all of them each time: those that find none again cost the others
+    /// their share of the turn.
     #[inline]
     pub(crate) fn serve_starved(&mut self) {
         if !self.starved.is_empty() {
-            for _ in 0..self.recycled_count.max(1) {
+            let mut count = self.recycled_count.max(1);
+            if self.starved_served < self.now {
+                self.starved_served = self.now;
+                count = count.max(self.settings.buffers.into());
+            }
+            for _ in 0..count {
                 let Some(id) = self.starved.pop_front() else { break };
                 let connection = &mut self.connections[index(id.slot())];
                 if connection.id == id && connection.is_starved {
@@ -225,6 +232,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         let connection = &mut self.connections[slot];
         connection.begin(&self.head, &self.settings);
+        // From here on a refusal answers this head: its method and version count.
+        connection.exchange = Exchange::Offered;
         current.start = current.next + usize::from(self.head.bytes_skipped);
         current.head_end = current.next + self.head.bytes_total();
         current.body_end = current.head_end;
@@ -261,7 +270,6 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.counters.requests += 1;
             Some(Event::Request(current.id))
         } else {
-            connection.exchange = Exchange::Offered;
             Some(Event::Head(current.id))
         }
     }

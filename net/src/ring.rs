@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 #[cfg(test)]
-pub(crate) mod fake;
+pub(crate) mod fake; // completions by hand
+#[cfg(test)]
+pub(crate) mod sim; // a kernel from a seed
 
 /// Names a connection of one endpoint. A slot that is used again gets another generation, so an id that was
 /// kept too long names nothing.
@@ -74,14 +76,10 @@ pub enum Wait {
 /// What a ring is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Accept sockets, one completion each; the result is a slot.
-    Accept,
     /// Accept one socket; the result is a slot.
-    AcceptOne,
-    /// Stop accepting sockets.
-    CancelAccept,
-    /// Stop accepting one socket, each time it was asked for.
-    CancelAcceptOnes,
+    Accept,
+    /// Stop all accepts; their completions tell when.
+    CancelAccepts,
     /// Make a plain descriptor of the connection's socket, to ask for its peer.
     Install(ConnectionId),
     /// Receive into lent buffers, one completion each.
@@ -127,8 +125,6 @@ pub enum Completed {
     Close = 6,
     /// [`Operation::Wake`].
     Wake = 7,
-    /// [`Operation::AcceptOne`].
-    AcceptOne = 8,
 }
 
 impl Completed {
@@ -149,7 +145,6 @@ impl Completed {
             5 => Self::Shutdown,
             6 => Self::Close,
             7 => Self::Wake,
-            8 => Self::AcceptOne,
             _ => Self::Nothing,
         };
         (completed, ConnectionId::from_u64(user_data))

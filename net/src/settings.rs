@@ -9,12 +9,8 @@ pub const CONNECTIONS_MIN: u32 = 1;
 /// What a worker's slot numbers are sized for; `RLIMIT_NOFILE` bounds them too.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
-/// Room below which sockets are accepted one by one: one enter may accept everything that waits in the
-/// kernel's queue, and a socket without a slot is lost.
-pub const ACCEPT_ROOM_MIN: u32 = 1024;
-
-/// Accepts under way when they are made one by one.
-pub const ACCEPTS_MAX: u32 = 16;
+/// Accepts under way at a time: what one turn takes of a burst. The rest waits in the kernel's queue.
+pub const ACCEPTS_MAX: u32 = 32;
 
 /// Receive buffers of one worker. None is held by an idle connection, so this follows the load of one turn.
 pub const BUFFERS_DEFAULT: u16 = 1024;

@@ -34,6 +34,9 @@ use crate::width::{index, narrow};
 /// Completions that may wait for each submission entry: a multishot operation completes many times.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
+/// Size of one send, which the kernel counts in 31 bits; the rest follows, as after any short send.
+const SEND_BYTES_MAX: usize = 1 << 30;
+
 /// Time that `drop` gives the kernel to cancel what is under way.
 const CANCEL_SECONDS_MAX: u64 = 5;
 
@@ -236,21 +239,12 @@ impl Uring {
         let (entry, completed, id) = match operation {
             Operation::Accept => {
                 let listener = self.listener.as_ref().expect("a listener was given").as_raw_fd();
-                let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true);
-                (entry.build(), Completed::Accept, none)
-            }
-            Operation::AcceptOne => {
-                let listener = self.listener.as_ref().expect("a listener was given").as_raw_fd();
                 let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
                     .file_index(Some(DestinationSlot::auto_target()));
-                (entry.build(), Completed::AcceptOne, none)
+                (entry.build(), Completed::Accept, none)
             }
-            Operation::CancelAccept => {
-                let target = Completed::Accept.user_data(none);
-                (opcode::AsyncCancel::new(target).build(), Completed::Nothing, none)
-            }
-            Operation::CancelAcceptOnes => {
-                let target = CancelBuilder::user_data(Completed::AcceptOne.user_data(none)).all();
+            Operation::CancelAccepts => {
+                let target = CancelBuilder::user_data(Completed::Accept.user_data(none)).all();
                 (opcode::AsyncCancel2::new(target).build(), Completed::Nothing, none)
             }
             Operation::Install(id) => {
@@ -263,7 +257,8 @@ impl Uring {
             }
             Operation::Send { id, output, offset } => {
                 let rest = &output[offset..];
-                let entry = opcode::Send::new(socket(id), rest.as_ptr(), narrow(rest.len()));
+                let size = narrow(rest.len().min(SEND_BYTES_MAX));
+                let entry = opcode::Send::new(socket(id), rest.as_ptr(), size);
                 let place = &mut self.memory().outputs[index(id.slot())];
                 assert!(place.capacity() == 0, "one send of a connection is under way at a time");
                 // Moving the `Vec` leaves its bytes, which `entry` points to, where they are.

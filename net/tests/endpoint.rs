@@ -3,6 +3,15 @@
 //! One server thread per test runs a small host: it echoes bodies, answers `/big/N` with N bytes, and defers
 //! `/later` until the test says so. Tests wait for bytes or for counters, with a bound, and never sleep.
 
+#[path = "endpoint/ends.rs"]
+mod ends; // deadlines, caps, draining
+#[path = "endpoint/exchanges.rs"]
+mod exchanges; // requests of every shape
+#[path = "endpoint/pressure.rs"]
+mod pressure; // peers that don't read, pools that run dry
+#[path = "endpoint/refusals.rs"]
+mod refusals; // what isn't taken, and how the connection ends
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,7 +33,13 @@ const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 enum Command {
     Answer,
+    /// Stop accepting, drain, close what is idle.
     Drain,
+    DrainOnly,
+    StopAccepting,
+    CloseIdle,
+    /// Do nothing until the other end is dropped.
+    Stall(Receiver<()>),
     Report,
     Stop,
 }
@@ -32,6 +47,8 @@ enum Command {
 struct Report {
     counters: Counters,
     connections: u32,
+    /// Requests that the host owes a response.
+    deferred: usize,
 }
 
 struct Server {
@@ -110,7 +127,7 @@ fn run(
     inbox: &Receiver<Command>,
     outbox: &Sender<Report>,
 ) {
-    let mut deferred: Vec<ConnectionId> = Vec::new();
+    let mut deferred: Vec<(ConnectionId, Vec<u8>)> = Vec::new();
     loop {
         endpoint.turn(Wait::Block).expect("the ring works");
         while let Some(event) = endpoint.next_event() {
@@ -118,23 +135,25 @@ fn run(
                 Event::Request(id) => answer(endpoint, id, &mut deferred),
                 Event::Head(id) => {
                     let request = endpoint.request(id);
-                    if request.head.path.of(request.bytes) == b"/nowhere" {
-                        endpoint.respond(id, 404, std::iter::empty(), b"");
-                    } else {
-                        endpoint.admit(id, BODY_BYTES_MAX);
+                    match request.head.path.of(request.bytes) {
+                        b"/nowhere" => endpoint.respond(id, 404, std::iter::empty(), b""),
+                        b"/undecided" => {}
+                        b"/small" => endpoint.admit(id, 16),
+                        _ => endpoint.admit(id, BODY_BYTES_MAX),
                     }
                 }
                 Event::Refused(id, refusal) => {
                     let name = refusal.name().as_bytes();
                     endpoint.respond(id, refusal.status(), std::iter::empty(), name);
                 }
-                Event::Gone(id) => deferred.retain(|&other| other != id),
+                Event::Gone(id) => deferred.retain(|(other, _)| *other != id),
                 Event::Woken => {
                     for command in inbox.try_iter() {
                         match command {
                             Command::Answer => {
-                                for id in deferred.drain(..) {
-                                    endpoint.respond(id, 200, std::iter::empty(), b"later");
+                                // The last one first: order is the endpoint's business.
+                                for (id, body) in deferred.drain(..).rev() {
+                                    endpoint.respond(id, 200, std::iter::empty(), &body);
                                 }
                             }
                             Command::Drain => {
@@ -142,10 +161,18 @@ fn run(
                                 endpoint.drain();
                                 endpoint.close_idle();
                             }
+                            Command::DrainOnly => endpoint.drain(),
+                            Command::StopAccepting => endpoint.stop_accepting(),
+                            Command::CloseIdle => endpoint.close_idle(),
+                            Command::Stall(end) => {
+                                assert!(end.recv_timeout(PATIENCE).is_err(), "nothing is sent");
+                            }
                             Command::Report => {
                                 let counters = endpoint.counters().clone();
                                 let connections = endpoint.connection_count();
-                                outbox.send(Report { counters, connections }).expect("a reader");
+                                let deferred = deferred.len();
+                                let report = Report { counters, connections, deferred };
+                                outbox.send(report).expect("a reader");
                             }
                             Command::Stop => return,
                         }
@@ -159,14 +186,19 @@ fn run(
 fn answer(
     endpoint: &mut Endpoint<Uring, MonotonicClock>,
     id: ConnectionId,
-    deferred: &mut Vec<ConnectionId>,
+    deferred: &mut Vec<(ConnectionId, Vec<u8>)>,
 ) {
     let request = endpoint.request(id);
     assert!(request.peer.is_some(), "the peer is known before its first request");
     let path = request.head.path.of(request.bytes);
-    if path == b"/later" {
-        deferred.push(id);
+    if path.starts_with(b"/later") {
+        deferred.push((id, path[1..].to_vec()));
         endpoint.defer(id);
+        return;
+    }
+    if path == b"/silent" {
+        // Neither answered nor deferred, which means deferred.
+        deferred.push((id, path[1..].to_vec()));
         return;
     }
     let body = match path.strip_prefix(b"/big/") {
@@ -197,7 +229,50 @@ struct Response {
     body: Vec<u8>,
 }
 
+impl Response {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text was asked for")
+    }
+
+    fn closes(&self) -> bool {
+        self.head.contains("Connection: close\r\n")
+    }
+}
+
 impl Client {
+    fn get(&mut self, path: &str) -> Response {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        self.read()
+    }
+
+    /// Sends, not minding a connection that was closed in between.
+    fn send_anyway(&mut self, bytes: impl AsRef<[u8]>) {
+        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+            let kind = error.kind();
+            let is_closed =
+                matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+            assert!(is_closed, "{error}");
+        }
+    }
+
+    /// Sends what the socket takes without waiting; returns how much that was.
+    fn send_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.set_nonblocking(true).expect("a socket has options");
+        let outcome = self.stream.write(bytes);
+        self.stream.set_nonblocking(false).expect("a socket has options");
+        match outcome {
+            Ok(size) => size,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => panic!("the server keeps the connection: {error}"),
+        }
+    }
+
+    /// Returns a second handle of the same connection, to send from another thread.
+    fn second(&self) -> Self {
+        let stream = self.stream.try_clone().expect("a descriptor is free");
+        Self { stream, received: Vec::new() }
+    }
+
     fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("the server reads");
     }
@@ -253,6 +328,15 @@ impl Client {
     fn will_reset(&self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("a socket has options");
+    }
+}
+
+/// Waits until `condition` holds.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come true");
+        std::thread::yield_now();
     }
 }
 
