@@ -47,6 +47,8 @@ pub struct WorkerStats {
     pub accepted: Counter,
     /// Connections open.
     pub connections: Gauge,
+    /// System calls that entered the ring: the only ones on the way of a request.
+    pub ring_enters: Counter,
     /// Calls that wait for their next slice.
     pub queue_depth: Gauge,
     /// Requests read, with those that no function got.
@@ -170,6 +172,7 @@ impl WorkerStats {
         Self {
             accepted: Counter::default(),
             connections: Gauge::default(),
+            ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
             requests: Counter::default(),
             problems: Default::default(),
@@ -192,6 +195,11 @@ impl StatsWriter {
     pub fn connections(&self, accepted: u64, open: u64) {
         self.mine().accepted.raise_to(accepted);
         self.mine().connections.set(open);
+    }
+
+    /// Notes how often the ring was entered so far.
+    pub fn ring_entered(&self, enters: u64) {
+        self.mine().ring_enters.raise_to(enters);
     }
 
     /// Notes how many requests wait for a slot.

@@ -461,6 +461,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let counters = self.endpoint.counters();
         let open = u64::from(self.endpoint.connection_count());
         self.assignment.stats.connections(counters.accepted, open);
+        self.assignment.stats.ring_entered(counters.enters);
         self.assignment.stats.queue_depth(self.suspended.len() as u64);
     }
 }

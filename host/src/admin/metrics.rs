@@ -91,6 +91,12 @@ pub const FAMILIES: &[Family] = &[
         "Connections accepted",
     ),
     family(
+        "midge_ring_enters",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.ring_enters.get()),
+        "System calls that entered the ring",
+    ),
+    family(
         "midge_queue_depth",
         &["worker"],
         Source::WorkerGauge(|worker| worker.queue_depth.get()),
