@@ -184,6 +184,23 @@ fn starvation_that_lasts_does_not_spin() {
 }
 
 #[test]
+fn all_who_found_no_buffer_are_armed_again_within_a_tick() {
+    let mut world = World::new(1);
+    let ids: Vec<ConnectionId> = (0..10).map(|slot| world.accept(slot)).collect();
+    for &id in &ids {
+        world.ring().complete(Completed::Receive, id, -libc::ENOBUFS, More::Last);
+    }
+    world.turn();
+    assert_eq!(world.pushed(), []);
+    // The clock is read in a turn, so the one after knows of the tick.
+    world.clock.pass(TICK);
+    world.turn();
+    world.turn();
+    let armed = world.pushed();
+    assert!(ids.iter().all(|&id| armed.contains(&Operation::Receive(id))), "{armed:?}");
+}
+
+#[test]
 fn a_multishot_that_ends_early_is_armed_again() {
     let mut world = World::new(4);
     let id = world.accept(0);
