@@ -216,10 +216,10 @@ fn check_headers(memory: &[u8], table: &[[u8; HEADER_SIZE]]) -> Result<(), Guest
         if bytes > HEADER_BYTES_MAX {
             return Err(GuestFault::HeadersTooLarge);
         }
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+        if name.is_empty() || !all(name, TOKEN) {
             return Err(GuestFault::HeaderName);
         }
-        if !value.iter().all(|&byte| is_value(byte)) {
+        if !all(value, VALUE) {
             return Err(GuestFault::HeaderValue);
         }
         if is_reserved(name) {
@@ -239,6 +239,33 @@ fn header<'m>(memory: &'m [u8], row: &[u8; HEADER_SIZE]) -> Option<(&'m [u8], &'
         size: u32_at(row, offset_of!(ResponseHeader, value_size)),
     };
     Some((&memory[name.within(memory.len())?], &memory[value.within(memory.len())?]))
+}
+
+/// Bit of [`CLASSES`]: the byte may stand in a name.
+const TOKEN: u8 = 1;
+/// Bit of [`CLASSES`]: the byte may stand in a value.
+const VALUE: u8 = 2;
+
+/// What each byte may be part of.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte: u8 = 0;
+    loop {
+        let token = if is_token(byte) { TOKEN } else { 0 };
+        let value = if is_value(byte) { VALUE } else { 0 };
+        classes[byte as usize] = token | value;
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    classes
+};
+
+/// True if every byte is of the class. Looks at all of them: most headers are good, and no branch is
+/// cheaper than an early end.
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().fold(class, |left, &byte| left & CLASSES[usize::from(byte)]) != 0
 }
 
 /// RFC 9110 5.6.2: the characters of a token.

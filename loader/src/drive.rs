@@ -46,15 +46,20 @@ pub enum CallEnd {
     DeadlineExceeded,
 }
 
-enum Order {
+/// What to do. A reset that was put off is done first: the guest cannot tell the difference, and a restore
+/// costs no round through the future.
+struct Order {
+    reset: Option<Sizes>,
+    action: Action,
+}
+
+enum Action {
     Call { request: RequestContext, address: u32, size: u32 },
-    Reset(Sizes),
     Inspect,
 }
 
 enum End {
     Call(CallEnd),
-    Reset(wasmtime::Result<()>),
     Inspect(Box<StateSnapshot>),
 }
 
@@ -76,6 +81,7 @@ pub(crate) struct Driver {
     base: NonNull<u8>,
     memories: SlotMemories,
     is_idle: bool,
+    reset: Option<Sizes>,
 }
 
 impl Driver {
@@ -100,7 +106,7 @@ impl Driver {
                 (None, None) => assert!(polled.is_pending(), "a start ends with one of both"),
             }
         };
-        Ok(Self { future, mailbox, base, memories, is_idle: true })
+        Ok(Self { future, mailbox, base, memories, is_idle: true, reset: None })
     }
 
     /// Calls the guest's function. `None` means that the call is suspended: [`Driver::resume`] goes on.
@@ -112,7 +118,7 @@ impl Driver {
     ) -> Option<CallEnd> {
         assert!(self.is_idle, "one call at a time");
         self.is_idle = false;
-        self.mailbox.order.set(Some(Order::Call { request, address, size: wire(size) }));
+        self.order(Action::Call { request, address, size: wire(size) });
         self.resume()
     }
 
@@ -124,24 +130,21 @@ impl Driver {
                 self.is_idle = true;
                 Some(end)
             }
-            End::Reset(_) | End::Inspect(_) => unreachable!("the order was a call"),
+            End::Inspect(_) => unreachable!("the order was a call"),
         }
     }
 
-    /// Sets the mutable globals to the template's values, and takes up sizes that changed.
-    pub(crate) fn reset(&mut self, sizes: Sizes) -> wasmtime::Result<()> {
+    /// Lets the next order set the mutable globals to the template's values first, and take up sizes that
+    /// changed.
+    pub(crate) fn reset_later(&mut self, sizes: Sizes) {
         assert!(self.is_idle, "no reset while a call is under way");
-        self.mailbox.order.set(Some(Order::Reset(sizes)));
-        match self.poll() {
-            Some(End::Reset(result)) => result,
-            _ => unreachable!("a reset does not suspend"),
-        }
+        self.reset = Some(sizes);
     }
 
     /// Returns all observable state.
     pub(crate) fn inspect(&mut self) -> StateSnapshot {
         assert!(self.is_idle, "no look while a call is under way");
-        self.mailbox.order.set(Some(Order::Inspect));
+        self.order(Action::Inspect);
         match self.poll() {
             Some(End::Inspect(snapshot)) => *snapshot,
             _ => unreachable!("a look does not suspend"),
@@ -182,6 +185,10 @@ impl Driver {
         &self.memories
     }
 
+    fn order(&mut self, action: Action) {
+        self.mailbox.order.set(Some(Order { reset: self.reset.take(), action }));
+    }
+
     fn size(&self) -> usize {
         self.memories.first().map_or_else(|| self.mailbox.size.get(), |memory| memory.size())
     }
@@ -202,14 +209,16 @@ async fn drive(mailbox: Rc<Mailbox>, start: impl Future<Output = Result<Instance
     mailbox.base.set(Some(instance.memory_base()));
     loop {
         let order = poll_fn(|_| mailbox.order.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let end = match order {
-            Order::Call { request, address, size } => {
+        if let Some(sizes) = order.reset {
+            instance.reset(sizes);
+        }
+        let end = match order.action {
+            Action::Call { request, address, size } => {
                 let end = instance.call(request, address, size).await;
                 mailbox.size.set(instance.memory_bytes());
                 End::Call(end)
             }
-            Order::Reset(sizes) => End::Reset(instance.reset(sizes)),
-            Order::Inspect => End::Inspect(Box::new(instance.inspect())),
+            Action::Inspect => End::Inspect(Box::new(instance.inspect())),
         };
         mailbox.end.set(Some(end));
     }

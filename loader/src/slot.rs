@@ -170,7 +170,7 @@ impl Used {
                 sizes = Sizes::Changed;
             }
         }
-        self.driver.reset(sizes).map_err(|_| Discard::RestoreFailed)?;
+        self.driver.reset_later(sizes);
         Ok(Pristine(self.driver))
     }
 
