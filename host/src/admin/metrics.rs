@@ -449,7 +449,7 @@ pub(super) mod tests {
             "midge_unrouted_total{problem=\"not-found\"} 2",
             "midge_function_starts_total{function=\"hello\",tier=\"T3\"} 2",
             "midge_function_dirty_pages_total{function=\"hello\"} 6",
-            "midge_function_discards_total{function=\"hello\",reason=\"growth\"} 2",
+            "midge_function_discards_total{function=\"hello\",reason=\"heavy\"} 2",
             "midge_function_refused_total{function=\"hello\",problem=\"deadline-exceeded\"} 2",
             "midge_function_call_cpu_seconds_count{function=\"hello\"} 2",
             "midge_function_call_cpu_seconds_bucket{le=\"0.000001024\",function=\"hello\"} 2",
