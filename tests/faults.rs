@@ -17,9 +17,10 @@ const KILLS: u32 = 24;
 
 /// A folder with a small and a larger module.
 fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("hello.wat"), HELLO).unwrap();
-    std::fs::write(folder.path().join("notes.wasm"), example("notes")).unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("hello.wat"), HELLO).expect("the folder takes files");
+    std::fs::write(folder.path().join("notes.wasm"), example("notes"))
+        .expect("the folder takes files");
     folder
 }
 
@@ -27,7 +28,7 @@ fn folder() -> TempDir {
 fn built(folder: &Path, module: &str) -> Vec<u8> {
     let ended = midge(folder, &["build", module, "-o", "out.midge"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    std::fs::read(folder.join("out.midge")).unwrap()
+    std::fs::read(folder.join("out.midge")).expect("an artifact was built")
 }
 
 #[test]
@@ -71,8 +72,12 @@ fn a_killed_build_leaves_the_old_artifact_or_the_new_one() {
 fn check_failed_build(folder: &Path, ended: &Ended, old: &[u8]) {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
     assert!(ended.stderr.starts_with("midge: "), "{}", ended.stderr);
-    assert!(std::fs::read(folder.join("out.midge")).unwrap() == old, "the old artifact is whole");
-    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(
+        std::fs::read(folder.join("out.midge")).expect("it is there") == old,
+        "the old artifact is whole"
+    );
+    let names = std::fs::read_dir(folder).expect("a folder can be listed");
+    let names = names.map(|entry| entry.expect("a folder can be listed").file_name());
     let litter: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
     assert!(litter.is_empty(), "{litter:?}");
 }
@@ -81,7 +86,7 @@ fn check_failed_build(folder: &Path, ended: &Ended, old: &[u8]) {
 fn a_full_disk_is_an_error_and_the_old_artifact_stays() {
     let source = folder();
     let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: this user cannot mount a small disk");
+        midge_tests::skip("this user cannot mount a small disk");
         return;
     };
     let old = built(source.path(), "hello.wat");
@@ -174,7 +179,7 @@ struct SmallDisk(TempDir);
 
 impl SmallDisk {
     fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=128k", "midge-tests"]).arg(folder.path());
         mount.stderr(Stdio::null());

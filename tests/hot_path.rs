@@ -109,13 +109,14 @@ struct Calls {
 impl Calls {
     fn new(module: &[u8], path: &[u8; 6]) -> Self {
         let engines = Engines::new();
-        let built = build("guest.wasm", module, &engines).unwrap();
-        let mapped = engines.get(EngineKind::Mapped).unwrap();
-        let artifact = Artifact::from_bytes(&built.bytes, &mapped).unwrap();
+        let built = build("guest.wasm", module, &engines).expect("the example is sound");
+        let mapped = engines.get(EngineKind::Mapped).expect("this machine has memory");
+        let artifact = Artifact::from_bytes(&built.bytes, &mapped).expect("just built");
         let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
         let services = Arc::new(NoServices);
         let function =
-            Function::register(&artifact, Technique::Restore, &engines, services, limits).unwrap();
+            Function::register(&artifact, Technique::Restore, &engines, services, limits)
+                .expect("`restore` suits it");
         let function = Arc::new(function);
         let technique = AnyTechnique::new(Arc::clone(&function), 1);
         let mut head = HEAD.to_vec();
@@ -144,7 +145,8 @@ impl Calls {
         };
         let headers = [HeaderSpan { name: span(31, 4), value: span(37, 9) }];
         let size = block_size(HEAD.len(), headers.len(), 0);
-        let started = counted(&mut allocations.take, || technique.take()).unwrap();
+        let started =
+            counted(&mut allocations.take, || technique.take()).expect("an instance starts");
         let mut pristine = started.pristine;
         counted(&mut allocations.encode, || {
             let block = pristine.area(area, size).expect("there are mappings");

@@ -13,8 +13,8 @@ const GUEST: &str = r#"(module
 
 fn built() -> (GuestEngine, Vec<u8>) {
     let engines = Engines::new();
-    let bytes = build("small.wat", GUEST.as_bytes(), &engines).unwrap().bytes;
-    (engines.get(EngineKind::Mapped).unwrap(), bytes)
+    let bytes = build("small.wat", GUEST.as_bytes(), &engines).expect("the guest is sound").bytes;
+    (engines.get(EngineKind::Mapped).expect("this machine has memory"), bytes)
 }
 
 fn refused(bytes: &[u8], engine: &GuestEngine) -> ArtifactError {
@@ -66,7 +66,7 @@ fn a_newer_format_is_refused_by_its_number() {
 
 /// Returns the sections of an artifact, to be put together anew.
 fn sections(bytes: &[u8], engine: &GuestEngine) -> Vec<SectionBytes> {
-    let artifact = Artifact::from_bytes(bytes, engine).unwrap();
+    let artifact = Artifact::from_bytes(bytes, engine).expect("just built");
     let section = |section: &midge_loader::artifact::Section| SectionBytes {
         kind: section.kind,
         bytes: bytes[section.range.clone()].to_vec(),

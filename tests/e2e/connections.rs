@@ -5,7 +5,7 @@ use midge_tests::host::{Host, Setup};
 use midge_tests::http::{Client, Request};
 
 fn counter() -> Host {
-    Setup::new().file("counter.wasm", example("counter")).run("counter.wasm")
+    Setup::new().file("counter.wasm", example("counter")).function("counter.wasm")
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn no_request_finds_what_another_left_behind() {
 
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
-    let host = Setup::new().file("hello.wasm", example("hello")).run("hello.wasm");
+    let host = Setup::new().file("hello.wasm", example("hello")).function("hello.wasm");
     let mut client = host.client();
     let requests = (0..32).flat_map(|number| Request::get(&format!("/?name=n{number}")).bytes());
     client.send(&requests.collect::<Vec<u8>>());
@@ -46,7 +46,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 
 #[test]
 fn a_request_may_arrive_byte_by_byte() {
-    let host = Setup::new().file("hello.wasm", example("hello")).run("hello.wasm");
+    let host = Setup::new().file("hello.wasm", example("hello")).function("hello.wasm");
     let mut client = host.client();
     for byte in Request::get("/?name=slow").bytes() {
         client.send(&[byte]);
@@ -87,11 +87,11 @@ fn the_peer_decides_how_long_a_connection_lives() {
 fn two_workers_serve_side_by_side() {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
-        println!("skipped: two workers need two CPUs, this process has {cpus}");
+        midge_tests::skip("two workers need two CPUs");
         return;
     }
     let setup = Setup::new().file("counter.wasm", example("counter"));
-    let host = setup.argument("--workers").argument("2").run("counter.wasm");
+    let host = setup.argument("--workers").argument("2").function("counter.wasm");
     assert_eq!(host.ready["cpus"].as_array().map(Vec::len), Some(2));
     let mut clients: Vec<Client> = (0..64).map(|_| host.client()).collect();
     for _ in 0..4 {

@@ -62,8 +62,9 @@ fn check(file: &Path, response: &Response, expected: &Expected) {
 }
 
 fn request_files(example: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(example_folder(example).join("expected")).unwrap();
-    let files = entries.map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(example_folder(example).join("expected"))
+        .expect("each example has pairs");
+    let files = entries.map(|entry| entry.expect("a folder can be listed").path());
     let is_request = |file: &PathBuf| file.extension().is_some_and(|ending| ending == "request");
     let mut files: Vec<_> = files.filter(is_request).collect();
     assert!(!files.is_empty(), "{example} has pairs");
@@ -72,20 +73,20 @@ fn request_files(example: &str) -> Vec<PathBuf> {
 }
 
 fn read_part(file: &Path) -> Part {
-    let text = std::fs::read_to_string(file).unwrap();
+    let text = std::fs::read_to_string(file).expect("a pair has both files");
     let (head, body) = match text.split_once("\n\n") {
         Some((head, body)) => (head, Some(body.strip_suffix('\n').unwrap_or(body))),
         None => (text.trim_end(), None),
     };
     let mut lines = head.lines();
-    let line = lines.next().unwrap().to_owned();
+    let line = lines.next().expect("a file has a first line").to_owned();
     let headers = lines.map(|line| {
-        let (name, value) = line.split_once(": ").unwrap();
+        let (name, value) = line.split_once(": ").expect("a header has a name");
         (name.to_owned(), value.to_owned())
     });
     let body = body.map(|body| match body.strip_prefix('@') {
         Some(name) if !name.contains('\n') => {
-            std::fs::read(file.parent().unwrap().join(name)).unwrap()
+            std::fs::read(file.with_file_name(name)).expect("the body's file is there")
         }
         _ => body.as_bytes().to_vec(),
     });

@@ -109,7 +109,7 @@ fn malformed_requests_are_refused_and_the_connection_is_closed() {
 
 #[test]
 fn bodies_arrive_chunked_and_with_expect() {
-    let host = Setup::new().file("json.wasm", example("json")).run("json.wasm");
+    let host = Setup::new().file("json.wasm", example("json")).function("json.wasm");
     let mut client = host.client();
     client.send(
         b"POST /json HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n",

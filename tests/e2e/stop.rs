@@ -1,5 +1,8 @@
 //! SIGTERM: what is under way is answered, then the host ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use midge_tests::guests::{HARM, HELLO};
 use midge_tests::host::{Host, Setup};
 use midge_tests::http::Client;
@@ -79,7 +82,7 @@ fn a_second_signal_stops_without_waiting() {
 #[test]
 fn a_signal_counts_from_the_moment_that_the_host_is_ready() {
     for _ in 0..10 {
-        let mut host = Setup::new().file("hello.wat", HELLO).run("hello.wat");
+        let mut host = Setup::new().file("hello.wat", HELLO).function("hello.wat");
         host.signal(Signal::HUP);
         let mut client = host.client();
         assert_eq!(client.get("/").status, 200);
@@ -87,7 +90,32 @@ fn a_signal_counts_from_the_moment_that_the_host_is_ready() {
         host.signal(Signal::TERM);
         assert!(host.wait_for_end().success());
     }
-    let mut host = Setup::new().file("hello.wat", HELLO).run("hello.wat");
+    let mut host = Setup::new().file("hello.wat", HELLO).function("hello.wat");
     host.signal(Signal::TERM);
     assert!(host.wait_for_end().success());
+}
+
+#[test]
+fn a_stop_under_load_answers_whole_or_not_at_all() {
+    let mut host = host("100ms");
+    let listen = host.listen;
+    let answered = Arc::new(AtomicU64::new(0));
+    let clients = (0..4).map(|_| {
+        let (mut client, answered) = (host.client(), Arc::clone(&answered));
+        std::thread::spawn(move || {
+            // Ends with the connection. `try_get` fails on half an answer.
+            while let Some(response) = client.try_get("/hello") {
+                assert_eq!(response.text(), "hello\n");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    wait_for("all are busy", || 200 < answered.load(Ordering::Relaxed));
+    host.signal(Signal::TERM);
+    for client in clients {
+        client.join().expect("each answer was whole");
+    }
+    assert!(host.wait_for_end().success());
+    assert!(std::net::TcpStream::connect(listen).is_err());
 }

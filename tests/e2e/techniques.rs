@@ -10,12 +10,13 @@ const TECHNIQUES: [&str; 8] =
 fn is_refused(technique: &str) -> bool {
     let setup = Setup::new().file("hello.wasm", example("hello"));
     let shown = midge_tests::program::midge(setup.folder(), &["inspect", "hello.wasm", "--json"]);
-    let report: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
-    let rows = report["techniques"].as_array().unwrap();
-    let row = rows.iter().find(|row| row["technique"] == technique).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    let rows = report["techniques"].as_array().expect("a list");
+    let row =
+        rows.iter().find(|row| row["technique"] == technique).expect("each technique has a row");
     let is_refused = row["is_allowed"] == false;
     if is_refused {
-        println!("skipped {technique}: {}", row["reason"]);
+        midge_tests::skip(&format!("skipped {technique}: {}", row["reason"]));
     }
     is_refused
 }
@@ -52,17 +53,37 @@ fn each_technique_survives_traps_and_deadlines() {
         if is_refused(technique) {
             continue;
         }
-        let setup = Setup::new().file("harm.wat", HARM);
-        let host = setup.argument("--technique").argument(technique).run("harm.wat");
+        let settings = [("harm", "10s"), ("short", "200ms")].map(|(name, deadline)| {
+            format!(
+                "[[function]]\nname = \"{name}\"\nmodule = \"harm.wat\"\nroute = \"/{name}\"\n\
+                 technique = \"{technique}\"\ndeadline = \"{deadline}\"\n"
+            )
+        });
+        let host = Setup::new().file("harm.wat", HARM).serve(&settings.concat());
         let mut client = host.client();
+        let fresh = client.get("/harm?a");
         for _ in 0..2 {
-            let fresh = client.get("/?a");
-            assert_eq!(fresh.status, 200, "{technique}");
             for letter in ["c", "d", "e"] {
-                let _id = client.get(&format!("/?{letter}")).problem(502, "trapped");
+                let _id = client.get(&format!("/harm?{letter}")).problem(502, "trapped");
             }
-            let _id = client.get("/?b").problem(504, "deadline-exceeded");
-            assert_eq!(client.get("/?a").body, fresh.body, "{technique}: nothing is left");
+            let _id = client.get("/short?b").problem(504, "deadline-exceeded");
+            assert_eq!(client.get("/harm?a").body, fresh.body, "{technique}: nothing is left");
         }
+    }
+}
+
+#[test]
+fn run_serves_with_each_technique_on_every_path() {
+    for technique in TECHNIQUES {
+        if is_refused(technique) {
+            continue;
+        }
+        let setup = Setup::new().file("hello.wasm", example("hello"));
+        let host = setup.argument("--technique").argument(technique).run("hello.wasm");
+        assert_eq!(host.ready["schema"], "midge/serve/1");
+        assert_eq!(host.ready["functions"][0]["technique"], technique);
+        let mut client = host.client();
+        assert_eq!(client.get("/?name=Ada").text(), "Hello, Ada!\n", "{technique}");
+        assert_eq!(client.get("/a/b?name=Ada").text(), "Hello, Ada!\n", "{technique}");
     }
 }

@@ -12,6 +12,9 @@ const VALUE: u32 = 3088;
 /// Its memory ends here.
 const END: u32 = 131_072;
 
+/// What a lie is called, the address that the guest returns, and the words that it writes before.
+type Lie = (&'static str, u32, Vec<(u32, u32)>);
+
 /// A body that makes the guest write words, and return an address.
 fn told(returned: u32, words: &[(u32, u32)]) -> Vec<u8> {
     let pairs = words.iter().flat_map(|(address, word)| [*address, *word]);
@@ -24,7 +27,7 @@ fn text(address: u32, size_at: u32, text: &[u8]) -> Vec<(u32, u32)> {
     bytes[..text.len()].copy_from_slice(text);
     let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     let mut words: Vec<_> = (address..).step_by(4).zip(words).collect();
-    words.push((size_at, u32::try_from(text.len()).unwrap()));
+    words.push((size_at, u32::try_from(text.len()).expect("at most eight bytes")));
     words
 }
 
@@ -40,7 +43,7 @@ fn every_lie_is_a_bad_gateway_and_the_next_request_is_served() {
     let table = |offset: u32, word: u32| vec![(TABLE + offset, word)];
     let name = |name: &[u8]| text(NAME, TABLE + 4, name);
     let value = |value: &[u8]| text(VALUE, TABLE + 12, value);
-    let lies: Vec<(&str, u32, Vec<(u32, u32)>)> = vec![
+    let lies: Vec<Lie> = vec![
         ("no response", 0, vec![]),
         ("record at the last address", u32::MAX, vec![]),
         ("record over the end", END - 31, vec![]),

@@ -11,7 +11,7 @@ const BATCH: usize = 250;
 
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
-    let host = Setup::new().file("hello.wat", HELLO).run("hello.wat");
+    let host = Setup::new().file("hello.wat", HELLO).function("hello.wat");
     assert_eq!(host.client().get("/").status, 200);
     host.wait_for_metrics("the first connection is closed", |metrics| {
         metrics.sum("midge_connections", &[]) == 0

@@ -14,8 +14,8 @@ fn with(parts: &str) -> String {
 
 /// Builds a module in a folder of its own.
 fn build(name: &str, source: impl AsRef<[u8]>) -> (TempDir, Ended) {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(name), source).unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join(name), source).expect("the folder takes files");
     let ended = midge(folder.path(), &["build", name, "-o", "out.midge"]);
     (folder, ended)
 }

@@ -1,7 +1,7 @@
 //! A running host: the built program, in a folder of its own, on free ports.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -75,17 +75,29 @@ impl Setup {
         self.folder.path()
     }
 
-    /// Serves settings.
+    /// Serves settings, see [`patient`].
     ///
     /// # Panics
     /// If the host does not get ready.
     #[must_use]
     pub fn serve(self, settings: &str) -> Host {
-        let setup = self.file(SETTINGS, settings);
+        let setup = self.file(SETTINGS, patient(settings));
         setup.start("serve", SETTINGS)
     }
 
-    /// Serves one of the files on every path.
+    /// Serves one of the files on every path, as a function of that name.
+    ///
+    /// # Panics
+    /// If the host does not get ready.
+    #[must_use]
+    pub fn function(self, file: &str) -> Host {
+        let name = file.split('.').next().expect("a split has a first part");
+        self.serve(&format!(
+            "[[function]]\nname = \"{name}\"\nmodule = \"{file}\"\nroute = \"/*\"\n"
+        ))
+    }
+
+    /// Serves one of the files with `midge run`.
     ///
     /// # Panics
     /// If the host does not get ready.
@@ -162,12 +174,13 @@ impl Host {
         self.folder.path()
     }
 
-    /// Replaces its settings file; a SIGHUP makes the host read it.
+    /// Replaces its settings file, see [`patient`]; a SIGHUP makes the host read it.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn write_settings(&self, settings: &str) {
-        std::fs::write(self.folder().join(SETTINGS), settings).expect("the folder takes files");
+        std::fs::write(self.folder().join(SETTINGS), patient(settings))
+            .expect("the folder takes files");
     }
 
     /// Sends a signal.
@@ -244,7 +257,19 @@ impl Drop for Host {
     }
 }
 
-fn collect(mut source: impl BufRead + Read, sink: &Mutex<String>) {
+/// Gives each function that names no deadline a long one: on a busy machine a thread may wait for longer than
+/// the default, and that is no failure of what is tested.
+fn patient(settings: &str) -> String {
+    let mut parts = settings.split("[[function]]");
+    let top = parts.next().expect("a split has a first part").to_owned();
+    let functions = parts.map(|part| {
+        let deadline = if part.contains("deadline") { "" } else { "\ndeadline = \"10s\"\n" };
+        format!("[[function]]{part}{deadline}")
+    });
+    std::iter::once(top).chain(functions).collect()
+}
+
+fn collect(mut source: impl BufRead, sink: &Mutex<String>) {
     let mut line = Vec::new();
     while source.read_until(b'\n', &mut line).is_ok_and(|size| size > 0) {
         let text = String::from_utf8_lossy(&line);

@@ -56,6 +56,16 @@ impl Client {
         self.stream.write_all(bytes).expect("the peer takes what is sent");
     }
 
+    /// Asks, if the connection still takes a request; `None` if it ended without a byte of an answer.
+    ///
+    /// # Panics
+    /// If it ends in the middle of one.
+    pub fn try_get(&mut self, target: &str) -> Option<Response> {
+        self.stream.write_all(&Request::get(target).bytes()).ok()?;
+        let head = self.try_receive_head()?;
+        Some(self.receive_body(head))
+    }
+
     /// Sends a request without a body.
     pub fn send_get(&mut self, target: &str) {
         self.send(&Request::get(target).bytes());
@@ -83,15 +93,8 @@ impl Client {
     /// # Panics
     /// If there is none.
     pub fn receive(&mut self) -> Response {
-        let mut response = self.receive_head();
-        let length = response
-            .header("content-length")
-            .map_or(0, |length| length.parse().expect("a length is a number"));
-        while self.received.len() < length {
-            assert!(self.read_more() > 0, "the connection ended in a body");
-        }
-        response.body = self.received.drain(..length).collect();
-        response
+        let head = self.receive_head();
+        self.receive_body(head)
     }
 
     /// Reads one response that has no body, whatever its length says: that of a HEAD.
@@ -154,6 +157,17 @@ impl Client {
     pub fn is_ended(&mut self) -> bool {
         while self.read_more() > 0 {}
         self.received.is_empty()
+    }
+
+    fn receive_body(&mut self, mut response: Response) -> Response {
+        let length = response
+            .header("content-length")
+            .map_or(0, |length| length.parse().expect("a length is a number"));
+        while self.received.len() < length {
+            assert!(self.read_more() > 0, "the connection ended in a body");
+        }
+        response.body = self.received.drain(..length).collect();
+        response
     }
 
     fn read_more(&mut self) -> usize {

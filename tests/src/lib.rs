@@ -10,9 +10,20 @@
 //!
 //! Tests go through these alone, so that a change of the program's face is made in one place.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test tells what it skips, and what a host said"
+)]
+
 pub mod guests; // the guests of these tests, and the examples
 pub mod host; // a running host
 pub mod http; // requests and responses as bytes
 pub mod metrics; // the numbers of `/metrics`
 pub mod program; // the program and its commands
 pub mod wait; // waiting with a bound
+
+/// Says that a test, or a part of it, cannot run on this machine, and why.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+}
