@@ -13,7 +13,7 @@ use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::{EngineKind, Engines};
 use midge_loader::function::{Function, FunctionLimits};
-use midge_loader::slot::{Discard, Progress};
+use midge_loader::slot::{Discard, Progress, Used};
 use midge_loader::start::{AnyTechnique, StartTechnique, Technique, Tier};
 
 /// A small request, as a browserless client sends it.
@@ -89,6 +89,21 @@ impl Harness {
     /// # Panics
     /// If the guest fails: the lab's guests do not.
     pub fn call(&mut self) -> Called {
+        let ((tier, status), used) = self.serve();
+        let dirty_pages = used.dirty_page_count();
+        Called { tier, dirty_pages, status, discard: self.give(used) }
+    }
+
+    /// Gives a slot back that [`Harness::serve`] returned.
+    pub fn give(&mut self, used: Used) -> Option<Discard> {
+        self.technique.give(used)
+    }
+
+    /// As [`Harness::call`], without giving the instance back. Returns tier and status too.
+    ///
+    /// # Panics
+    /// If the guest fails.
+    pub fn serve(&mut self) -> ((Tier, u16), Used) {
         self.calls += 1;
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&self.calls.to_le_bytes());
@@ -98,7 +113,7 @@ impl Harness {
         let mut pristine = started.pristine;
         let area = pristine.area(self.function.area(), size).expect("there are mappings");
         encode(area, &request, HEADERS.into_iter());
-        let context = RequestContext { request_id, began_ns: 0, deadline_ns: u64::MAX };
+        let context = RequestContext { request_id, began_ns: 0, time_ns: u64::MAX };
         let used = match pristine.call(context, self.function.area(), size) {
             Progress::Done(used) => used,
             Progress::Suspended(_) => panic!("nobody moves the epoch"),
@@ -108,9 +123,7 @@ impl Harness {
         let Answer::Response(response) = answer else { panic!("the guest reports an error") };
         let status = response.status();
         std::hint::black_box(response.body());
-        let dirty_pages = used.dirty_page_count();
-        let discard = self.technique.give(used);
-        Called { tier: started.tier, dirty_pages, status, discard }
+        ((started.tier, status), used)
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Dirty pages of the synthetic guests.
     #[arg(long, value_delimiter = ',', default_values_t = [3, 32])]
     pages: Vec<u32>,
+    /// These techniques alone; `restore` is needed for the ratio.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -89,7 +92,10 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
     let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
     for (guest, source) in guests {
         let artifact = artifact(&source, engines).with_context(|| guest.clone())?;
-        for technique in Technique::ALL {
+        let is_wanted = |technique: &Technique| {
+            arguments.only.is_empty() || arguments.only.iter().any(|name| name == technique.name())
+        };
+        for technique in Technique::ALL.into_iter().filter(is_wanted) {
             if let Err(obstacle) = check(technique, artifact.manifest(), machine) {
                 left_out.push(format!("{technique} for {guest}: {}", obstacle.reason));
                 continue;

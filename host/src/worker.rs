@@ -212,11 +212,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             }
         };
         let now_ns = self.clock.coarse_ns();
-        let context = RequestContext {
-            request_id,
-            began_ns: now_ns,
-            deadline_ns: now_ns.saturating_add(deadline_ns),
-        };
+        let context = RequestContext { request_id, began_ns: now_ns, time_ns: deadline_ns };
         let pending = Pending {
             connection,
             function,

@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let size = block_size(head.len(), 0, 0);
         let area = pristine.area(function.area(), size).ok_or("out of mappings")?;
         encode(area, &request, [].into_iter());
-        let context = RequestContext { request_id: [0; 16], began_ns: 0, deadline_ns: u64::MAX };
+        let context = RequestContext { request_id: [0; 16], began_ns: 0, time_ns: u64::MAX };
         let Progress::Done(used) = pristine.call(context, function.area(), size) else {
             return Err("nobody moves the epoch, so no call is suspended".into());
         };

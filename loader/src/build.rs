@@ -137,8 +137,8 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
         table_elements_max: TABLE_ELEMENTS_MAX,
     };
     let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits);
-    let deadline_ns = u64::try_from(STARTUP_DEADLINE.as_nanos()).expect("seconds fit");
-    store.data_mut().begin(RequestContext { request_id: [0; 16], began_ns: 0, deadline_ns });
+    let time_ns = u64::try_from(STARTUP_DEADLINE.as_nanos()).expect("seconds fit");
+    store.data_mut().begin(RequestContext { request_id: [0; 16], began_ns: 0, time_ns });
 
     let (contract_address, instance) =
         with_ticks(engine, || run_startup(&mut store, &linker, &module))?;

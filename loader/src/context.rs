@@ -33,8 +33,9 @@ pub struct RequestContext {
     pub request_id: [u8; 16],
     /// When the request began, by [`Services::monotonic_ns`].
     pub began_ns: u64,
-    /// When the call is stopped, by the same clock.
-    pub deadline_ns: u64,
+    /// How long the call may run. Counted from the first time that it is asked for its slice: the clock is
+    /// read then, and not for the many calls that end within one.
+    pub time_ns: u64,
 }
 
 /// Bounds of an instance that the engine watches.
@@ -53,6 +54,7 @@ pub const TABLE_ELEMENTS_MAX: usize = 65_536;
 pub struct GuestContext {
     services: Arc<dyn Services>,
     request: RequestContext,
+    deadline_ns: Option<u64>,
     random: Option<ChaCha8Rng>,
     lines: u32,
     limits: StoreLimits,
@@ -71,24 +73,24 @@ impl GuestContext {
     /// Makes the context of an instance that serves no request yet.
     #[must_use]
     pub fn new(services: Arc<dyn Services>, limits: InstanceLimits) -> Self {
-        let request = RequestContext { request_id: [0; 16], began_ns: 0, deadline_ns: u64::MAX };
+        let request = RequestContext { request_id: [0; 16], began_ns: 0, time_ns: u64::MAX };
         let limits = StoreLimitsBuilder::new()
             .memory_size(limits.memory_bytes_max)
             .table_elements(limits.table_elements_max)
             .build();
-        Self { services, request, random: None, lines: 0, limits }
+        Self { services, request, deadline_ns: None, random: None, lines: 0, limits }
     }
 
     /// Gives start-up code that runs in the instance so much time.
     pub fn begin_start_up(&mut self, time_ns: u64) {
         let began_ns = self.services.monotonic_ns();
-        let deadline_ns = began_ns.saturating_add(time_ns);
-        self.begin(RequestContext { request_id: [0; 16], began_ns, deadline_ns });
+        self.begin(RequestContext { request_id: [0; 16], began_ns, time_ns });
     }
 
     /// Forgets the last request and takes up the next.
     pub fn begin(&mut self, request: RequestContext) {
         self.request = request;
+        self.deadline_ns = None;
         self.random = None;
         self.lines = 0;
     }
@@ -98,10 +100,11 @@ impl GuestContext {
         &mut self.limits
     }
 
-    /// True if the request's time is up.
-    #[must_use]
-    pub fn is_past_deadline(&self) -> bool {
-        self.request.deadline_ns <= self.services.monotonic_ns()
+    /// True if the request's time is up. The first call for a request sets its deadline.
+    pub fn is_past_deadline(&mut self) -> bool {
+        let now_ns = self.services.monotonic_ns();
+        let time_ns = self.request.time_ns;
+        *self.deadline_ns.get_or_insert_with(|| now_ns.saturating_add(time_ns)) <= now_ns
     }
 
     fn log(&mut self, level: i32, line: &[u8]) {

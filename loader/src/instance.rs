@@ -71,8 +71,10 @@ pub(crate) struct Instance {
     store: Store<GuestContext>,
     handle: TypedFunc<(i32, i32), i32>,
     memory: Memory,
+    instance: wasmtime::Instance,
+    // For a reset: what is reset, and each global's fresh value. Empty where the engine throws instances
+    // away, whose techniques are not made to pay for looking it up.
     state: StateExports,
-    // What each global holds in a fresh instance, in the order of `state.globals`.
     fresh_globals: Vec<Val>,
     // Dropped after the store, whose code and pages lie in its mappings.
     _keep: Keep,
@@ -99,8 +101,8 @@ pub(crate) fn store(
     store
 }
 
-fn slice_ended(store: StoreContextMut<'_, GuestContext>) -> wasmtime::Result<UpdateDeadline> {
-    if store.data().is_past_deadline() {
+fn slice_ended(mut store: StoreContextMut<'_, GuestContext>) -> wasmtime::Result<UpdateDeadline> {
+    if store.data_mut().is_past_deadline() {
         return Err(DeadlineExceeded.into());
     }
     Ok(UpdateDeadline::Yield(NEXT_SLICE_TICKS))
@@ -117,7 +119,9 @@ impl Instance {
             crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
         let instance = made.map_err(StartError::Instantiate)?;
         fault::install(&mut store, &memories);
-        Ok((Self::bind(store, instance, keep)?, memories))
+        let mut instance = Self::bind(store, instance, keep)?;
+        instance.remember();
+        Ok((instance, memories))
     }
 
     /// Makes an instance that the engine allocates. Start-up code that could not be run when the
@@ -127,18 +131,20 @@ impl Instance {
         pre: InstancePre<GuestContext>,
         keep: Keep,
     ) -> Result<Self, StartError> {
+        if keep.artifact.manifest().is_preinitialised {
+            // No code runs, so no fiber is needed: the engine's own techniques are not made to pay for one.
+            let instance = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
+            return Self::bind(store, instance, keep);
+        }
         store.data_mut().begin_start_up(START_DEADLINE_NS);
         let instance = pre.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
-        if !keep.artifact.manifest().is_preinitialised {
-            if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, EXPORT_INITIALIZE)
-            {
-                initialize.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
-            }
-            // The builder called it too, so that its effects, if any, are part of a fresh state.
-            let contract = instance.get_typed_func::<(), i32>(&mut store, EXPORT_CONTRACT);
-            let contract = contract.map_err(|_| StartError::Export(EXPORT_CONTRACT.into()))?;
-            contract.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, EXPORT_INITIALIZE) {
+            initialize.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
         }
+        // The builder called it too, so that its effects, if any, are part of a fresh state.
+        let contract = instance.get_typed_func::<(), i32>(&mut store, EXPORT_CONTRACT);
+        let contract = contract.map_err(|_| StartError::Export(EXPORT_CONTRACT.into()))?;
+        contract.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
         Self::bind(store, instance, keep)
     }
 
@@ -153,9 +159,15 @@ impl Instance {
             .map_err(|_| missing(EXPORT_HANDLE))?;
         let memory =
             instance.get_memory(&mut store, EXPORT_MEMORY).ok_or_else(|| missing(EXPORT_MEMORY))?;
-        let state = StateExports::find(&mut store, &instance);
-        let fresh_globals = state.globals.iter().map(|global| global.get(&mut store)).collect();
-        Ok(Self { store, handle, memory, state, fresh_globals, _keep: keep })
+        let state = StateExports::default();
+        Ok(Self { store, handle, memory, instance, state, fresh_globals: Vec::new(), _keep: keep })
+    }
+
+    /// Notes the fresh state, for resets to come.
+    fn remember(&mut self) {
+        self.state = StateExports::find(&mut self.store, &self.instance);
+        let globals = self.state.globals.iter();
+        self.fresh_globals = globals.map(|global| global.get(&mut self.store)).collect();
     }
 
     pub(crate) fn memory_base(&self) -> NonNull<u8> {
@@ -199,11 +211,12 @@ impl Instance {
     }
 
     pub(crate) fn inspect(&mut self) -> StateSnapshot {
-        self.state.inspect(&mut self.store)
+        StateExports::find(&mut self.store, &self.instance).inspect(&mut self.store)
     }
 }
 
 /// The exports through which all state of an instance is reached (`rewrite.rs` adds them).
+#[derive(Default)]
 pub(crate) struct StateExports {
     memories: Vec<Memory>,
     globals: Vec<Global>,

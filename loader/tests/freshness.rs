@@ -136,11 +136,8 @@ impl Lab {
         let size = block_size(HEAD.len(), 0, body.len());
         let address = self.artifact.manifest().area;
         encode(pristine.area(address, size).expect("mappings"), &request, headers.into_iter());
-        let context = RequestContext {
-            request_id: self.calls.to_le_bytes(),
-            began_ns: 0,
-            deadline_ns: u64::MAX,
-        };
+        let context =
+            RequestContext { request_id: self.calls.to_le_bytes(), began_ns: 0, time_ns: u64::MAX };
         let mut progress = pristine.call(context, address, size);
         loop {
             match progress {

@@ -211,8 +211,7 @@ impl Invocation {
         encode(block, &text.request(request_id), text.headers.iter().copied());
         times.push("enter", nanoseconds(entered));
         let began_ns = self.clock.precise_ns();
-        let deadline_ns = began_ns.saturating_add(DEADLINE_NS);
-        let context = RequestContext { request_id, began_ns, deadline_ns };
+        let context = RequestContext { request_id, began_ns, time_ns: DEADLINE_NS };
         let called = Instant::now();
         let mut progress = pristine.call(context, area, size);
         let used = loop {
