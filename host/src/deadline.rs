@@ -2,7 +2,7 @@
 //!
 //! Every [`TICK`] the thread moves the engines' epoch, so that calls which have used up their slice yield,
 //! and publishes the time. Workers read the published time instead of the system's: a load and no system
-//! call. Deadlines are therefore kept to a tick; guests that ask for the time get the system's.
+//! call. It tells when a request began; deadlines and guests that ask for the time get the system's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
