@@ -152,7 +152,7 @@ impl Calls {
             let block = pristine.area(area, size).expect("there are mappings");
             encode(block, &request, headers.into_iter());
         });
-        let context = RequestContext { request_id: [1; 16], began_ns: 0, deadline_ns: u64::MAX };
+        let context = RequestContext { request_id: [1; 16], began_ns: 0, time_ns: u64::MAX };
         let progress = counted(&mut allocations.call, || pristine.call(context, area, size));
         let Progress::Done(used) = progress else { panic!("nobody moves the epoch") };
         let CallEnd::Returned(address) = *used.end() else { panic!("{:?}", used.end()) };
