@@ -87,7 +87,7 @@ fn on_completion(
             peer.sent_bytes += usize::try_from(completion.result).unwrap_or(peer.sending_bytes);
             if peer.sent_bytes < peer.sending_bytes {
                 peer.is_sending = true;
-                ring.push(Operation::Send { id, output, offset: peer.sent_bytes });
+                ring.push(Operation::Send { id, output, offset: peer.sent_bytes, is_last: false });
             } else {
                 output.clear();
                 spare.push(output);
@@ -113,7 +113,7 @@ fn flush(ring: &mut Uring, peer: &mut Peer, spare: &mut Vec<Vec<u8>>, id: Connec
     peer.is_sending = true;
     peer.sending_bytes = output.len();
     peer.sent_bytes = 0;
-    ring.push(Operation::Send { id, output, offset: 0 });
+    ring.push(Operation::Send { id, output, offset: 0, is_last: false });
 }
 
 /// Counts ends of heads, also those that lie across two pieces.

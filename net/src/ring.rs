@@ -92,6 +92,8 @@ pub enum Operation {
         output: Vec<u8>,
         /// How many of them were sent already.
         offset: usize,
+        /// True if its completion is waited for: the connection ends with it.
+        is_last: bool,
     },
     /// Tell the peer that nothing more comes.
     Shutdown(ConnectionId),

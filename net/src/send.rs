@@ -8,7 +8,7 @@
 //! Hot path: `settle`, `sent`.
 
 use crate::clock::Clock;
-use crate::connection::{Exchange, Phase};
+use crate::connection::{Connection, Exchange, Phase};
 use crate::endpoint::Endpoint;
 use crate::ring::{Completion, Operation, Ring};
 use crate::width::{result_size, wide};
@@ -82,7 +82,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         connection.sending_bytes = output.len();
         connection.sent_bytes = 0;
         connection.since = self.now;
-        self.ring.push(Operation::Send { id: connection.id, output, offset: 0 });
+        let Connection { id, is_last, .. } = *connection;
+        self.ring.push(Operation::Send { id, output, offset: 0, is_last });
     }
 
     /// A send has completed, in whole or in part.
@@ -101,7 +102,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if is_alive && connection.sent_bytes < connection.sending_bytes {
             connection.is_sending = true;
             let offset = connection.sent_bytes;
-            self.ring.push(Operation::Send { id: connection.id, output, offset });
+            let Connection { id, is_last, .. } = *connection;
+            self.ring.push(Operation::Send { id, output, offset, is_last });
             self.settle_deadline(slot);
             return;
         }

@@ -120,6 +120,11 @@ impl Tier {
     }
 }
 
+/// Sends up to this size find room in the socket's buffer, as a rule, and complete while they are submitted.
+const SEND_BYTES_INLINE_MAX: usize = 16 * 1024;
+/// How long the wait for the completions of such sends may hold other events up, in microseconds.
+const GATHER_US_MAX: u32 = 100;
+
 /// The kernel's ring, with the memory that it works on.
 pub struct Uring {
     // Borrows from `ring`; dropped by hand, before it.
@@ -133,6 +138,12 @@ pub struct Uring {
     listener: Option<TcpListener>,
     event: Option<OwnedFd>,
     enters: u64,
+    /// Sends since the last enter that complete within the next one, as a rule.
+    sends_inline: u32,
+    /// A send since the last enter whose completion is waited for.
+    is_send_urgent: bool,
+    /// The kernel waits for several completions and gives up early (Linux 6.12).
+    can_gather: bool,
     tier: Tier,
     can_install: bool,
     is_registered: bool,
@@ -165,6 +176,7 @@ impl Uring {
         let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
             .map_err(UringError::at("map the receive buffers"))?;
         let (ring, tier) = set_up(settings)?;
+        let can_gather = ring.params().is_feature_min_timeout();
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
@@ -184,6 +196,9 @@ impl Uring {
             listener: None,
             event: None,
             enters: 0,
+            sends_inline: 0,
+            is_send_urgent: false,
+            can_gather,
             tier,
             can_install: false,
             is_registered: false,
@@ -255,8 +270,13 @@ impl Uring {
                 let entry = opcode::RecvMulti::new(socket(id), buffers::GROUP).build();
                 (entry, Completed::Receive, id)
             }
-            Operation::Send { id, output, offset } => {
+            Operation::Send { id, output, offset, is_last } => {
                 let rest = &output[offset..];
+                if is_last || SEND_BYTES_INLINE_MAX < rest.len() {
+                    self.is_send_urgent = true;
+                } else {
+                    self.sends_inline += 1;
+                }
                 let size = narrow(rest.len().min(SEND_BYTES_MAX));
                 let entry = opcode::Send::new(socket(id), rest.as_ptr(), size);
                 let place = &mut self.memory().outputs[index(id.slot())];
@@ -308,8 +328,17 @@ impl Uring {
         if timeout.is_some() {
             args = args.timespec(&timespec);
         }
+        // A small send completes while it is submitted. Its completion would end the wait at once, and the
+        // batch would enter twice; so they are waited for together with one event more. A send that does
+        // not complete holds the others up for `GATHER_US_MAX` at the most.
+        let inline = std::mem::take(&mut self.sends_inline);
+        let is_urgent = std::mem::take(&mut self.is_send_urgent);
         let wanted = match wait {
             Wait::Poll => 0,
+            Wait::Block if self.can_gather && !is_urgent && 0 < inline => {
+                args = args.min_wait_usec(GATHER_US_MAX);
+                inline + 1
+            }
             Wait::Block => 1,
         };
         let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();

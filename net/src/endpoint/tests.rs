@@ -225,7 +225,7 @@ fn a_short_send_is_continued_before_later_answers() {
     assert_eq!(world.pushed(), [], "one send at a time");
     world.ring().complete(Completed::Send, id, 10, More::Last);
     world.serve();
-    let expected = Operation::Send { id, output: first, offset: 10 };
+    let expected = Operation::Send { id, output: first, offset: 10, is_last: false };
     assert_eq!(world.pushed(), [expected]);
     world.finish_send(id);
     world.serve();

@@ -109,12 +109,12 @@ impl Ring for FakeRing {
     fn watch(&mut self, _event: OwnedFd) {}
 
     fn push(&mut self, operation: Operation) {
-        if let Operation::Send { id, output, offset } = operation {
+        if let Operation::Send { id, output, offset, is_last } = operation {
             let place = &mut self.outputs[id.slot() as usize];
             assert!(place.is_none(), "one send of a connection is under way at a time");
             assert!(offset < output.len(), "there is something to send");
             *place = Some(output.clone());
-            self.pushed.push(Operation::Send { id, output, offset });
+            self.pushed.push(Operation::Send { id, output, offset, is_last });
         } else {
             self.pushed.push(operation);
         }

@@ -232,7 +232,7 @@ impl SimRing {
                 assert!(receive.is_none(), "one receive of a connection is under way");
                 *receive = Some(Armed { id, is_cancelled: false });
             }
-            Operation::Send { id, output, offset } => {
+            Operation::Send { id, output, offset, .. } => {
                 let socket = self.socket(id);
                 assert!(socket.send.is_none(), "one send of a connection is under way");
                 socket.send = Some(Armed { id, is_cancelled: false });
