@@ -57,6 +57,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints a report as one JSON object.
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(report)?);
+    Ok(())
+}
+
 #[expect(clippy::print_stderr, reason = "the program's one place for errors")]
 fn report(error: &anyhow::Error) {
     eprintln!("midge-lab: {error:#}");

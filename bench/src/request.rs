@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         rows.extend(compare(arguments, &servers, *pipeline)?);
     }
     let report = Report { schema: "midge-lab/request/1", rows, left_out };
-    if arguments.json { print_json(&report) } else { print_table(&report) }
+    if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
 fn compare(arguments: &Arguments, servers: &[Server], pipeline: usize) -> Result<Vec<Row>> {
@@ -205,12 +205,6 @@ fn start_nginx(nginx: &std::path::Path, cpu: usize) -> Result<Server> {
     let mut command = Command::new(nginx);
     command.arg("-p").arg(folder.path()).arg("-c").arg(&settings);
     Server::start("nginx return 200", address, "/", cpu, command, folder)
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(report: &Report) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(report)?);
-    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     let report = report(arguments, &mut lanes, left_out);
-    if arguments.json { print_json(&report) } else { print_table(&report) }
+    if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
 fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<String>)> {
@@ -146,12 +146,6 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
         rows,
         left_out,
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(report: &Report) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(report)?);
-    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

@@ -321,6 +321,9 @@ fn listeners(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
         bind(address, &ListenOptions::default())
             .with_context(|| format!("cannot listen on `{address}`"))
     };
+    // Listeners of other processes that share their ports as ours do would take a part of the connections
+    // without a word. A plain bind finds them; it is given up before the workers' own.
+    drop(TcpListener::bind(address).with_context(|| format!("cannot listen on `{address}`"))?);
     let first = listen(address)?;
     let address = first.local_addr().context("the listener has no address")?;
     let mut listeners = vec![first];

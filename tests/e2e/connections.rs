@@ -3,6 +3,7 @@
 use midge_tests::guests::example;
 use midge_tests::host::{Host, Setup};
 use midge_tests::http::{Client, Request};
+use midge_tests::program::midge;
 
 fn counter() -> Host {
     Setup::new().file("counter.wasm", example("counter")).function("counter.wasm")
@@ -105,4 +106,15 @@ fn two_workers_serve_side_by_side() {
         assert!(metrics.sum("midge_requests_total", &[worker]) > 0, "{worker} serves");
     }
     assert_eq!(metrics.sum("midge_requests_total", &[]), 4 * 64);
+}
+
+#[test]
+fn an_address_that_another_host_serves_is_refused() {
+    let first = counter();
+    let listen = first.listen.to_string();
+    let arguments = ["run", "counter.wasm", "--listen", &listen, "--admin", "127.0.0.1:0"];
+    let second = midge(first.folder(), &arguments);
+    assert_eq!(second.code, Some(1), "{}", second.stderr);
+    assert!(second.stderr.contains("cannot listen on"), "{}", second.stderr);
+    assert_eq!(first.client().get("/").text(), "1\n");
 }

@@ -189,6 +189,8 @@ struct Meter {
     at: Instant,
     last: Reading,
     first: Reading,
+    /// The last reading while the workers lived: their CPU time goes with them.
+    seen: Reading,
 }
 
 /// The counters at one moment.
@@ -203,15 +205,18 @@ struct Reading {
 impl Meter {
     fn new(host: &Host) -> Self {
         let reading = Reading::of(host);
-        Self { at: Instant::now(), first: reading.clone(), last: reading }
+        Self { at: Instant::now(), first: reading.clone(), seen: reading.clone(), last: reading }
     }
 
     fn look(&mut self, host: &Host) {
         let elapsed = self.at.elapsed();
+        let now = Reading::of(host);
+        if self.seen.cpu <= now.cpu {
+            self.seen = now.clone();
+        }
         if elapsed < LINE_EVERY {
             return;
         }
-        let now = Reading::of(host);
         if now.requests > self.last.requests {
             // Nobody reads any more: the demo goes on all the same.
             drop(output::print(&line(&now, &self.last, elapsed)));
@@ -230,7 +235,7 @@ impl Meter {
                 Cell::new(starts.to_string(), Tone::Plain),
             ]);
         }
-        let cpu = cpu_per_request(&now, &self.first);
+        let cpu = cpu_per_request(&self.seen, &self.first);
         output::print(&format!(
             "\n{requests} requests, {cpu:.2} us CPU each, service time p50 {:.1} us, p99 {:.1} us\n{table}",
             microseconds(now.service.quantile_ns(500)),

@@ -143,7 +143,7 @@ fn report(root: &Path, guest: &Guest, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Finds a folder of the builder's in a built function.
 fn machine_path(root: &Path, bytes: &[u8]) -> Option<String> {
-    let folders = ["/home/", "/root/", "/Users/", "/tmp/", "/usr/"].map(String::from);
+    let folders = ["home", "root", "Users", "tmp", "usr"].map(|name| format!("/{name}/"));
     let root = root.display().to_string();
     folders.into_iter().chain([root]).find(|folder| contains(bytes, folder.as_bytes()))
 }
