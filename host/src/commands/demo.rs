@@ -62,9 +62,9 @@ const EXAMPLES: [Example; 7] = [
         name: "json",
         module: include_bytes!("../../../examples/json/json.wasm"),
         routes: &["/json"],
-        options: r#"-d '{"items":[{"price":3,"count":2}]}' "#,
-        target: "/json",
-        shows: "a JSON document, read and changed, in Rust",
+        options: r#"-d '[{"name":"bolt","price":0.25},{"name":"nut","price":1.5}]' "#,
+        target: "/json?select=name,price&rename=price:cost&sum=price",
+        shows: "a JSON array, its fields chosen, renamed and added up, in Rust",
     },
     Example {
         name: "markdown",
@@ -78,7 +78,7 @@ const EXAMPLES: [Example; 7] = [
         name: "thumbnail",
         module: include_bytes!("../../../examples/thumbnail/thumbnail.wasm"),
         routes: &["/thumbnail"],
-        options: "--data-binary @picture.png -o small.png ",
+        options: "--data-binary @examples/thumbnail/expected/picture.png -o small.png ",
         target: "/thumbnail?width=32",
         shows: "a PNG made smaller: real work in a few milliseconds",
     },
@@ -86,9 +86,12 @@ const EXAMPLES: [Example; 7] = [
         name: "hmac",
         module: include_bytes!("../../../examples/hmac/hmac.wasm"),
         routes: &["/hmac"],
-        options: "-d hello -H 'x-signature: sha256=00' ",
+        options: concat!(
+            "-d hello -H 'x-signature: sha256=",
+            "1ff29d10b18627c3bf450a2124f8160410bc9801c2fe8ce0572f0db9926dbeac' "
+        ),
         target: "/hmac",
-        shows: "a webhook's signature checked: 401, unless it is the right one",
+        shows: "a webhook's signature checked; change a digit of it, and the answer is 401",
     },
     Example {
         name: "notes",
