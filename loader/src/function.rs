@@ -1,7 +1,6 @@
 //! A function that is ready to be started: an artifact, its code on one engine, and its bounds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use midge_abi::width::index;
 use wasmtime::InstancePre;
@@ -51,15 +50,6 @@ impl std::fmt::Debug for Function {
     }
 }
 
-/// How long the parts of a start took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StartTimes {
-    /// Code loaded, imports bound.
-    pub register: Duration,
-    /// Store, memory and instance made.
-    pub slot: Duration,
-}
-
 impl Function {
     /// Registers a function for a technique, which the caller has found to be allowed.
     ///
@@ -90,15 +80,6 @@ impl Function {
     /// # Errors
     /// [`StartError`] says what failed.
     pub fn start(&self) -> Result<Pristine, StartError> {
-        self.start_timed().map(|(pristine, _)| pristine)
-    }
-
-    /// Starts a new instance, and says how long the parts took.
-    ///
-    /// # Errors
-    /// [`StartError`] says what failed.
-    pub fn start_timed(&self) -> Result<(Pristine, StartTimes), StartError> {
-        let began = Instant::now();
         let at_start;
         let loaded = match &self.code {
             Code::Ready(loaded) => loaded,
@@ -107,7 +88,6 @@ impl Function {
                 &at_start
             }
         };
-        let registered = Instant::now();
         let store = store(&self.engine.engine, Arc::clone(&self.services), self.limits);
         let keep = Keep { artifact: Arc::clone(&self.artifact), _code: loaded.mapping.clone() };
         let driver = if self.technique.uses_templates() {
@@ -116,8 +96,7 @@ impl Function {
         } else {
             Driver::start(Arc::new([]), Instance::of_engine(store, loaded.pre.clone(), keep))
         };
-        let times = StartTimes { register: registered - began, slot: registered.elapsed() };
-        Ok((Pristine::new(driver?), times))
+        Ok(Pristine::new(driver?))
     }
 
     /// Returns the artifact.

@@ -26,21 +26,10 @@ pub enum Technique {
 }
 
 impl Technique {
-    /// Returns the loader's technique; `None` means that the loader chooses.
+    /// Returns the loader's technique of the same name; `None` means that the loader chooses.
     #[must_use]
-    pub const fn loader(self) -> Option<midge_loader::start::Technique> {
-        use midge_loader::start::Technique as Loader;
-        Some(match self {
-            Self::Auto => return None,
-            Self::Jit => Loader::Jit,
-            Self::Aot => Loader::Aot,
-            Self::Mmap => Loader::Mmap,
-            Self::Cow => Loader::Cow,
-            Self::Pool => Loader::Pool,
-            Self::PoolScan => Loader::PoolScan,
-            Self::Restore => Loader::Restore,
-            Self::Reuse => Loader::Reuse,
-        })
+    pub fn loader(self) -> Option<midge_loader::start::Technique> {
+        midge_loader::start::Technique::from_name(self.name())
     }
 
     /// All of them, in the order in which the manual explains them.
@@ -82,5 +71,17 @@ impl Technique {
 impl fmt::Display for Technique {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_auto_are_the_loaders() {
+        for technique in Technique::ALL {
+            assert_eq!(technique.loader().is_none(), technique == Technique::Auto, "{technique:?}");
+        }
     }
 }
