@@ -31,7 +31,7 @@ use crate::mapping::{Access, FileMapping, PAGE_SIZE, sealed_file};
 /// First bytes of an artifact. The line ends show a transfer that changed them.
 pub const MAGIC: [u8; 8] = *b"midge\r\n\0";
 /// Version of this layout. Another number is another layout.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Size of the header and of a row of the section table.
 pub const ROW_SIZE: usize = 64;
 /// Most sections: the kinds there are, with room for newer hosts' to be refused by name.

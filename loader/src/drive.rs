@@ -46,29 +46,45 @@ pub enum CallEnd {
     DeadlineExceeded,
 }
 
-/// What to do. A reset that was put off is done first: the guest cannot tell the difference, and a restore
-/// costs no round through the future.
-struct Order {
-    reset: Option<Sizes>,
-    action: Action,
-}
-
-enum Action {
-    Call { request: RequestContext, address: u32, size: u32 },
+/// What the future is to do when it is polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Call,
     Inspect,
 }
 
+/// What became of the order; nothing while a call is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Call(CallEnd),
-    Inspect(Box<StateSnapshot>),
+    Returned,
+    Trapped,
+    DeadlineExceeded,
+    Inspected,
 }
 
+/// Worker and future hand each other single words: a structure that is written in one width and moved in
+/// another waits for the store buffer, and several such moves cost more than the guest's entry.
 #[derive(Default)]
 struct Mailbox {
     order: Cell<Option<Order>>,
+    /// A reset that was put off is done with the next order: the guest cannot tell the difference, and a
+    /// restore costs no round through the future.
+    is_reset_due: Cell<bool>,
+    have_sizes_changed: Cell<bool>,
+    request_id: Cell<[u8; 16]>,
+    began_ns: Cell<u64>,
+    time_ns: Cell<u64>,
+    address: Cell<u32>,
+    size: Cell<u32>,
+
     end: Cell<Option<End>>,
+    response: Cell<u32>,
+    trap: Cell<Option<Trap>>,
+    snapshot: Cell<Option<StateSnapshot>>,
+
     base: Cell<Option<NonNull<u8>>>,
-    size: Cell<usize>,
+    /// Of the first memory, where the engine allocates it.
+    memory_bytes: Cell<usize>,
     failure: Cell<Option<StartError>>,
 }
 
@@ -81,7 +97,6 @@ pub(crate) struct Driver {
     base: NonNull<u8>,
     memories: SlotMemories,
     is_idle: bool,
-    reset: Option<Sizes>,
 }
 
 impl Driver {
@@ -96,7 +111,7 @@ impl Driver {
     ) -> Result<Self, StartError> {
         let mailbox = Rc::new(Mailbox::default());
         let mut future: Pin<Box<dyn Future<Output = ()>>> =
-            Box::pin(drive(Rc::clone(&mailbox), start));
+            Box::pin(drive(Rc::clone(&mailbox), memories.is_empty(), start));
         // Pending without a base: start-up has used up a slice. The instance's own deadline bounds this.
         let base = loop {
             let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -106,7 +121,7 @@ impl Driver {
                 (None, None) => assert!(polled.is_pending(), "a start ends with one of both"),
             }
         };
-        Ok(Self { future, mailbox, base, memories, is_idle: true, reset: None })
+        Ok(Self { future, mailbox, base, memories, is_idle: true })
     }
 
     /// Calls the guest's function. `None` means that the call is suspended: [`Driver::resume`] goes on.
@@ -118,37 +133,45 @@ impl Driver {
     ) -> Option<CallEnd> {
         assert!(self.is_idle, "one call at a time");
         self.is_idle = false;
-        self.order(Action::Call { request, address, size: wire(size) });
+        let mailbox = &*self.mailbox;
+        mailbox.request_id.set(request.request_id);
+        mailbox.began_ns.set(request.began_ns);
+        mailbox.time_ns.set(request.time_ns);
+        mailbox.address.set(address);
+        mailbox.size.set(wire(size));
+        mailbox.order.set(Some(Order::Call));
         self.resume()
     }
 
     /// Runs a suspended call for another slice.
     pub(crate) fn resume(&mut self) -> Option<CallEnd> {
         assert!(!self.is_idle, "only a call that is under way is resumed");
-        match self.poll()? {
-            End::Call(end) => {
-                self.is_idle = true;
-                Some(end)
-            }
-            End::Inspect(_) => unreachable!("the order was a call"),
-        }
+        let end = match self.poll()? {
+            End::Returned => CallEnd::Returned(self.mailbox.response.get()),
+            End::Trapped => CallEnd::Trapped(self.mailbox.trap.take().expect("left with the end")),
+            End::DeadlineExceeded => CallEnd::DeadlineExceeded,
+            End::Inspected => unreachable!("the order was a call"),
+        };
+        self.is_idle = true;
+        Some(end)
     }
 
     /// Lets the next order set the mutable globals to the template's values first, and take up sizes that
     /// changed.
     pub(crate) fn reset_later(&mut self, sizes: Sizes) {
         assert!(self.is_idle, "no reset while a call is under way");
-        self.reset = Some(sizes);
+        self.mailbox.is_reset_due.set(true);
+        if sizes == Sizes::Changed {
+            self.mailbox.have_sizes_changed.set(true);
+        }
     }
 
     /// Returns all observable state.
     pub(crate) fn inspect(&mut self) -> StateSnapshot {
         assert!(self.is_idle, "no look while a call is under way");
-        self.order(Action::Inspect);
-        match self.poll() {
-            Some(End::Inspect(snapshot)) => *snapshot,
-            _ => unreachable!("a look does not suspend"),
-        }
+        self.mailbox.order.set(Some(Order::Inspect));
+        assert!(self.poll() == Some(End::Inspected), "a look does not suspend");
+        self.mailbox.snapshot.take().expect("left with the end")
     }
 
     /// Returns the guest's first memory.
@@ -185,12 +208,10 @@ impl Driver {
         &self.memories
     }
 
-    fn order(&mut self, action: Action) {
-        self.mailbox.order.set(Some(Order { reset: self.reset.take(), action }));
-    }
-
     fn size(&self) -> usize {
-        self.memories.first().map_or_else(|| self.mailbox.size.get(), |memory| memory.size())
+        self.memories
+            .first()
+            .map_or_else(|| self.mailbox.memory_bytes.get(), |memory| memory.size())
     }
 
     fn poll(&mut self) -> Option<End> {
@@ -200,25 +221,57 @@ impl Driver {
     }
 }
 
-async fn drive(mailbox: Rc<Mailbox>, start: impl Future<Output = Result<Instance, StartError>>) {
+async fn drive(
+    mailbox: Rc<Mailbox>,
+    is_memory_the_engines: bool,
+    start: impl Future<Output = Result<Instance, StartError>>,
+) {
     let mut instance = match start.await {
         Ok(instance) => instance,
         Err(failure) => return mailbox.failure.set(Some(failure)),
     };
-    mailbox.size.set(instance.memory_bytes());
+    mailbox.memory_bytes.set(instance.memory_bytes());
     mailbox.base.set(Some(instance.memory_base()));
     loop {
         let order = poll_fn(|_| mailbox.order.take().map_or(Poll::Pending, Poll::Ready)).await;
-        if let Some(sizes) = order.reset {
-            instance.reset(sizes);
+        if mailbox.have_sizes_changed.replace(false) {
+            instance.read_sizes_again();
         }
-        let end = match order.action {
-            Action::Call { request, address, size } => {
-                let end = instance.call(request, address, size).await;
-                mailbox.size.set(instance.memory_bytes());
-                End::Call(end)
+        let is_reset_due = mailbox.is_reset_due.replace(false);
+        let end = match order {
+            Order::Call => {
+                if is_reset_due {
+                    instance.reset_for_call();
+                }
+                let request = RequestContext {
+                    request_id: mailbox.request_id.get(),
+                    began_ns: mailbox.began_ns.get(),
+                    time_ns: mailbox.time_ns.get(),
+                };
+                let called =
+                    instance.call(request, mailbox.address.get(), mailbox.size.get()).await;
+                if is_memory_the_engines {
+                    mailbox.memory_bytes.set(instance.memory_bytes());
+                }
+                match called {
+                    CallEnd::Returned(response) => {
+                        mailbox.response.set(response);
+                        End::Returned
+                    }
+                    CallEnd::Trapped(trap) => {
+                        mailbox.trap.set(Some(trap));
+                        End::Trapped
+                    }
+                    CallEnd::DeadlineExceeded => End::DeadlineExceeded,
+                }
             }
-            Action::Inspect => End::Inspect(Box::new(instance.inspect())),
+            Order::Inspect => {
+                if is_reset_due {
+                    instance.reset_globals();
+                }
+                mailbox.snapshot.set(Some(instance.inspect()));
+                End::Inspected
+            }
         };
         mailbox.end.set(Some(end));
     }

@@ -91,7 +91,8 @@ impl Function {
         let store = store(&self.engine.engine, Arc::clone(&self.services), self.limits);
         let keep = Keep { artifact: Arc::clone(&self.artifact), _code: loaded.mapping.clone() };
         let driver = if self.technique.uses_templates() {
-            let (instance, memories) = Instance::over_templates(store, &loaded.pre, keep)?;
+            let (instance, memories) =
+                Instance::over_templates(store, &loaded.pre, keep, self.technique.after_call())?;
             Driver::start(memories, std::future::ready(Ok(instance)))
         } else {
             Driver::start(Arc::new([]), Instance::of_engine(store, loaded.pre.clone(), keep))

@@ -19,7 +19,7 @@ use crate::context::{GuestContext, InstanceLimits, RequestContext, Services};
 use crate::drive::CallEnd;
 use crate::fault;
 use crate::memory::SlotMemories;
-use crate::rewrite;
+use crate::rewrite::{self, EXPORT_ENTER};
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
 /// two ticks are at least one.
@@ -69,13 +69,15 @@ pub struct StateSnapshot {
 /// An instance that lives in a store of its own.
 pub(crate) struct Instance {
     store: Store<GuestContext>,
-    handle: TypedFunc<(i32, i32), i32>,
+    entry: TypedFunc<(i32, i32), i32>,
     memory: Memory,
     instance: wasmtime::Instance,
-    // For a reset: what is reset, and each global's fresh value. Empty where the engine throws instances
-    // away, whose techniques are not made to pay for looking it up.
+    // For a reset: what is reset, and each global's fresh value. Empty where instances are thrown away,
+    // whose techniques are not made to pay for looking it up.
     state: StateExports,
     fresh_globals: Vec<Val>,
+    // Those of them that the entry does not set (`rewrite.rs`): references.
+    references: Vec<(Global, Val)>,
     // Dropped after the store, whose code and pages lie in its mappings.
     _keep: Keep,
 }
@@ -86,6 +88,17 @@ pub(crate) struct Keep {
     pub(crate) artifact: Arc<Artifact>,
     /// Holds code of this instance alone. Read by nobody, it lives and dies with the instance.
     pub(crate) _code: Option<Arc<MappedCode>>,
+}
+
+/// What becomes of an instance when its call has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterCall {
+    /// It is thrown away.
+    Dropped,
+    /// It is set back.
+    Restored,
+    /// It serves again as it is.
+    Kept,
 }
 
 /// Makes a store for one instance.
@@ -114,13 +127,20 @@ impl Instance {
         mut store: Store<GuestContext>,
         pre: &InstancePre<GuestContext>,
         keep: Keep,
+        after_call: AfterCall,
     ) -> Result<(Self, SlotMemories), StartError> {
         let (made, memories) =
             crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
         let instance = made.map_err(StartError::Instantiate)?;
         fault::install(&mut store, &memories);
-        let mut instance = Self::bind(store, instance, keep)?;
-        instance.remember();
+        let entry = match after_call {
+            AfterCall::Restored => EXPORT_ENTER,
+            AfterCall::Dropped | AfterCall::Kept => EXPORT_HANDLE,
+        };
+        let mut instance = Self::bind(store, instance, keep, entry)?;
+        if after_call == AfterCall::Restored {
+            instance.remember();
+        }
         Ok((instance, memories))
     }
 
@@ -134,7 +154,7 @@ impl Instance {
         if keep.artifact.manifest().is_preinitialised {
             // No code runs, so no fiber is needed: the engine's own techniques are not made to pay for one.
             let instance = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
-            return Self::bind(store, instance, keep);
+            return Self::bind(store, instance, keep, EXPORT_HANDLE);
         }
         store.data_mut().begin_start_up(START_DEADLINE_NS);
         let instance = pre.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
@@ -145,22 +165,22 @@ impl Instance {
         let contract = instance.get_typed_func::<(), i32>(&mut store, EXPORT_CONTRACT);
         let contract = contract.map_err(|_| StartError::Export(EXPORT_CONTRACT.into()))?;
         contract.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
-        Self::bind(store, instance, keep)
+        Self::bind(store, instance, keep, EXPORT_HANDLE)
     }
 
     fn bind(
         mut store: Store<GuestContext>,
         instance: wasmtime::Instance,
         keep: Keep,
+        entry: &str,
     ) -> Result<Self, StartError> {
         let missing = |name: &str| StartError::Export(name.to_owned());
-        let handle = instance
-            .get_typed_func(&mut store, EXPORT_HANDLE)
-            .map_err(|_| missing(EXPORT_HANDLE))?;
+        let entry = instance.get_typed_func(&mut store, entry).map_err(|_| missing(entry))?;
         let memory =
             instance.get_memory(&mut store, EXPORT_MEMORY).ok_or_else(|| missing(EXPORT_MEMORY))?;
         let state = StateExports::default();
-        Ok(Self { store, handle, memory, instance, state, fresh_globals: Vec::new(), _keep: keep })
+        let (fresh_globals, references) = (Vec::new(), Vec::new());
+        Ok(Self { store, entry, memory, instance, state, fresh_globals, references, _keep: keep })
     }
 
     /// Notes the fresh state, for resets to come.
@@ -168,6 +188,9 @@ impl Instance {
         self.state = StateExports::find(&mut self.store, &self.instance);
         let globals = self.state.globals.iter();
         self.fresh_globals = globals.map(|global| global.get(&mut self.store)).collect();
+        let pairs = self.state.globals.iter().zip(&self.fresh_globals);
+        let references = pairs.filter(|(_, fresh)| matches!(fresh, Val::FuncRef(_)));
+        self.references = references.map(|(global, fresh)| (*global, *fresh)).collect();
     }
 
     pub(crate) fn memory_base(&self) -> NonNull<u8> {
@@ -187,26 +210,34 @@ impl Instance {
         self.store.data_mut().begin(request);
         self.store.set_epoch_deadline(SLICE_TICKS);
         let arguments = (address.cast_signed(), size.cast_signed());
-        match self.handle.call_async(&mut self.store, arguments).await {
+        match self.entry.call_async(&mut self.store, arguments).await {
             Ok(response) => CallEnd::Returned(response.cast_unsigned()),
             Err(error) if error.is::<DeadlineExceeded>() => CallEnd::DeadlineExceeded,
             Err(error) => CallEnd::Trapped(error),
         }
     }
 
-    /// Sets the globals back, and if sizes changed lets the engine read each memory's size again: growing
-    /// by nothing renews the copy that compiled code sees.
-    ///
-    /// # Panics
-    /// Never: each global gets a value that it has held, and growing by nothing is always allowed.
-    pub(crate) fn reset(&mut self, sizes: Sizes) {
-        for (global, value) in self.state.globals.iter().zip(&self.fresh_globals) {
-            global.set(&mut self.store, *value).expect("a value of the global's own");
+    /// Sets back what the entry does not set by itself.
+    #[inline]
+    pub(crate) fn reset_for_call(&mut self) {
+        for (global, fresh) in &self.references {
+            global.set(&mut self.store, *fresh).expect("a value of the global's own");
         }
-        if sizes == Sizes::Changed {
-            for memory in &self.state.memories {
-                memory.grow(&mut self.store, 0).expect("growing by nothing");
-            }
+    }
+
+    /// Sets every global back.
+    pub(crate) fn reset_globals(&mut self) {
+        for (global, fresh) in self.state.globals.iter().zip(&self.fresh_globals) {
+            global.set(&mut self.store, *fresh).expect("a value of the global's own");
+        }
+    }
+
+    /// Lets the engine read each memory's size again: growing by nothing renews the copy that compiled code
+    /// sees.
+    #[cold]
+    pub(crate) fn read_sizes_again(&mut self) {
+        for memory in &self.state.memories {
+            memory.grow(&mut self.store, 0).expect("growing by nothing");
         }
     }
 

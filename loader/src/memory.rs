@@ -33,6 +33,7 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use crate::image::MemoryImage;
 use crate::mapping::{Mapping, PAGE_SIZE};
+use crate::page::{Page, set_back};
 
 /// Bits of one word of the marks.
 const WORD_BITS: usize = u64::BITS as usize;
@@ -185,17 +186,10 @@ impl SlotMemory {
 
     fn restore_page(&self, page: usize) {
         assert!(page < self.dirty.len(), "the list holds pages of the template");
-        // SAFETY: `page` lies in the template's size (asserted), which lies in the reservation.
-        let target = unsafe { self.base().as_ptr().add(page * PAGE_SIZE) };
-        match self.image.page(page) {
-            // SAFETY: both are whole pages, of distinct mappings; the target is writable, for it is on the
-            // dirty list, and the caller holds the slot, so the guest is not running.
-            Some(source) => unsafe {
-                std::ptr::copy_nonoverlapping(source.as_ptr(), target, PAGE_SIZE);
-            },
-            // SAFETY: as above.
-            None => unsafe { std::ptr::write_bytes(target, 0, PAGE_SIZE) },
-        }
+        // SAFETY: `page` lies in the template's size (asserted), which lies in the reservation; it is
+        // writable, for it is on the dirty list; the caller holds the slot, so the guest is not running.
+        let target = unsafe { &mut *self.base().as_ptr().add(page * PAGE_SIZE).cast::<Page>() };
+        set_back(target, self.image.page(page));
     }
 
     #[cold]

@@ -7,19 +7,26 @@
 //!   memory image      appended as active segments     absent: the loader maps it
 //!   mutable globals   start from the snapshot, and are exported, so that the host can set them
 //!   start section     dropped: its effects are in the snapshot
+//!   entry             absent                          sets the mutable globals, then calls the handler
 //! ```
 //!
 //! The lean form is what `restore` compiles: instantiating it touches no page of memory. The whole form is
 //! an ordinary module for every other technique, with the same state after instantiation; a test holds the
 //! two together (`loader/tests/freshness.rs`).
 //!
-//! Invariant: function, table, memory, global and segment indices stay as they were, so code, element and
-//! name sections are copied byte for byte.
+//! The entry makes a restore of globals free of the host: `restore` calls it in place of the handler, and
+//! the globals have their fresh values when the handler starts, in a new instance as in one that has served.
+//!
+//! Invariant: function, table, memory, global and segment indices stay as they were (the entry is the last
+//! function), so bodies of functions, element and name sections are copied byte for byte.
 
+use std::ops::Range;
+
+use midge_abi::contract::EXPORT_HANDLE;
 use midge_abi::manifest::GlobalValue;
 use wasm_encoder::{
-    ConstExpr, DataSection, ExportKind, ExportSection, GlobalSection, GlobalType, MemorySection,
-    MemoryType, Module, RawSection,
+    CodeSection, ConstExpr, DataSection, ExportKind, ExportSection, Function, FunctionSection,
+    GlobalSection, GlobalType, MemorySection, MemoryType, Module, RawSection,
 };
 use wasmparser::{DataKind, ExternalKind, Parser, Payload};
 
@@ -28,6 +35,8 @@ use crate::module::{ModuleError, ModuleFacts, WASM_PAGE_SIZE};
 /// Prefix of the exports that rewriting adds. A module that uses it already is refused by validation,
 /// for export names are unique.
 pub const EXPORT_PREFIX: &str = "midge:";
+/// Name under which the lean form exports its entry, of the handler's type.
+pub const EXPORT_ENTER: &str = "midge:enter";
 /// Zero bytes up to this many between two runs are kept in one data segment: a segment costs about this.
 const GAP_BYTES_MAX: usize = 64;
 
@@ -113,27 +122,45 @@ fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, 
         Form::Whole(snapshot) => image_segments(snapshot.memories),
         Form::Instrumented | Form::Lean(_) => Vec::new(),
     };
+    let entry = match form {
+        Form::Lean(snapshot) => Some(Entry::new(wasm, facts, snapshot)?),
+        Form::Instrumented | Form::Whole(_) => None,
+    };
     let mut output = Module::new();
     let mut has_data_section = false;
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         let raw = payload.as_section();
-        match (payload, form.snapshot()) {
-            (Payload::ExportSection(section), _) => {
-                output.section(&exports(section, facts)?);
+        match (payload, form.snapshot(), &entry) {
+            (Payload::ExportSection(section), _, _) => {
+                let mut exports = exports(section, facts)?;
+                if let Some(entry) = &entry {
+                    exports.export(EXPORT_ENTER, ExportKind::Func, entry.index);
+                }
+                output.section(&exports);
             }
-            (Payload::MemorySection(section), Some(snapshot)) => {
+            (Payload::MemorySection(section), Some(snapshot), _) => {
                 output.section(&memories(section, snapshot)?);
             }
-            (Payload::GlobalSection(section), Some(snapshot)) => {
+            (Payload::GlobalSection(section), Some(snapshot), _) => {
                 output.section(&globals(section, wasm, facts, snapshot)?);
             }
-            (Payload::StartSection { .. }, Some(_)) => {}
-            (Payload::DataCountSection { count, .. }, Some(_)) => {
+            (Payload::FunctionSection(section), _, Some(entry)) => {
+                let mut functions = FunctionSection::new();
+                for ty in section {
+                    functions.function(ty?);
+                }
+                output.section(functions.function(entry.ty));
+            }
+            (Payload::CodeSectionStart { range, .. }, _, Some(entry)) => {
+                output.section(code(wasm, range)?.function(&entry.body()));
+            }
+            (Payload::StartSection { .. }, Some(_), _) => {}
+            (Payload::DataCountSection { count, .. }, Some(_), _) => {
                 let count = count + midge_abi::width::wire(image.len());
                 output.section(&wasm_encoder::DataCountSection { count });
             }
-            (Payload::DataSection(section), Some(_)) => {
+            (Payload::DataSection(section), Some(_), _) => {
                 has_data_section = true;
                 output.section(&data(section, &image)?);
             }
@@ -176,6 +203,79 @@ fn exports(
     }
     for index in 0..facts.table_count {
         output.export(&table_export(index), ExportKind::Table, index);
+    }
+    Ok(output)
+}
+
+/// The function that a restored instance is entered by.
+struct Entry<'a> {
+    index: u32,
+    /// The type that it shares with the handler.
+    ty: u32,
+    handler: u32,
+    globals: Vec<(u32, &'a GlobalValue)>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(wasm: &[u8], facts: &ModuleFacts, snapshot: Snapshot<'a>) -> Result<Self, ModuleError> {
+        let imported = midge_abi::width::wire(facts.imports.len());
+        let (mut types, mut handler) = (Vec::new(), None::<u32>);
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::FunctionSection(section) => {
+                    types = section.into_iter().collect::<Result<_, _>>()?;
+                }
+                Payload::ExportSection(section) => {
+                    let exports = section.into_iter().collect::<Result<Vec<_>, _>>()?;
+                    let found = exports.iter().find(|export| export.name == EXPORT_HANDLE);
+                    handler = found.map(|export| export.index);
+                }
+                _ => {}
+            }
+        }
+        let found = handler.and_then(|handler| {
+            let own = handler.checked_sub(imported)?;
+            Some((handler, *types.get(midge_abi::width::index(own))?))
+        });
+        let (handler, ty) = found.ok_or_else(|| ModuleError::Invalid {
+            offset: 0,
+            message: format!("`{EXPORT_HANDLE}` is not a function of the module's own"),
+        })?;
+        let globals = facts.globals.iter().map(|global| global.index).zip(snapshot.globals);
+        Ok(Self {
+            index: imported + midge_abi::width::wire(types.len()),
+            ty,
+            handler,
+            globals: globals.collect(),
+        })
+    }
+
+    fn body(&self) -> Function {
+        let mut body = Function::new([]);
+        let mut instructions = body.instructions();
+        for (index, value) in &self.globals {
+            match **value {
+                GlobalValue::I32(value) => instructions.i32_const(value),
+                GlobalValue::I64(value) => instructions.i64_const(value),
+                GlobalValue::F32(bits) => instructions.f32_const(wasm_encoder::Ieee32::new(bits)),
+                GlobalValue::F64(bits) => instructions.f64_const(wasm_encoder::Ieee64::new(bits)),
+                GlobalValue::V128(value) => instructions.v128_const(value.cast_signed()),
+                // Which function it refers to is known to the host alone, which sets it.
+                GlobalValue::FuncRef { .. } => continue,
+            };
+            instructions.global_set(*index);
+        }
+        instructions.local_get(0).local_get(1).call(self.handler).end();
+        body
+    }
+}
+
+/// Copies the bodies of a code section.
+fn code(wasm: &[u8], range: Range<usize>) -> Result<CodeSection, ModuleError> {
+    let mut output = CodeSection::new();
+    let reader = wasmparser::BinaryReader::new(&wasm[range.clone()], range.start);
+    for body in wasmparser::CodeSectionReader::new(reader)? {
+        output.raw(body?.as_bytes());
     }
     Ok(output)
 }
@@ -353,6 +453,10 @@ mod tests {
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(!text(&lean).contains("active") && text(&lean).contains("passive"));
-        assert!(whole.len() > lean.len());
+        let has_entry = |form: &[u8]| {
+            let facts = ModuleFacts::read(form).unwrap();
+            facts.exports.iter().any(|export| export.name == EXPORT_ENTER)
+        };
+        assert!(has_entry(&lean) && !has_entry(&whole));
     }
 }

@@ -20,7 +20,7 @@ pub mod restore; // `restore`: the slot stays
 pub mod reuse; // `reuse`: nothing is undone
 
 use crate::engine::EngineKind;
-use crate::instance::StartError;
+use crate::instance::{AfterCall, StartError};
 use crate::slot::{Discard, Pristine, Used};
 
 pub(crate) use code::{LoadedCode, load_module};
@@ -108,6 +108,14 @@ impl Technique {
 
     pub(crate) const fn uses_templates(self) -> bool {
         matches!(self.engine_kind(), EngineKind::Mapped)
+    }
+
+    pub(crate) const fn after_call(self) -> AfterCall {
+        match self {
+            Self::Restore => AfterCall::Restored,
+            Self::Reuse => AfterCall::Kept,
+            _ => AfterCall::Dropped,
+        }
     }
 
     pub(crate) const fn loads_code_at_start(self) -> bool {
