@@ -1,9 +1,16 @@
-//! Goal: on the way of a request nothing is allocated but what the engine needs for its fiber.
-//! Method: an allocator that counts, for each thread, around each step of a call in a restored slot.
-#![expect(unsafe_code, reason = "a counting allocator has to be one")]
+//! Goal: on the way of a request nothing is allocated but what the engine needs for its fiber, and the
+//! kernel is not called.
+//! Method: an allocator that counts, for each thread, around each step of a call in a restored slot; and a
+//! child process that the kernel kills at its first system call.
+#![expect(
+    unsafe_code,
+    reason = "a counting allocator has to be one; a filter of system calls is set"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use midge_abi::contract::Method;
@@ -182,6 +189,82 @@ fn a_call_in_a_restored_slot_allocates_the_engines_fiber_entry_and_nothing_else(
             Allocations { call: CALLS * ENGINE_ALLOCATIONS_PER_CALL, ..Allocations::default() };
         assert_eq!(calls.allocations, expected, "{name}");
     }
+}
+
+/// Names the guest that a child process calls under the filter.
+const CHILD_GUEST: &str = "MIDGE_HOT_PATH_GUEST";
+
+/// A guest that grows its memory: each restore has a mapping to close.
+const GROWING: &str = r#"(module
+  (memory (export "memory") 2 10)
+  (data (i32.const 64) "MDGE\01\00\00\00\00\10\00\00\00\10\00\00")
+  (func (export "midge_contract") (result i32) i32.const 64)
+  (func (export "midge_handle") (param i32 i32) (result i32)
+    (drop (memory.grow (i32.const 1)))
+    (i32.store (i32.const 3072) (i32.const 200))
+    (i32.const 3072)))"#;
+
+/// Ends the process with SIGSYS at the next system call, its end excepted.
+fn forbid_system_calls() {
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("codes of BPF have 16 bits"),
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let exit = u32::try_from(libc::SYS_exit_group).expect("a small number");
+    let mut program = [
+        // The first word of what a filter is shown is the call's number.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, exit) },
+        statement(libc::BPF_RET | libc::BPF_K, ALLOW),
+        statement(libc::BPF_RET | libc::BPF_K, KILL),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+    // SAFETY: both calls restrict this thread; the program lives across the second, and has `len` entries.
+    let results = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+        ]
+    };
+    assert_eq!(results, [0, 0], "the kernel takes the filter");
+}
+
+/// Runs as a child of the test below, for one guest; does nothing otherwise.
+#[test]
+fn child_that_may_not_call_the_kernel() {
+    let Some(guest) = std::env::var_os(CHILD_GUEST) else { return };
+    let mut calls = match guest.to_str() {
+        Some("growing") => Calls::new(GROWING.as_bytes(), b"/hello"),
+        Some("counter") => Calls::new(&example("counter"), b"/count"),
+        _ => Calls::new(&example("hello"), b"/hello"),
+    };
+    calls.call();
+    calls.call();
+    forbid_system_calls();
+    for _ in 0..CALLS {
+        calls.call();
+    }
+    // SAFETY: ends the process at once, which the filter allows.
+    unsafe { libc::_exit(0) };
+}
+
+#[test]
+fn a_call_in_a_restored_slot_makes_no_system_call_and_raises_no_fault() {
+    let child = |guest: &str| {
+        let mut command = Command::new(std::env::current_exe().expect("this test"));
+        command.args(["child_that_may_not_call_the_kernel", "--exact", "--nocapture"]);
+        command.env(CHILD_GUEST, guest).stdout(Stdio::null());
+        command.status().expect("it starts")
+    };
+    for guest in ["hello", "counter"] {
+        let status = child(guest);
+        assert!(status.success(), "{guest}: {status}");
+    }
+    assert_eq!(child("growing").signal(), Some(libc::SIGSYS), "the filter filters");
 }
 
 #[test]

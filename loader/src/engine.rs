@@ -15,6 +15,7 @@ use wasmtime::{
 use crate::code::PublishedCode;
 use crate::context::{GuestContext, define_imports};
 use crate::memory::SlotMemoryCreator;
+use crate::stack::Stacks;
 
 /// Address space kept for each linear memory: any 32-bit address stays inside, so that compiled code needs
 /// no bounds check.
@@ -185,6 +186,7 @@ fn common() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
+        .with_host_stack(Arc::new(Stacks))
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_may_move(false)

@@ -21,6 +21,8 @@ pub mod start; // the techniques
 pub mod instance; // an instance in its store
 pub mod drive; // the future that owns an instance
 pub mod mapping; // memory maps that unmap themselves
+mod stack; // stacks of fibers, kept for the next instance
+mod pagemap; // which pages were written, by the kernel's account
 mod page; // pages set back to the template's content
 mod code; // code pages that are executable already
 mod fault; // first writes to pages

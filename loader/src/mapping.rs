@@ -60,6 +60,31 @@ impl Mapping {
         Ok(Self { base, length })
     }
 
+    /// Frees the pages of a range and takes every access away.
+    ///
+    /// # Errors
+    /// Those of mmap.
+    ///
+    /// # Panics
+    /// If the range lies outside or is not of whole pages.
+    pub(crate) fn close(&self, range: Range<usize>) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= self.length, "of this mapping");
+        assert!(range.start.is_multiple_of(PAGE_SIZE) && range.end.is_multiple_of(PAGE_SIZE));
+        // SAFETY: MAP_FIXED replaces pages of our own mapping (asserted). Whoever holds references into
+        // them is bound by the base's owner, as for every access.
+        let result = unsafe {
+            libc::mmap(
+                self.base.as_ptr().add(range.start).cast(),
+                range.len(),
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if result == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Returns the first byte's address.
     #[must_use]
     pub const fn base(&self) -> NonNull<u8> {

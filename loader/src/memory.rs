@@ -6,15 +6,17 @@
 //!              0                          size   reservation and guard
 //! ```
 //!
-//! The memory is mapped privately over its template, readable. The first write to a page faults; the fault
-//! handler makes that page writable and puts it on the dirty list (`fault.rs`). Pages stay writable and on
-//! the list for the life of the slot, so later requests fault no more, and a restore copies the listed
-//! pages back from the template.
+//! The memory is mapped privately over its template, and open at first: the first call writes where it
+//! likes, at the price of the kernel's own faults. When the slot is to be restored for the first time the
+//! kernel is asked which pages were written (`pagemap.rs`); they go on the dirty list, and all others
+//! become read-only. From then on the memory is watched: the first write to a page faults, the fault handler
+//! makes that page writable and puts it on the list (`fault.rs`). Pages stay writable and on the list for
+//! the life of the slot, so later requests fault no more, and a restore sets the listed pages back.
 //!
 //! Growth is virtual: grown pages are given back at the restore, and the size with them.
 //!
-//! Invariant: within the template's size a page is writable if and only if it is marked, and it is on the
-//! dirty list if and only if it is marked.
+//! Invariant: in a watched memory a page within the template's size is writable if and only if it is marked,
+//! and it is on the dirty list if and only if it is marked.
 //!
 //! Fields that the fault handler changes are atomics, since it interrupts whoever holds a reference; they
 //! are used by one thread at a time, so relaxed loads and stores cost what plain ones do.
@@ -24,6 +26,8 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 use crate::image::MemoryImage;
 use crate::mapping::{Mapping, PAGE_SIZE};
 use crate::page::{Page, set_back};
+use crate::pagemap;
 
 /// Bits of one word of the marks.
 const WORD_BITS: usize = u64::BITS as usize;
@@ -41,7 +46,8 @@ const WORD_BITS: usize = u64::BITS as usize;
 /// One linear memory of a slot.
 #[derive(Debug)]
 pub struct SlotMemory {
-    reservation: Mapping,
+    // INVARIANT: there until `drop` takes it.
+    reservation: ManuallyDrop<Mapping>,
     image: Arc<MemoryImage>,
     size: AtomicUsize,
     bytes_max: usize,
@@ -49,6 +55,7 @@ pub struct SlotMemory {
     // INVARIANT: the first `dirty_count` entries are distinct page indices below the template's page count.
     dirty: Box<[AtomicU32]>,
     dirty_count: AtomicUsize,
+    is_watched: AtomicBool,
     is_exhausted: AtomicBool,
 }
 
@@ -56,16 +63,17 @@ impl SlotMemory {
     fn new(image: &Arc<MemoryImage>, reserved: usize, bytes_max: usize) -> io::Result<Self> {
         let page_count = image.bytes() / PAGE_SIZE;
         let memory = Self {
-            reservation: Mapping::reserve(reserved)?,
+            reservation: ManuallyDrop::new(take_reservation(reserved, image.bytes())?),
             image: Arc::clone(image),
             size: AtomicUsize::new(image.bytes()),
             bytes_max,
             marks: (0..page_count.div_ceil(WORD_BITS)).map(|_| AtomicU64::new(0)).collect(),
             dirty: (0..page_count).map(|_| AtomicU32::new(0)).collect(),
             dirty_count: AtomicUsize::new(0),
+            is_watched: AtomicBool::new(false),
             is_exhausted: AtomicBool::new(false),
         };
-        memory.map_template()?;
+        memory.map_template(libc::PROT_READ | libc::PROT_WRITE)?;
         Ok(memory)
     }
 
@@ -75,10 +83,54 @@ impl SlotMemory {
         self.size.load(Relaxed)
     }
 
-    /// Returns the number of pages that a restore copies.
+    /// Returns the number of pages that a restore sets back. For a memory that is not watched yet the kernel
+    /// is asked; 0 if it is too old to tell.
     #[must_use]
     pub fn dirty_page_count(&self) -> usize {
-        self.dirty_count.load(Relaxed)
+        if self.is_watched.load(Relaxed) {
+            return self.dirty_count.load(Relaxed);
+        }
+        let runs = self.written().unwrap_or_default();
+        runs.iter().map(|run| run.len() / PAGE_SIZE).sum()
+    }
+
+    /// Returns the runs of bytes whose pages were written, by the kernel's account.
+    fn written(&self) -> io::Result<Vec<Range<usize>>> {
+        let base = self.base().as_ptr().addr();
+        let runs = pagemap::written(base..base + self.image.bytes())?;
+        Ok(runs.into_iter().map(|run| run.start - base..run.end - base).collect())
+    }
+
+    /// Begins to watch the memory, if that is not done yet: what was written goes on the list, and all else
+    /// becomes read-only. Where the kernel cannot tell, the template is mapped anew.
+    ///
+    /// # Errors
+    /// Those of the system calls; the slot is to be discarded then.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        if self.is_watched.load(Relaxed) {
+            return Ok(());
+        }
+        match self.written() {
+            Ok(runs) => self.close_all_but(&runs)?,
+            Err(_) => self.map_template(libc::PROT_READ)?,
+        }
+        self.is_watched.store(true, Relaxed);
+        Ok(())
+    }
+
+    fn close_all_but(&self, runs: &[Range<usize>]) -> io::Result<()> {
+        let mut closed = 0;
+        let end = self.image.bytes();
+        for run in runs.iter().chain(&[end..end]) {
+            if closed < run.start && !self.protect(closed, run.start - closed, libc::PROT_READ) {
+                return Err(io::Error::last_os_error());
+            }
+            closed = run.end;
+            for page in run.start / PAGE_SIZE..run.end / PAGE_SIZE {
+                self.list(page);
+            }
+        }
+        Ok(())
     }
 
     /// True if a page could not be made writable since the last restore: the machine is out of mappings
@@ -98,7 +150,8 @@ impl SlotMemory {
     /// Async-signal-safe: it reads and writes atomics of `self` and calls mprotect.
     pub(crate) fn first_write(&self, address: usize) -> bool {
         let offset = address.wrapping_sub(self.base().as_ptr().addr());
-        offset < self.image.bytes() && !self.is_marked(offset / PAGE_SIZE) && {
+        let is_watched = self.is_watched.load(Relaxed);
+        is_watched && offset < self.image.bytes() && !self.is_marked(offset / PAGE_SIZE) && {
             let is_writable = self.mark(offset / PAGE_SIZE);
             if !is_writable {
                 self.is_exhausted.store(true, Relaxed);
@@ -115,13 +168,14 @@ impl SlotMemory {
     /// # Panics
     /// If the range lies outside the template's size.
     #[must_use]
-    pub fn mark_range(&self, range: std::ops::Range<usize>) -> bool {
+    pub fn mark_range(&self, range: Range<usize>) -> bool {
         assert!(
             range.start <= range.end && range.end <= self.image.bytes(),
             "checked by the caller"
         );
         let pages = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
-        pages.into_iter().all(|page| self.is_marked(page) || self.mark(page))
+        !self.is_watched.load(Relaxed)
+            || pages.into_iter().all(|page| self.is_marked(page) || self.mark(page))
     }
 
     fn is_marked(&self, page: usize) -> bool {
@@ -162,16 +216,18 @@ impl SlotMemory {
         word.store(word.load(Relaxed) | 1 << (page % WORD_BITS), Relaxed);
     }
 
-    /// Copies the dirty pages back and undoes growth. Returns true if the size changed, so that the
+    /// Sets the dirty pages back and undoes growth. Returns true if the size changed, so that the
     /// engine's copy of it has to be renewed.
     ///
     /// # Errors
-    /// Those of the system calls that give grown pages back; the slot is to be discarded then.
+    /// Those of the system calls that give grown pages back, or of [`SlotMemory::watch`]; the slot is to be
+    /// discarded then.
     ///
     /// # Cost
     /// Linear in dirty pages (`bench/benches/restore.rs`). No fault and no system call, unless the memory
-    /// grew.
+    /// grew, or this is its first restore.
     pub(crate) fn restore(&self) -> io::Result<bool> {
+        self.watch()?;
         self.is_exhausted.store(false, Relaxed);
         let count = self.dirty_count.load(Relaxed);
         for page in &self.dirty[..count] {
@@ -195,37 +251,29 @@ impl SlotMemory {
     #[cold]
     fn shrink(&self) -> io::Result<()> {
         let start = self.image.bytes();
-        let length = self.size() - start;
-        // SAFETY: the range lies in the reservation and behind the template: only grown pages are in it.
-        let target = unsafe { self.base().as_ptr().add(start) };
-        // A new reservation over the grown pages frees them and takes every access away in one call.
-        // SAFETY: MAP_FIXED replaces exactly pages of our own reservation; the guest is not running.
+        // Frees the grown pages and takes every access away in one call.
+        self.reservation.close(start..self.size())?;
+        self.size.store(start, Relaxed);
+        Ok(())
+    }
+
+    /// Maps the template over the memory: what was written there is gone.
+    fn map_template(&self, protection: i32) -> io::Result<()> {
+        if self.image.bytes() == 0 {
+            return Ok(());
+        }
+        // SAFETY: MAP_FIXED replaces the start of our own reservation; the guest is not running.
         let result = unsafe {
             libc::mmap(
-                target.cast(),
-                length,
-                libc::PROT_NONE,
+                self.base().as_ptr().cast(),
+                self.image.bytes(),
+                protection,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
                 -1,
                 0,
             )
         };
         if result == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        self.size.store(start, Relaxed);
-        Ok(())
-    }
-
-    fn map_template(&self) -> io::Result<()> {
-        if self.image.bytes() == 0 {
-            return Ok(());
-        }
-        // SAFETY: the range is the start of our own reservation, which nobody uses yet.
-        let result = unsafe {
-            libc::mprotect(self.base().as_ptr().cast(), self.image.bytes(), libc::PROT_READ)
-        };
-        if result != 0 {
             return Err(io::Error::last_os_error());
         }
         let placement = self.image.placement();
@@ -239,7 +287,7 @@ impl SlotMemory {
             libc::mmap(
                 self.base().as_ptr().add(placement.start).cast(),
                 placement.length,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_PRIVATE | libc::MAP_FIXED,
                 placement.file.as_raw_fd(),
                 offset,
@@ -248,22 +296,74 @@ impl SlotMemory {
         if result == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Async-signal-safe, and leaves `errno` as it was: a fault can interrupt any code.
     fn make_writable(&self, offset: usize, length: usize) -> bool {
         // SAFETY: errno's location is valid for the thread's life.
         let errno = unsafe { *libc::__errno_location() };
-        // SAFETY: callers pass whole pages inside the reservation. Making pages writable changes no byte.
-        let result = unsafe {
-            libc::mprotect(
-                self.base().as_ptr().add(offset).cast(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
-        };
-        // SAFETY: as above.
+        let is_done = self.protect(offset, length, libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: as above. A fault can interrupt any code, which finds errno as it was.
         unsafe { *libc::__errno_location() = errno };
+        is_done
+    }
+
+    /// Async-signal-safe.
+    fn protect(&self, offset: usize, length: usize, protection: i32) -> bool {
+        // SAFETY: callers pass whole pages inside the reservation. Their protection changes, and no byte.
+        let result =
+            unsafe { libc::mprotect(self.base().as_ptr().add(offset).cast(), length, protection) };
         result == 0
     }
+}
+
+impl Drop for SlotMemory {
+    fn drop(&mut self) {
+        let accessible = self.size().max(self.image.bytes());
+        // SAFETY: taken here alone, and the value is not used again.
+        let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
+        keep_reservation(KeptReservation { reservation, accessible });
+    }
+}
+
+/// A reservation of an instance that is gone. Its pages are as they were left, and are replaced or closed
+/// before anybody can look at them again.
+struct KeptReservation {
+    reservation: Mapping,
+    accessible: usize,
+}
+
+/// Reservations that a thread keeps. To make and to drop one costs two calls of the kernel and the tables
+/// of its pages, which are as large for 4 GiB that hold one page.
+const RESERVATIONS_KEPT_MAX: usize = 16;
+/// Those with more accessible bytes are not kept: their pages are worth more than the calls.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+thread_local! {
+    static KEPT: RefCell<Vec<KeptReservation>> = const { RefCell::new(Vec::new()) };
+}
+
+fn keep_reservation(kept: KeptReservation) {
+    if kept.accessible <= KEPT_BYTES_MAX {
+        // A thread that ends has no place for it any more; the mapping unmaps itself then.
+        let _gone = KEPT.try_with(|all| {
+            let mut all = all.borrow_mut();
+            if all.len() < RESERVATIONS_KEPT_MAX {
+                all.push(kept);
+            }
+        });
+    }
+}
+
+/// Returns a reservation of which at most the first `replaced` bytes are accessible: the caller maps them
+/// anew.
+fn take_reservation(length: usize, replaced: usize) -> io::Result<Mapping> {
+    let fits = |kept: &KeptReservation| kept.reservation.length() == length;
+    let kept = KEPT.with_borrow_mut(|all| all.pop_if(|kept| fits(kept)));
+    let Some(KeptReservation { reservation, accessible }) = kept else {
+        return Mapping::reserve(length);
+    };
+    if replaced < accessible {
+        reservation.close(replaced..accessible)?;
+    }
+    Ok(reservation)
 }
 
 /// The engine's handle of a slot's memory.
@@ -362,5 +462,88 @@ unsafe impl MemoryCreator for SlotMemoryCreator {
             wanted.made.push(Arc::clone(&memory));
             Ok(Box::new(Handle(memory)) as Box<dyn LinearMemory>)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use midge_abi::manifest::MemoryRow;
+
+    use super::*;
+    use crate::mapping::{Access, FileMapping, sealed_file};
+
+    const WASM_PAGE: usize = 65536;
+    const RESERVED: usize = 16 << 20;
+
+    /// A memory of so many pages of WebAssembly, the first filled with a byte.
+    fn memory(pages: usize, byte: u8) -> SlotMemory {
+        let file = Arc::new(sealed_file(&vec![byte; WASM_PAGE]).unwrap());
+        let view = Arc::new(FileMapping::new(&file, 0, WASM_PAGE, Access::Read).unwrap());
+        let bytes = (pages * WASM_PAGE) as u64;
+        let row =
+            MemoryRow { bytes, bytes_max: None, image_start: 0, image_bytes: WASM_PAGE as u64 };
+        let images = MemoryImage::all(&file, &view, 0..WASM_PAGE as u64, &[row]).unwrap();
+        SlotMemory::new(&images[0], RESERVED, RESERVED).unwrap()
+    }
+
+    /// Reads a byte by way of the kernel: `None` if nobody may.
+    fn byte_at(memory: &SlotMemory, offset: usize) -> Option<u8> {
+        let mut byte = [0u8];
+        let local = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        let address = memory.base().as_ptr().wrapping_add(offset);
+        let remote = libc::iovec { iov_base: address.cast(), iov_len: 1 };
+        // SAFETY: both lists have one entry; the kernel checks the remote address itself.
+        let read = unsafe {
+            libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+        };
+        (read == 1).then_some(byte[0])
+    }
+
+    fn write(memory: &SlotMemory, offset: usize, byte: u8) {
+        assert!(memory.mark_range(offset..offset + 1));
+        // SAFETY: inside the memory, writable since it was marked, and nobody else looks at it.
+        unsafe { memory.base().as_ptr().add(offset).write_volatile(byte) };
+    }
+
+    #[test]
+    fn a_first_restore_finds_what_was_written_before_it_watched() {
+        let memory = memory(4, 3);
+        for offset in [0, 5 * PAGE_SIZE, 3 * WASM_PAGE + 9] {
+            write(&memory, offset, 99);
+        }
+        assert_eq!(memory.dirty_page_count(), 3, "by the kernel's account");
+        assert!(!memory.restore().unwrap());
+        assert_eq!(memory.dirty_page_count(), 3, "by our own");
+        assert_eq!(byte_at(&memory, 0), Some(3));
+        assert_eq!(byte_at(&memory, 5 * PAGE_SIZE), Some(3));
+        assert_eq!(byte_at(&memory, 3 * WASM_PAGE + 9), Some(0));
+        write(&memory, 7 * PAGE_SIZE, 99);
+        memory.restore().unwrap();
+        assert_eq!((memory.dirty_page_count(), byte_at(&memory, 7 * PAGE_SIZE)), (4, Some(3)));
+    }
+
+    #[test]
+    fn a_kept_reservation_shows_nothing_of_its_last_user() {
+        let large = memory(8, 3);
+        let base = large.base();
+        write(&large, 9, 99);
+        write(&large, 7 * WASM_PAGE, 99);
+        drop(large);
+        let small = memory(2, 4);
+        assert_eq!(small.base(), base, "kept");
+        assert_eq!(byte_at(&small, 9), Some(4), "the new template");
+        assert_eq!(byte_at(&small, WASM_PAGE), Some(0));
+        assert_eq!(byte_at(&small, 2 * WASM_PAGE), None, "behind its end");
+        assert_eq!(byte_at(&small, 7 * WASM_PAGE), None, "where the other one wrote");
+    }
+
+    #[test]
+    fn growth_is_closed_for_the_next_user_too() {
+        let grown = Arc::new(memory(1, 3));
+        Handle(Arc::clone(&grown)).grow_to(5 * WASM_PAGE).unwrap();
+        assert_eq!(byte_at(&grown, 4 * WASM_PAGE), Some(0));
+        drop(grown);
+        let next = memory(1, 3);
+        assert_eq!(byte_at(&next, 4 * WASM_PAGE), None);
     }
 }

@@ -156,6 +156,14 @@ impl Used {
         self.driver.inspect()
     }
 
+    /// Begins to watch which pages are written, if that is not done yet: the first call of a slot is not.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub(crate) fn watch(&self) -> std::io::Result<()> {
+        self.driver.memories().iter().try_for_each(|memory| memory.watch())
+    }
+
     /// Makes the slot pristine: dirty pages, sizes and globals as the template has them.
     ///
     /// # Errors

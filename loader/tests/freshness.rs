@@ -2,8 +2,8 @@
 //! Method: a guest whose request body is a little program of state changes; random programs run in a slot
 //! that is restored between them, and the whole state is compared with that of a new instance.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
@@ -329,6 +329,80 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// Calls another instance whenever the guest logs, as a host function might.
+struct CallsWithin(Mutex<Option<Box<dyn FnMut() + Send>>>);
+
+impl Services for CallsWithin {
+    fn log(&self, _: &[u8; 16], _: Level, _: &[u8]) {
+        if let Some(call) = &mut *self.0.lock().unwrap() {
+            call();
+        }
+    }
+    fn wall_ns(&self) -> u64 {
+        0
+    }
+    fn monotonic_ns(&self) -> u64 {
+        0
+    }
+    fn seed(&self, _: &[u8; 16]) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+#[test]
+fn faults_nest_when_a_host_function_calls_another_instance() {
+    thread_local! {
+        static INNER: std::cell::RefCell<Option<(Lab, AnyTechnique)>> = const { std::cell::RefCell::new(None) };
+    }
+    let inner = Lab::new(GUEST);
+    let slots = AnyTechnique::new(inner.function(Technique::Restore), 1);
+    INNER.set(Some((inner, slots)));
+    // Writes a page, lets the host call the other guest, and writes another page.
+    let outer_text = r#"(module
+      (import "midge" "log" (func $log (param i32 i32 i32)))
+      (memory (export "memory") 20)
+      (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+      (func (export "midge_contract") (result i32) i32.const 64)
+      (func (export "midge_handle") (param i32 i32) (result i32)
+        (i32.store (i32.const 200000) (i32.const -1))
+        (call $log (i32.const 0) (i32.const 0) (i32.const 0))
+        (i32.store (i32.const 300000) (i32.const -1))
+        (i32.store (i32.const 3072) (i32.const 200))
+        (i32.const 3072)))"#;
+    let mut lab = Lab::new(outer_text);
+    let services = Arc::new(CallsWithin(Mutex::new(None)));
+    let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
+    let given: Arc<dyn Services> = Arc::clone(&services) as _;
+    let function =
+        Function::register(&lab.artifact, Technique::Restore, &lab.engines, given, limits).unwrap();
+    let mut outer = AnyTechnique::new(Arc::new(function), 1);
+    let fresh = fresh_state(&lab, Technique::Restore);
+    // The first calls of both teach their slots; the later ones write to pages that are watched.
+    for page in [3, 4, 5] {
+        *services.0.lock().unwrap() = Some(Box::new(move || {
+            INNER.with_borrow_mut(|inner| {
+                let (lab, slots) = inner.as_mut().unwrap();
+                let pristine = slots.take().unwrap().pristine;
+                let used = lab.call(pristine, &[0, page, 5, page]);
+                assert!(matches!(used.end(), CallEnd::Returned(_)), "{:?}", used.end());
+                assert_eq!(slots.give(used), None);
+            });
+        }));
+        let pristine = outer.take().unwrap().pristine;
+        let used = lab.call(pristine, &[]);
+        assert!(matches!(used.end(), CallEnd::Returned(_)), "{:?}", used.end());
+        assert_eq!(used.memory()[200_000..200_004], [255; 4]);
+        assert_eq!(used.memory()[300_000..300_004], [255; 4]);
+        assert_eq!(outer.give(used), None);
+        let mut again = outer.take().unwrap().pristine;
+        assert!(again.inspect() == fresh, "the outer one");
+        assert_eq!(outer.give(lab.call(again, &[])), None);
+    }
+    let (lab, mut slots) = INNER.take().unwrap();
+    let state = slots.take().unwrap().pristine.inspect();
+    assert!(state == fresh_state(&lab, Technique::Restore), "the inner one");
 }
 
 /// Returns how a call ended, without the frames: a restored instance's has one more, the entry's.

@@ -42,6 +42,9 @@ impl StartTechnique for Restore {
         if used.is_exhausted() {
             return Some(Discard::Exhausted);
         }
+        if used.watch().is_err() {
+            return Some(Discard::RestoreFailed);
+        }
         if DIRTY_PAGES_MAX < used.dirty_page_count() {
             return Some(Discard::Heavy);
         }
