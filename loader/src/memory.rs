@@ -121,7 +121,8 @@ impl SlotMemory {
     fn close_all_but(&self, runs: &[Range<usize>]) -> io::Result<()> {
         let mut closed = 0;
         let end = self.image.bytes();
-        for run in runs.iter().chain(&[end..end]) {
+        let behind_all = end..end;
+        for run in runs.iter().chain(std::iter::once(&behind_all)) {
             if closed < run.start && !self.protect(closed, run.start - closed, libc::PROT_READ) {
                 return Err(io::Error::last_os_error());
             }

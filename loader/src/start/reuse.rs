@@ -39,6 +39,10 @@ impl StartTechnique for Reuse {
         if !has_returned || used.is_exhausted() || self.idle.len() == self.idle.capacity() {
             return Some(Discard::Abandoned);
         }
+        // Nothing is restored here; it is watched so that its dirty pages are told at no cost.
+        if used.watch().is_err() {
+            return Some(Discard::RestoreFailed);
+        }
         self.idle.push(used.keep());
         None
     }
