@@ -117,6 +117,7 @@ pub fn outcome(used: &Used, response_bytes_max: usize) -> Outcome<'_> {
             }
         }
         CallEnd::DeadlineExceeded => Outcome::Problem(Problem::DeadlineExceeded, Reason::Deadline),
+        CallEnd::NoStack => Outcome::Problem(Problem::StartFailed, Reason::Exhausted),
         CallEnd::Trapped(_) if used.is_exhausted() => {
             Outcome::Problem(Problem::StartFailed, Reason::Exhausted)
         }

@@ -34,6 +34,7 @@ use crate::config::{Limits, Settings, Workers};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{Deployment, Open, Shared};
 use crate::log::{DataLog, LogSender};
+use crate::plan;
 use crate::services::RandomKey;
 use crate::stats::{Stats, StatsWriter};
 use crate::worker::{Assignment, Message, RequestIds, Worker};
@@ -220,7 +221,18 @@ impl Serving {
         let (log, senders) =
             DataLog::start(&settings.log, Arc::clone(&stats), Box::new(std::io::stderr()))
                 .context("cannot start the log's thread")?;
-        let deployment = Arc::new(Deployment::load(settings, shared, log.guests(), open)?);
+        let mut deployment = Deployment::load(settings, shared, log.guests(), open)?;
+        if let Some(cut) = plan::fit(&mut deployment.functions, worker_count) {
+            tracing::warn!(
+                "workers keep {} idle slots, not {}: vm.max_map_count is {}; calls beyond start slots anew; \
+                 sysctl -w vm.max_map_count={}",
+                cut.kept,
+                cut.asked,
+                cut.mappings_max,
+                cut.mappings_wanted
+            );
+        }
+        let deployment = Arc::new(deployment);
         let assign = |(stats, log): (StatsWriter, LogSender)| Assignment {
             deployment: Arc::clone(&deployment),
             stats,

@@ -10,6 +10,7 @@ pub mod config; // midge.toml, environment and flags become settings, each with 
 pub mod host; // everything that runs, started, reloaded and stopped together
 pub mod worker; // one worker: the way of a request
 pub mod route; // host and path to a function
+pub mod plan; // how many slots fit into the process's mappings
 pub mod slots; // the slots of one function on one worker
 pub mod call; // a request into a guest's memory, a response out of it
 pub mod deployment; // functions loaded, and the routes to them

@@ -51,6 +51,11 @@ impl Slots {
         Ok(started)
     }
 
+    /// Drops the slots that are kept and idle; returns how many there were.
+    pub fn shed(&mut self) -> usize {
+        self.technique.shed()
+    }
+
     /// Takes an instance back. Says why it was given up, if it was.
     pub fn give(&mut self, used: Used) -> Option<Discard> {
         self.lost();

@@ -24,6 +24,7 @@ use crossbeam_channel::Receiver;
 use midge_abi::imports::Level;
 use midge_abi::problem::Problem;
 use midge_loader::context::RequestContext;
+use midge_loader::instance::StartError;
 use midge_loader::slot::{Discard, Progress, Running, Used};
 use midge_loader::start::{Started, Tier};
 use midge_net::clock::Clock;
@@ -190,7 +191,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let timing = self.request_ids.is_timed() || deployed.has_server_timing;
         let began_ns = if timing { self.clock.precise_ns() } else { 0 };
 
-        let Started { mut pristine, tier } = match self.slots[index].take() {
+        let taken = match self.slots[index].take() {
+            // Not for a start-up that trapped: a function must not cost the others their slots.
+            Err(TakeError::Start(error @ StartError::Instantiate(_))) => {
+                take_after_shedding(&mut self.slots, index, error)
+            }
+            taken => taken,
+        };
+        let Started { mut pristine, tier } = match taken {
             Ok(started) => started,
             Err(error) => return self.refuse_take(connection, function, &request_id, &error),
         };
@@ -573,6 +581,22 @@ fn problem_response<R: Ring, C: Clock>(
     let allow = allowed.as_ref().map(|methods| (&b"allow"[..], methods.as_bytes()));
     let headers = std::iter::once(content_type).chain(retry).chain(allow);
     endpoint.respond(connection, problem.row().status, headers, text.as_bytes());
+}
+
+/// No instance can be made: most likely the machine is short of memory or mappings. Slots that lie idle give
+/// way, of every function on this worker, and the start is tried once more.
+#[cold]
+#[inline(never)]
+fn take_after_shedding(
+    slots: &mut [Slots],
+    index: usize,
+    error: StartError,
+) -> Result<Started, TakeError> {
+    let shed: usize = slots.iter_mut().map(Slots::shed).sum();
+    if shed == 0 {
+        return Err(TakeError::Start(error));
+    }
+    slots[index].take()
 }
 
 /// Tells the log why a call ended in a problem.

@@ -44,6 +44,8 @@ pub enum CallEnd {
     Trapped(Trap),
     /// The guest ran past its deadline and was stopped.
     DeadlineExceeded,
+    /// The machine had no stack for the call, which did not begin.
+    NoStack,
 }
 
 /// What the future is to do when it is polled.
@@ -59,6 +61,7 @@ enum End {
     Returned,
     Trapped,
     DeadlineExceeded,
+    NoStack,
     Inspected,
 }
 
@@ -150,6 +153,7 @@ impl Driver {
             End::Returned => CallEnd::Returned(self.mailbox.response.get()),
             End::Trapped => CallEnd::Trapped(self.mailbox.trap.take().expect("left with the end")),
             End::DeadlineExceeded => CallEnd::DeadlineExceeded,
+            End::NoStack => CallEnd::NoStack,
             End::Inspected => unreachable!("the order was a call"),
         };
         self.is_idle = true;
@@ -263,6 +267,7 @@ async fn drive(
                         End::Trapped
                     }
                     CallEnd::DeadlineExceeded => End::DeadlineExceeded,
+                    CallEnd::NoStack => End::NoStack,
                 }
             }
             Order::Inspect => {

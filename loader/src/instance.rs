@@ -20,6 +20,7 @@ use crate::drive::CallEnd;
 use crate::fault;
 use crate::memory::SlotMemories;
 use crate::rewrite::{self, EXPORT_ENTER};
+use crate::stack::NoStack;
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
 /// two ticks are at least one.
@@ -213,6 +214,7 @@ impl Instance {
         match self.entry.call_async(&mut self.store, arguments).await {
             Ok(response) => CallEnd::Returned(response.cast_unsigned()),
             Err(error) if error.is::<DeadlineExceeded>() => CallEnd::DeadlineExceeded,
+            Err(error) if error.is::<NoStack>() => CallEnd::NoStack,
             Err(error) => CallEnd::Trapped(error),
         }
     }

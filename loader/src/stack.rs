@@ -53,6 +53,11 @@ impl Drop for Stack {
     }
 }
 
+/// The machine has no memory or no mapping for a stack: the call did not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("fiber has no stack")]
+pub(crate) struct NoStack(#[source] io::Error);
+
 fn new_stack(bytes: usize) -> io::Result<Mapping> {
     let mapping = Mapping::reserve(GUARD_BYTES + bytes)?;
     // SAFETY: the range is the new mapping's own, behind its guard.
@@ -70,7 +75,7 @@ unsafe impl StackCreator for Stacks {
         let bytes = size.next_multiple_of(PAGE_SIZE);
         let fits = |mapping: &Mapping| !zeroed && mapping.length() == GUARD_BYTES + bytes;
         let kept = KEPT.with_borrow_mut(|kept| kept.pop_if(|mapping| fits(mapping)));
-        let mapping = kept.map_or_else(|| new_stack(bytes), Ok)?;
+        let mapping = kept.map_or_else(|| new_stack(bytes).map_err(NoStack), Ok)?;
         Ok(Box::new(Stack(Some(mapping))))
     }
 }

@@ -175,6 +175,12 @@ pub trait StartTechnique {
 
     /// Takes an instance back after its request. Says why it was given up, if it was.
     fn give(&mut self, used: Used) -> Option<Discard>;
+
+    /// Drops every slot that is kept and idle, and returns how many there were: the machine is short of
+    /// memory or mappings, and another function needs them now.
+    fn shed(&mut self) -> usize {
+        0
+    }
 }
 
 /// Any of the techniques. An enum and not a trait object: the request path makes no indirect call.
@@ -213,6 +219,14 @@ impl StartTechnique for AnyTechnique {
             Self::Fresh(technique) => technique.give(used),
             Self::Restore(technique) => technique.give(used),
             Self::Reuse(technique) => technique.give(used),
+        }
+    }
+
+    fn shed(&mut self) -> usize {
+        match self {
+            Self::Fresh(technique) => technique.shed(),
+            Self::Restore(technique) => technique.shed(),
+            Self::Reuse(technique) => technique.shed(),
         }
     }
 }

@@ -96,3 +96,22 @@ fn an_address_that_is_taken_is_named() {
         assert!(ended.stderr.contains(&format!("cannot listen on `{taken}`")), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn slots_beyond_the_mappings_are_not_kept_and_the_host_says_so() {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("/proc is mounted");
+    let mappings: u64 = text.trim().parse().expect("a number");
+    // Each function asks for the most slots there can be, and all together for more than there are.
+    let functions = mappings / (16_384 * 4) + 1;
+    let one = |index: u64| {
+        format!(
+            "[[function]]\nname = \"f{index}\"\nmodule = \"hello.wat\"\nroute = \"/{index}\"\n\
+             concurrency = 16384\nslots = 16384\n"
+        )
+    };
+    let settings: String = (0..functions).map(one).collect();
+    let host = Setup::new().file("hello.wat", HELLO).serve(&settings);
+    let line = host.wait_for_line(&["idle slots", "sysctl -w vm.max_map_count="]);
+    assert!(line.contains(&format!("not {}", 16_384 * functions)), "{line}");
+    assert_eq!(host.client().get("/0").status, 200);
+}

@@ -11,6 +11,9 @@ pub const CLAIMS: &str = include_str!("../guests/claims.wat");
 /// Does the harm that the query's first letter names.
 pub const HARM: &str = include_str!("../guests/harm.wat");
 
+/// Changes every state that it can, and answers `1` if it found that of a fresh instance.
+pub const STATEFUL: &str = include_str!("../guests/stateful.wat");
+
 /// Returns the committed module of an example.
 ///
 /// # Panics

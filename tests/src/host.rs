@@ -23,6 +23,7 @@ use crate::wait::{PATIENCE, wait_for, wait_for_some};
 pub struct Setup {
     folder: TempDir,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 /// A host that has told its addresses. It is killed when it is dropped.
@@ -49,7 +50,8 @@ impl Setup {
     /// If there is no room for a folder.
     #[must_use]
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), arguments: Vec::new() }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// Adds a file.
@@ -66,6 +68,16 @@ impl Setup {
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds variables to its environment.
+    #[must_use]
+    pub fn environment(
+        mut self,
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Self {
+        self.environment.extend(variables);
         self
     }
 
@@ -107,13 +119,13 @@ impl Setup {
     }
 
     fn start(self, verb: &str, file: &str) -> Host {
-        let Self { folder, arguments } = self;
+        let Self { folder, arguments, environment } = self;
         let fixed = [verb, file, "--json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let mut command = command(fixed);
         if !arguments.iter().any(|argument| argument == "--workers") {
             command.args(["--workers", "1"]);
         }
-        command.args(arguments).current_dir(folder.path());
+        command.args(arguments).envs(environment).current_dir(folder.path());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("midge can be run");
 

@@ -235,6 +235,7 @@ fn response(used: &Used) -> Result<ResponseReport> {
     let address = match used.end() {
         CallEnd::Returned(address) => *address,
         CallEnd::Trapped(trap) => anyhow::bail!("the function trapped: {trap:?}"),
+        CallEnd::NoStack => anyhow::bail!("there is no memory or no mapping for a fiber's stack"),
         CallEnd::DeadlineExceeded => anyhow::bail!("the function ran for longer than 10 s"),
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -2,10 +2,9 @@
 
 use super::{Finding, Machine};
 use crate::config::{ByteSize, Quantity};
+use crate::plan::MAPPINGS_PER_SLOT;
 
-/// A slot with one run of written pages takes three mappings.
-const MAPPINGS_PER_SLOT: u64 = 3;
-/// Enough for 300 000 slots.
+/// Enough for 130 000 slots.
 const MAPPINGS_GOOD: u64 = 1_048_576;
 /// Below it a host with a few workers does not start.
 const MAPPINGS_MIN: u64 = 4096;
@@ -78,9 +77,9 @@ mod tests {
     #[test]
     fn mappings_bound_the_slots() {
         for (most, expected) in [
-            ("65530\n", "warn 65530, about 21843 slots"),
-            ("1048576\n", "ok 1048576, about 349525 slots"),
-            ("100\n", "bad 100, about 33 slots"),
+            ("65530\n", "warn 65530, about 8191 slots"),
+            ("1048576\n", "ok 1048576, about 131072 slots"),
+            ("100\n", "bad 100, about 12 slots"),
         ] {
             check(&[("proc/sys/vm/max_map_count", most)], "mappings", expected);
         }

@@ -60,4 +60,10 @@ impl StartTechnique for Restore {
             Err(reason) => Some(reason),
         }
     }
+
+    fn shed(&mut self) -> usize {
+        let count = self.idle.len();
+        self.idle.clear();
+        count
+    }
 }

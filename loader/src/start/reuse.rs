@@ -46,4 +46,10 @@ impl StartTechnique for Reuse {
         self.idle.push(used.keep());
         None
     }
+
+    fn shed(&mut self) -> usize {
+        let count = self.idle.len();
+        self.idle.clear();
+        count
+    }
 }
