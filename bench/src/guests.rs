@@ -5,17 +5,21 @@ use std::fmt::Write;
 /// The hello function of the examples, as it is served.
 pub const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
 
-/// Returns a guest in text form with 17 pages of memory that writes to `dirty_pages` pages of 4 KiB (the
+/// Most dirty pages of a synthetic guest.
+pub const DIRTY_PAGES_MAX: u32 = 16_384;
+
+/// Returns a guest in text form, of 17 pages of memory or as many as it needs, that writes to `dirty_pages` pages of 4 KiB (the
 /// request's own page is one of them) and changes `globals` globals, then answers 200 with 16 bytes.
 ///
 /// # Panics
-/// If more pages are asked for than its memory has.
+/// If more than [`DIRTY_PAGES_MAX`] pages are asked for, or none.
 #[must_use]
 pub fn synthetic(dirty_pages: u32, globals: u32) -> String {
-    assert!((1..=256).contains(&dirty_pages), "17 pages of 64 KiB hold 272 of 4 KiB");
-    let mut text = String::from(
-        r#"(module
-  (memory (export "memory") 17)
+    assert!((1..=DIRTY_PAGES_MAX).contains(&dirty_pages), "up to {DIRTY_PAGES_MAX} dirty pages");
+    let memory_pages = (dirty_pages + 1).div_ceil(16).max(17);
+    let mut text = format!("(module\n  (memory (export \"memory\") {memory_pages})");
+    text.push_str(
+        r#"
   (data (i32.const 32) "MDGE\01\00\00\00\00\10\00\00\00\10\00\00")
   (data (i32.const 1024) "sixteen bytes ok")
   (data (i32.const 1040) "\c8\00\00\00\00\00\00\00\00\00\00\00\00\04\00\00\10\00\00\00")

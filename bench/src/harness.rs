@@ -50,6 +50,22 @@ pub fn artifact(source: &[u8], engines: &Engines) -> Result<Arc<Artifact>> {
     Ok(Artifact::from_bytes(&built.bytes, &engines.get(EngineKind::Mapped)?)?)
 }
 
+/// Registers a function.
+///
+/// # Errors
+/// If the technique cannot be had.
+pub fn function(
+    artifact: &Arc<Artifact>,
+    technique: Technique,
+    engines: &Engines,
+) -> Result<Arc<Function>> {
+    let limits = FunctionLimits { memory_bytes_max: 256 << 20 };
+    let services = Arc::new(LabServices);
+    let function = Function::register(artifact, technique, engines, services, limits)
+        .with_context(|| format!("technique {technique}"))?;
+    Ok(Arc::new(function))
+}
+
 /// A function ready to be called.
 pub struct Harness {
     technique: AnyTechnique,
@@ -76,12 +92,14 @@ impl Harness {
     /// # Errors
     /// If the technique cannot be had.
     pub fn new(artifact: &Arc<Artifact>, technique: Technique, engines: &Engines) -> Result<Self> {
-        let limits = FunctionLimits { memory_bytes_max: 256 << 20 };
-        let services = Arc::new(LabServices);
-        let function = Function::register(artifact, technique, engines, services, limits)
-            .with_context(|| format!("technique {technique}"))?;
-        let function = Arc::new(function);
-        Ok(Self { technique: AnyTechnique::new(Arc::clone(&function), 1024), function, calls: 0 })
+        Ok(Self::of(&function(artifact, technique, engines)?, 1024))
+    }
+
+    /// Calls a function that is registered, keeping up to `slots_max` slots.
+    #[must_use]
+    pub fn of(function: &Arc<Function>, slots_max: usize) -> Self {
+        let technique = AnyTechnique::new(Arc::clone(function), slots_max);
+        Self { technique, function: Arc::clone(function), calls: 0 }
     }
 
     /// Takes an instance, writes a request, calls, reads the response, gives the instance back.

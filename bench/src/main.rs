@@ -3,6 +3,7 @@
 
 mod fixed;
 mod load; // a closed loop of requests
+mod restore; // dirty pages, cold slots, threads at once
 mod request; // servers side by side through HTTP
 mod servers; // servers as child processes
 mod start; // techniques side by side in one process
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Compares the start techniques in this process: CPU time of a whole call with a pristine instance.
     Start(start::Arguments),
+    /// Tells what `restore` costs over dirty pages and resting slots, and starts on all CPUs at once.
+    Restore(restore::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
     Request(request::Arguments),
     /// Serves as the yardstick: finds blank lines and sends a constant.
@@ -44,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Start(arguments) => start::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),

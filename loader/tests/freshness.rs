@@ -262,8 +262,8 @@ fn reuse_keeps_what_the_guest_left() {
 #[test]
 fn a_slot_with_too_many_dirty_pages_is_given_up() {
     let text = GUEST
-        .replace("(memory (export \"memory\") 20 100)", "(memory (export \"memory\") 99 100)")
-        .replace("(i32.const 163840)", "(i32.const 5242880)");
+        .replace("(memory (export \"memory\") 20 100)", "(memory (export \"memory\") 299 300)")
+        .replace("(i32.const 163840)", "(i32.const 18874368)");
     let mut lab = Lab::new(&text);
     let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
     let pristine = slots.take().unwrap().pristine;
