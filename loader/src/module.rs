@@ -18,6 +18,10 @@ pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const MEMORY_COUNT_MAX: usize = 8;
 /// The most mutable globals: each is reset for every request.
 pub const MUTABLE_GLOBAL_COUNT_MAX: usize = 256;
+/// The most sections: a toolchain writes a few dozen, with its custom ones.
+pub const SECTION_COUNT_MAX: usize = 1024;
+/// A custom section's name is cut here where it is shown.
+pub const SECTION_NAME_BYTES_MAX: usize = 64;
 /// Size of a WebAssembly page in bytes.
 pub const WASM_PAGE_SIZE: u64 = 64 * 1024;
 
@@ -231,10 +235,17 @@ impl Reader {
     fn payload(&mut self, payload: Payload<'_>) -> Result<(), ModuleError> {
         if let Some((id, range)) = payload.as_section() {
             let name = match &payload {
-                Payload::CustomSection(custom) => format!("custom `{}`", custom.name()),
+                Payload::CustomSection(custom) => {
+                    let name = custom.name();
+                    format!(
+                        "custom `{}`",
+                        &name[..name.floor_char_boundary(SECTION_NAME_BYTES_MAX)]
+                    )
+                }
                 _ => section_name(id).to_owned(),
             };
             self.sections.push((name, range.len()));
+            limit("sections", self.sections.len(), SECTION_COUNT_MAX)?;
         }
         match payload {
             Payload::TypeSection(section) => {
