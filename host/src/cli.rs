@@ -4,14 +4,17 @@
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
 
 pub use self::external::External;
-use crate::config::{LogFormat, LogLevel, Origin, Overrides, Setting, Technique, Workers};
+use crate::config::{
+    BuildLimits, ByteSize, LogFormat, LogLevel, Origin, Overrides, Setting, Technique, Workers,
+    keys,
+};
 
 const DESCRIPTION: &str = "\
 Serves WebAssembly functions, each request in an instance whose state is exactly that of a fresh one.
@@ -74,6 +77,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what this machine offers, and what would better it
     Doctor(DoctorArgs),
+    /// Compile the module on stdin within limits: what the other commands start.
+    #[command(hide = true)]
+    CompileChild(CompileChildArgs),
     /// A program of its own.
     #[command(external_subcommand)]
     External(Vec<OsString>),
@@ -159,6 +165,9 @@ pub struct BuildArgs {
     /// Print one JSON object, schema midge/build/1
     #[arg(long)]
     pub json: bool,
+    /// What compiling may take.
+    #[command(flatten)]
+    pub limits: BuildLimitArgs,
 }
 
 /// Arguments of `midge inspect`.
@@ -169,6 +178,9 @@ pub struct InspectArgs {
     /// Print one JSON object, schema midge/inspect/1
     #[arg(long)]
     pub json: bool,
+    /// What compiling may take.
+    #[command(flatten)]
+    pub limits: BuildLimitArgs,
 }
 
 /// Arguments of `midge invoke`.
@@ -197,6 +209,34 @@ pub struct InvokeArgs {
     /// Print one JSON object, schema midge/invoke/1
     #[arg(long)]
     pub json: bool,
+    /// What compiling may take.
+    #[command(flatten)]
+    pub limits: BuildLimitArgs,
+}
+
+/// What compiling a module may take.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct BuildLimitArgs {
+    /// Memory for compiling a module
+    #[arg(long, value_name = "SIZE", value_parser = build_memory)]
+    pub build_memory: Option<ByteSize>,
+    /// Time for compiling a module
+    #[arg(long, value_name = "DURATION", value_parser = build_time)]
+    pub build_time: Option<Duration>,
+}
+
+/// Arguments of `midge compile-child`: what its parent tells it.
+#[derive(Debug, Args)]
+pub struct CompileChildArgs {
+    /// Name of the module, for its artifact
+    pub name: String,
+    /// Most bytes of memory
+    #[arg(long)]
+    pub memory_bytes: u64,
+    /// Most seconds of CPU time
+    #[arg(long)]
+    pub cpu_seconds: u64,
 }
 
 /// The most calls of one `midge invoke`; longer series belong into the lab.
@@ -238,6 +278,9 @@ pub struct HostArgs {
     /// Lines for people, or JSON objects
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+    /// What compiling may take.
+    #[command(flatten)]
+    pub build: BuildLimitArgs,
 }
 
 impl Cli {
@@ -260,15 +303,46 @@ impl HostArgs {
     #[must_use]
     pub fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let own = matches.subcommand().map_or(matches, |(_, own)| own);
-        let Self { listen, admin, workers, log_level, log_format } = self.clone();
+        let Self { listen, admin, workers, log_level, log_format, build } = self.clone();
+        let BuildLimitArgs { build_memory, build_time } = build;
         Overrides {
             listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen),
             admin: given(own, "admin", "--admin", "MIDGE_ADMIN", admin),
             workers: given(own, "workers", "--workers", "MIDGE_WORKERS", workers),
+            build_memory: given(own, "build_memory", BUILD_MEMORY, "", build_memory),
+            build_time: given(own, "build_time", BUILD_TIME, "", build_time),
             log_level: given(own, "log_level", "--log-level", "", log_level),
             log_format: given(own, "log_format", "--log-format", "", log_format),
         }
     }
+}
+
+impl BuildLimitArgs {
+    /// Returns the limits of a command without a settings file.
+    #[must_use]
+    pub fn limits(&self) -> BuildLimits {
+        fn set<T>(given: Option<T>, flag: &'static str, default: T) -> Setting<T> {
+            given.map_or(Setting::default(default), |value| Setting {
+                value,
+                origin: Origin::Flag(flag),
+            })
+        }
+        BuildLimits {
+            memory: set(self.build_memory, BUILD_MEMORY, keys::BUILD_MEMORY_DEFAULT),
+            time: set(self.build_time, BUILD_TIME, keys::BUILD_TIME_DEFAULT),
+        }
+    }
+}
+
+const BUILD_MEMORY: &str = "--build-memory";
+const BUILD_TIME: &str = "--build-time";
+
+fn build_memory(text: &str) -> Result<ByteSize, String> {
+    keys::BUILD_MEMORY.read(text)
+}
+
+fn build_time(text: &str) -> Result<Duration, String> {
+    keys::BUILD_TIME.read(text)
 }
 
 fn given<T>(

@@ -45,6 +45,8 @@ pub struct Settings {
     pub drain_timeout: Setting<Duration>,
     /// Limits of the network.
     pub limits: Limits,
+    /// Limits of compiling.
+    pub build: BuildLimits,
     /// The log.
     pub log: LogSettings,
     /// The functions, in the order of the file: a function's index is its position here.
@@ -68,6 +70,15 @@ pub struct Limits {
     pub head_bytes: Setting<ByteSize>,
     /// Requests on one connection.
     pub requests_per_connection: Setting<u32>,
+}
+
+/// What compiling one module may take.
+#[derive(Debug, Clone)]
+pub struct BuildLimits {
+    /// Memory.
+    pub memory: Setting<ByteSize>,
+    /// Time, its start-up included.
+    pub time: Setting<Duration>,
 }
 
 /// What is logged, and how.
@@ -121,6 +132,10 @@ pub struct Overrides {
     pub admin: Option<Setting<SocketAddr>>,
     /// Of `workers`.
     pub workers: Option<Setting<Workers>>,
+    /// Of `build.memory`.
+    pub build_memory: Option<Setting<ByteSize>>,
+    /// Of `build.time`.
+    pub build_time: Option<Setting<Duration>>,
     /// Of `log.level`.
     pub log_level: Option<Setting<LogLevel>>,
     /// Of `log.format`.

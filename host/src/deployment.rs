@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use midge_loader::artifact::{Artifact, is_artifact};
-use midge_loader::build::build;
 use midge_loader::engine::{EngineKind, Engines};
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
-use crate::config::{self, Methods, Settings};
+use crate::compile;
+use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
 use crate::log::GuestLog;
 use crate::route::{FunctionIndex, RouteTable};
@@ -55,7 +55,7 @@ pub struct Deployed {
 }
 
 /// Finds the artifact of a module by its path.
-pub type Open<'a> = &'a dyn Fn(&Path, &Engines) -> Result<Arc<Artifact>>;
+pub type Open<'a> = &'a dyn Fn(&Path, &Engines, &BuildLimits) -> Result<Arc<Artifact>>;
 
 /// What all functions of a host share.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Deployment {
         let mut functions = Vec::with_capacity(settings.functions.len());
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let deployed = open(&function.module.value, &shared.engines)
+            let deployed = open(&function.module.value, &shared.engines, &settings.build)
                 .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
                 .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
@@ -132,36 +132,18 @@ fn deploy(
     })
 }
 
-/// Opens an artifact, or builds one in memory from a module.
+/// Opens an artifact, or builds one in memory from a module, within limits.
 ///
 /// # Errors
 /// What the loader refuses, with the path.
-pub fn open(path: &Path, engines: &Engines) -> Result<Arc<Artifact>> {
+pub fn open(path: &Path, engines: &Engines, limits: &BuildLimits) -> Result<Arc<Artifact>> {
     let shown = path.display();
     let mapped = engines.get(EngineKind::Mapped)?;
     if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
         return Artifact::open(path, &mapped).with_context(|| format!("cannot open `{shown}`"));
     }
-    let source = read_module(path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let built =
-        build(&name, &source, engines).with_context(|| format!("cannot build `{shown}`"))?;
-    Ok(Artifact::from_bytes(&built.bytes, &mapped)?)
-}
-
-/// Reads a module, bounded by the loader's limit.
-///
-/// # Errors
-/// Those of the file, and if it is too large.
-pub fn read_module(path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read;
-
-    let shown = path.display();
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let limit = midge_loader::module::MODULE_BYTES_MAX as u64 + 1;
-    let mut source = Vec::new();
-    file.take(limit).read_to_end(&mut source).with_context(|| format!("cannot read `{shown}`"))?;
-    Ok(source)
+    let compiled = compile::of_file(path, limits)?;
+    Ok(Artifact::from_bytes(&compiled.artifact, &mapped)?)
 }
 
 /// Returns the technique that a module gets.

@@ -6,7 +6,7 @@ use std::{env, io, process::ExitCode};
 use clap::ArgMatches;
 use midge_host::{
     cli::{Cli, Command, External},
-    commands,
+    commands, compile,
     output::{self, Failure},
 };
 
@@ -35,6 +35,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Invoke(args) => commands::invoke::run(&args),
         Command::Check(args) => commands::check::run(&args, matches),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::CompileChild(args) => compile::child(&args),
         Command::External(words) => match External::find(&words)?.become_it()? {},
     }
 }

@@ -6,6 +6,7 @@
 //! Colour is used only towards a terminal and only without `NO_COLOR` (https://no-color.org).
 
 use std::{
+    borrow::Cow,
     env, error, fmt,
     io::{self, IsTerminal, Write},
 };
@@ -64,8 +65,16 @@ pub struct Table {
 /// # Errors
 /// Those of stdout; `main` takes a broken pipe for the end of the reader's interest.
 pub fn print(text: &str) -> io::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes to stdout, for a program.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     out.flush()
 }
 
@@ -88,11 +97,26 @@ pub fn complain(text: &str) {
 #[must_use]
 pub fn error_text(error: &anyhow::Error) -> String {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let mut text = format!("{PROGRAM}: {}\n", causes.join(": "));
+    let mut text = format!("{PROGRAM}: {}\n", printable(&causes.join(": ")));
     if let Some(failure) = error.downcast_ref::<Failure>() {
         text += &format!("next: {}\n", failure.next);
     }
     text
+}
+
+/// Returns a text with its control characters escaped, but for ends of lines and tabs: names in a module are
+/// its author's, and must not steer the terminal of whoever looks into it.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_steering = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    if !text.contains(is_steering) {
+        return text.into();
+    }
+    let escaped = text.chars().map(|letter| match is_steering(letter) {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    });
+    escaped.collect::<String>().into()
 }
 
 /// Returns true if stdout takes colours.
@@ -126,7 +150,8 @@ impl Failure {
 impl Cell {
     /// Makes a cell.
     pub fn new(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone }
+        let text = text.into();
+        Self { text: printable(&text).replace('\n', "\\n"), tone }
     }
 }
 

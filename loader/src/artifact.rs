@@ -1,13 +1,7 @@
 //! The artifact: one file that is mapped and run, checked before anything of it is executed.
 //!
-//! ```text
-//!   header 64 B | section table 64 B each | hash of both 32 B | section | section | ...
-//! ```
-//!
-//! Sections start on a page (what is mapped by itself: image, code) or on 16 bytes, and reach to the start
-//! of the next; each row's hash covers all of that, filling included, so that every byte of a file is under
-//! one of the hashes. The hashes find damage, not malice: code of an artifact runs as it is, so an artifact
-//! is to be trusted as far as a program is.
+//! The hashes of its container (`container.rs`) find damage, not malice: code of an artifact runs as it is, so
+//! an artifact is to be trusted as far as a program is.
 //!
 //! Sections: `manifest` (midge_abi::manifest), `module` (the whole form of the module, for techniques that
 //! compile), `image` (the templates' pages), `code` (the lean form, compiled). The last two are absent where
@@ -15,7 +9,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
@@ -24,71 +17,17 @@ use std::time::{Duration, Instant};
 use midge_abi::manifest::{Manifest, ManifestError};
 use wasmtime::Module;
 
+use crate::container::{
+    self, ContainerError, MAGIC, ROW_SIZE, SECTION_ALIGN, Section, SectionKind,
+};
 use crate::engine::{EngineId, GuestEngine};
 use crate::image::{ImageError, MemoryImage};
 use crate::mapping::{Access, FileMapping, PAGE_SIZE, sealed_file};
 
-/// First bytes of an artifact. The line ends show a transfer that changed them.
-pub const MAGIC: [u8; 8] = *b"midge\r\n\0";
-/// Version of this layout. Another number is another layout.
-pub const FORMAT: u32 = 2;
-/// Size of the header and of a row of the section table.
-pub const ROW_SIZE: usize = 64;
-/// Most sections: the kinds there are, with room for newer hosts' to be refused by name.
-pub const SECTION_COUNT_MAX: usize = 16;
 /// Largest artifact that is opened: image and code of the largest module.
 pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
 
-const HASH_SIZE: usize = 32;
-
-/// What a section holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum SectionKind {
-    /// The manifest.
-    Manifest = 1,
-    /// The whole form of the module.
-    Module = 2,
-    /// The templates' pages.
-    Image = 3,
-    /// Compiled code of the lean form.
-    Code = 4,
-}
-
-impl SectionKind {
-    const ALL: [Self; 4] = [Self::Manifest, Self::Module, Self::Image, Self::Code];
-
-    fn from_wire(kind: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| *known as u32 == kind)
-    }
-
-    /// Returns the section's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Manifest => "manifest",
-            Self::Module => "module",
-            Self::Image => "image",
-            Self::Code => "code",
-        }
-    }
-
-    const fn alignment(self) -> usize {
-        match self {
-            Self::Manifest | Self::Module => 16,
-            Self::Image | Self::Code => PAGE_SIZE,
-        }
-    }
-}
-
-/// Where a section lies in its file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
-    /// What it holds.
-    pub kind: SectionKind,
-    /// Its bytes in the file.
-    pub range: Range<usize>,
-}
+const _: () = assert!(SECTION_ALIGN == PAGE_SIZE, "sections are mapped by themselves");
 
 /// Why an artifact is refused.
 #[derive(Debug, thiserror::Error)]
@@ -97,39 +36,9 @@ pub enum ArtifactError {
     /// The file cannot be opened or mapped.
     #[error("artifact cannot be read")]
     Read(#[source] io::Error),
-    /// Other bytes at the start.
-    #[error("file is no artifact: it does not start with the magic bytes")]
-    Magic,
-    /// Another layout.
-    #[error(
-        "artifact has format {found}, this host reads {FORMAT}; build it with this version of midge"
-    )]
-    Format {
-        /// Its format.
-        found: u32,
-    },
-    /// Shorter or longer than its header says.
-    #[error(
-        "artifact is truncated: header promises {expected_bytes} bytes, file has {found_bytes}"
-    )]
-    Truncated {
-        /// What the header says.
-        expected_bytes: u64,
-        /// What is there.
-        found_bytes: u64,
-    },
-    /// A part does not have its hash.
-    #[error("artifact is damaged: the hash of its {part} does not match")]
-    Damaged {
-        /// Which part.
-        part: &'static str,
-    },
-    /// The section table contradicts itself.
-    #[error("artifact's section table is not sound: {reason}")]
-    Table {
-        /// How.
-        reason: &'static str,
-    },
+    /// The container is not sound.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// Made by another engine, or for another kind of machine.
     #[error(
         "artifact was built for engine {found} ({found_name}), this host runs {expected}; build it anew \
@@ -195,14 +104,6 @@ impl Drop for MappedCode {
     }
 }
 
-/// The bytes of a section, for the writer.
-pub struct SectionBytes {
-    /// What it holds.
-    pub kind: SectionKind,
-    /// Its content.
-    pub bytes: Vec<u8>,
-}
-
 impl Artifact {
     /// Opens an artifact, and checks every byte of it.
     ///
@@ -225,15 +126,16 @@ impl Artifact {
     fn from_file(file: File, engine: &GuestEngine) -> Result<Arc<Self>, ArtifactError> {
         let found_bytes = file.metadata().map_err(ArtifactError::Read)?.len();
         if !(ROW_SIZE as u64..=ARTIFACT_BYTES_MAX).contains(&found_bytes) {
-            return Err(ArtifactError::Magic);
+            return Err(ContainerError::Magic.into());
         }
         let length = usize::try_from(found_bytes).expect("bounded above");
         let whole =
             FileMapping::new(&file, 0, length, Access::Read).map_err(ArtifactError::Read)?;
-        let (found, sections) = read_table(whole.bytes())?;
+        let (found, sections) = container::read(whole.bytes())?;
+        let found = EngineId(found);
         let section = |kind| sections.iter().find(|section| section.kind == kind);
         let manifest = section(SectionKind::Manifest)
-            .ok_or(ArtifactError::Table { reason: "there is no manifest" })?;
+            .ok_or(ContainerError::Table { reason: "there is no manifest" })?;
         let manifest = Manifest::decode(&whole.bytes()[manifest.range.clone()])?;
         let expected = engine.id();
         if found != expected {
@@ -354,42 +256,6 @@ pub fn is_artifact(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Encodes an artifact.
-#[must_use]
-pub fn encode(engine: EngineId, sections: &[SectionBytes]) -> Vec<u8> {
-    assert!(sections.len() <= SECTION_COUNT_MAX, "the builder knows its sections");
-    let head_bytes = ROW_SIZE * (1 + sections.len()) + HASH_SIZE;
-    let mut output = vec![0; head_bytes];
-    let mut ranges = Vec::with_capacity(sections.len());
-    for section in sections {
-        output.resize(output.len().next_multiple_of(section.kind.alignment()), 0);
-        let start = output.len();
-        output.extend_from_slice(&section.bytes);
-        ranges.push(start..output.len());
-    }
-    let file_bytes = output.len();
-    for (index, (section, range)) in sections.iter().zip(&ranges).enumerate() {
-        let covered = range.start..next_start(&ranges, index, file_bytes);
-        let hash = blake3::hash(&output[covered]);
-        let row = &mut output[ROW_SIZE * (1 + index)..][..ROW_SIZE];
-        row[0..4].copy_from_slice(&(section.kind as u32).to_le_bytes());
-        row[8..16].copy_from_slice(&(range.start as u64).to_le_bytes());
-        row[16..24].copy_from_slice(&(range.len() as u64).to_le_bytes());
-        row[24..56].copy_from_slice(hash.as_bytes());
-    }
-    output[0..8].copy_from_slice(&MAGIC);
-    output[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    output[12..16].copy_from_slice(&midge_abi::width::wire(sections.len()).to_le_bytes());
-    output[16..32].copy_from_slice(&engine.0);
-    output[32..40].copy_from_slice(&(file_bytes as u64).to_le_bytes());
-    let head = output[..head_bytes - HASH_SIZE].to_vec();
-    // The gap between the head's hash and the first section lies under the head's hash too.
-    let first = ranges.first().map_or(file_bytes, |range| range.start);
-    let hash = head_hash(&head, &output[head_bytes..first]);
-    output[head_bytes - HASH_SIZE..head_bytes].copy_from_slice(hash.as_bytes());
-    output
-}
-
 /// Writes an artifact so that a reader sees the old file or the whole new one: to a temporary file beside
 /// it, synced, then renamed.
 ///
@@ -414,86 +280,4 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-fn head_hash(head: &[u8], gap: &[u8]) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(head).update(gap);
-    hasher.finalize()
-}
-
-fn next_start(ranges: &[Range<usize>], index: usize, file_bytes: usize) -> usize {
-    ranges.get(index + 1).map_or(file_bytes, |next| next.start)
-}
-
-fn read_table(bytes: &[u8]) -> Result<(EngineId, Vec<Section>), ArtifactError> {
-    let table = |reason| ArtifactError::Table { reason };
-    let header = bytes.first_chunk::<ROW_SIZE>().ok_or(ArtifactError::Magic)?;
-    if header[0..8] != MAGIC {
-        return Err(ArtifactError::Magic);
-    }
-    let format = u32_at(header, 8);
-    if format != FORMAT {
-        return Err(ArtifactError::Format { found: format });
-    }
-    let (expected_bytes, found_bytes) = (u64_at(header, 32), bytes.len() as u64);
-    if expected_bytes != found_bytes {
-        return Err(ArtifactError::Truncated { expected_bytes, found_bytes });
-    }
-    let count = midge_abi::width::index(u32_at(header, 12));
-    if count > SECTION_COUNT_MAX {
-        return Err(table("too many sections"));
-    }
-    let head_bytes = ROW_SIZE * (1 + count);
-    let hash = bytes.get(head_bytes..).and_then(|rest| rest.first_chunk::<HASH_SIZE>());
-    let hash = hash.ok_or_else(|| table("it does not fit the file"))?;
-
-    let (rows, _) = bytes[ROW_SIZE..head_bytes].as_chunks::<ROW_SIZE>();
-    let mut ranges = Vec::with_capacity(count);
-    let mut end = head_bytes + HASH_SIZE;
-    for row in rows {
-        let start = usize::try_from(u64_at(row, 8)).map_err(|_| table("an offset is too large"))?;
-        let size = usize::try_from(u64_at(row, 16)).map_err(|_| table("a size is too large"))?;
-        let stop = start.checked_add(size).filter(|stop| *stop <= bytes.len());
-        let stop = stop.ok_or_else(|| table("a section ends behind the file"))?;
-        if start < end {
-            return Err(table("sections overlap"));
-        }
-        ranges.push(start..stop);
-        end = stop;
-    }
-    let first = ranges.first().map_or(bytes.len(), |range| range.start);
-    if head_hash(&bytes[..head_bytes], &bytes[head_bytes + HASH_SIZE..first]) != *hash {
-        return Err(ArtifactError::Damaged { part: "header" });
-    }
-    let mut sections = Vec::with_capacity(count);
-    for (index, row) in rows.iter().enumerate() {
-        let kind = SectionKind::from_wire(u32_at(row, 0));
-        let kind = kind.ok_or_else(|| table("a section of a kind that this host does not know"))?;
-        let range = ranges[index].clone();
-        if range.start % kind.alignment() != 0 {
-            return Err(table("a section is not aligned"));
-        }
-        if range.is_empty() {
-            return Err(table("a section is empty"));
-        }
-        let covered = range.start..next_start(&ranges, index, bytes.len());
-        if blake3::hash(&bytes[covered])
-            != row[24..56].first_chunk::<HASH_SIZE>().copied().unwrap_or_default()
-        {
-            return Err(ArtifactError::Damaged { part: kind.name() });
-        }
-        sections.push(Section { kind, range });
-    }
-    let mut engine = [0; 16];
-    engine.copy_from_slice(&header[16..32]);
-    Ok((EngineId(engine), sections))
-}
-
-fn u32_at(row: &[u8; ROW_SIZE], offset: usize) -> u32 {
-    u32::from_le_bytes(*row[offset..].first_chunk().expect("inside a row"))
-}
-
-fn u64_at(row: &[u8; ROW_SIZE], offset: usize) -> u64 {
-    u64::from_le_bytes(*row[offset..].first_chunk().expect("inside a row"))
 }

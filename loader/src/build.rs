@@ -9,7 +9,7 @@ use midge_abi::imports::Level;
 use midge_abi::manifest::{GlobalRow, GlobalValue, Manifest, MemoryRow};
 use wasmtime::{Linker, Module, Store};
 
-use crate::artifact::{SectionBytes, SectionKind, encode};
+use crate::container::{SectionBytes, SectionKind, encode};
 use crate::context::{
     InstanceLimits, RequestContext, Services, TABLE_ELEMENTS_MAX, define_startup_imports,
 };
@@ -112,7 +112,7 @@ pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Buil
     } else {
         sections.push(section(SectionKind::Module, instrumented));
     }
-    let bytes = encode(mapped.id(), &sections);
+    let bytes = encode(mapped.id().0, &sections);
     Ok(Built { bytes, manifest, facts, startup_log: started.log })
 }
 

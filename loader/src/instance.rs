@@ -8,7 +8,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXPORT_MEMORY};
-use midge_abi::manifest::GlobalValue;
+use midge_abi::manifest::{GlobalValue, Manifest};
+use midge_abi::response::GuestRange;
 use wasmtime::{
     Engine, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, TypedFunc,
     UpdateDeadline, Val,
@@ -19,7 +20,7 @@ use crate::context::{GuestContext, InstanceLimits, RequestContext, Services};
 use crate::drive::CallEnd;
 use crate::fault;
 use crate::memory::SlotMemories;
-use crate::rewrite::{self, EXPORT_ENTER};
+use crate::rewrite::EXPORT_ENTER;
 use crate::stack::NoStack;
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
@@ -43,6 +44,12 @@ pub enum StartError {
     /// The module lacks what the builder saw in it: a foreign artifact.
     #[error("instance has no export `{0}`")]
     Export(String),
+    /// Start-up code that runs in each instance did something else than when the artifact was built.
+    #[error("start-up left a memory of {memory_bytes} bytes, too small for the request area")]
+    Area {
+        /// Size of the first memory.
+        memory_bytes: usize,
+    },
     /// The engine is not to be had.
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),
@@ -179,6 +186,14 @@ impl Instance {
         let entry = instance.get_typed_func(&mut store, entry).map_err(|_| missing(entry))?;
         let memory =
             instance.get_memory(&mut store, EXPORT_MEMORY).ok_or_else(|| missing(EXPORT_MEMORY))?;
+        // A guest's memory never shrinks, so this holds for all calls. Start-up can find out where it runs, for
+        // `memory.grow` has other limits there, and then leave a memory that nobody has checked.
+        let memory_bytes = memory.data_size(&store);
+        let &Manifest { area: address, area_size: size, .. } = keep.artifact.manifest();
+        let area = GuestRange { address, size };
+        if area.within(memory_bytes).is_none() {
+            return Err(StartError::Area { memory_bytes });
+        }
         let state = StateExports::default();
         let (fresh_globals, references) = (Vec::new(), Vec::new());
         Ok(Self { store, entry, memory, instance, state, fresh_globals, references, _keep: keep })
@@ -260,7 +275,7 @@ impl StateExports {
     pub(crate) fn find(store: &mut Store<GuestContext>, instance: &wasmtime::Instance) -> Self {
         let mut found = Self { memories: Vec::new(), globals: Vec::new(), tables: Vec::new() };
         let exports = instance.exports(&mut *store);
-        let ours = exports.filter(|export| export.name().starts_with(rewrite::EXPORT_PREFIX));
+        let ours = exports.filter(|export| export.name().starts_with(crate::module::EXPORT_PREFIX));
         for export in ours {
             match export.into_extern() {
                 wasmtime::Extern::Memory(memory) => found.memories.push(memory),

@@ -10,7 +10,8 @@
 pub mod module; // what a module is: validation, imports, classes of state
 pub mod rewrite; // the two forms that instances are made from
 pub mod build; // module in, artifact out
-pub mod artifact; // the file: layout, checks, mapping
+pub mod container; // how the parts of an artifact lie in its file
+pub mod artifact; // the file: checks, mapping, writing
 pub mod engine; // one engine for each family of techniques
 pub mod context; // what the host keeps for an instance, and the imports
 pub mod image; // a template: what a memory holds in a fresh instance

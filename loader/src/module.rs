@@ -18,6 +18,13 @@ pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const MEMORY_COUNT_MAX: usize = 8;
 /// The most mutable globals: each is reset for every request.
 pub const MUTABLE_GLOBAL_COUNT_MAX: usize = 256;
+/// Prefix of the exports that rewriting adds, by which the host finds a guest's state. No module may use it:
+/// one that did could show another memory for its first.
+pub const EXPORT_PREFIX: &str = "midge:";
+/// The most sections: a toolchain writes a few dozen, with its custom ones.
+pub const SECTION_COUNT_MAX: usize = 1024;
+/// A custom section's name is cut here where it is shown.
+pub const SECTION_NAME_BYTES_MAX: usize = 64;
 /// Size of a WebAssembly page in bytes.
 pub const WASM_PAGE_SIZE: u64 = 64 * 1024;
 
@@ -138,6 +145,12 @@ pub enum ModuleError {
         /// Its type.
         expected: &'static str,
     },
+    /// An export under a name that the host keeps for itself.
+    #[error("module exports `{name}`; names that start with `{EXPORT_PREFIX}` are the host's own")]
+    ReservedExport {
+        /// The export.
+        name: String,
+    },
     /// More of something than we hold.
     #[error("module has {found} {what}, at most {limit} are allowed")]
     TooMany {
@@ -158,6 +171,15 @@ impl ModuleFacts {
     /// # Errors
     /// [`ModuleError`] says what is not accepted, with the offset where the format has one.
     pub fn read(wasm: &[u8]) -> Result<Self, ModuleError> {
+        let facts = Self::read_form(wasm)?;
+        match facts.exports.iter().find(|export| export.name.starts_with(EXPORT_PREFIX)) {
+            Some(ExportRow { name, .. }) => Err(ModuleError::ReservedExport { name: name.clone() }),
+            None => Ok(facts),
+        }
+    }
+
+    /// Reads the facts of a form of a module, which has exports of the host's.
+    pub(crate) fn read_form(wasm: &[u8]) -> Result<Self, ModuleError> {
         if wasm.len() > MODULE_BYTES_MAX {
             return Err(ModuleError::TooLarge { found_bytes: wasm.len() });
         }
@@ -231,10 +253,17 @@ impl Reader {
     fn payload(&mut self, payload: Payload<'_>) -> Result<(), ModuleError> {
         if let Some((id, range)) = payload.as_section() {
             let name = match &payload {
-                Payload::CustomSection(custom) => format!("custom `{}`", custom.name()),
+                Payload::CustomSection(custom) => {
+                    let name = custom.name();
+                    format!(
+                        "custom `{}`",
+                        &name[..name.floor_char_boundary(SECTION_NAME_BYTES_MAX)]
+                    )
+                }
                 _ => section_name(id).to_owned(),
             };
             self.sections.push((name, range.len()));
+            limit("sections", self.sections.len(), SECTION_COUNT_MAX)?;
         }
         match payload {
             Payload::TypeSection(section) => {
@@ -399,8 +428,9 @@ impl Reader {
         if !self.exports_function(EXPORT_HANDLE, &[ValType::I32, ValType::I32], &[ValType::I32]) {
             return missing(EXPORT_HANDLE, "a function (i32, i32) -> i32");
         }
-        let initialize = self.export_type(EXPORT_INITIALIZE);
-        if initialize.is_some_and(|ty| !ty.params().is_empty() || !ty.results().is_empty()) {
+        // Of another kind it would not be run, and its author would not be told.
+        let has_initialize = self.exports.iter().any(|(name, ..)| name == EXPORT_INITIALIZE);
+        if has_initialize && !self.exports_function(EXPORT_INITIALIZE, &[], &[]) {
             return missing(EXPORT_INITIALIZE, "a function () -> ()");
         }
         Ok(())
@@ -546,6 +576,13 @@ mod tests {
         let no_handle = r#"(module (memory (export "memory") 1)
             (func (export "midge_contract") (result i32) i32.const 0))"#;
         assert!(refusal(no_handle).contains("`midge_handle`"));
+    }
+
+    #[test]
+    fn names_of_the_host_are_refused() {
+        assert!(refusal("(table (export \"midge:table:7\") 1 funcref)").contains("the host's own"));
+        assert!(refusal("(global (export \"midge:\") i32 (i32.const 0))").contains("`midge:`"));
+        read("(global (export \"midge\") i32 (i32.const 0))").unwrap();
     }
 
     #[test]

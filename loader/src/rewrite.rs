@@ -30,11 +30,8 @@ use wasm_encoder::{
 };
 use wasmparser::{DataKind, ExternalKind, Parser, Payload};
 
-use crate::module::{ModuleError, ModuleFacts, WASM_PAGE_SIZE};
+use crate::module::{EXPORT_PREFIX, ModuleError, ModuleFacts, WASM_PAGE_SIZE};
 
-/// Prefix of the exports that rewriting adds. A module that uses it already is refused by validation,
-/// for export names are unique.
-pub const EXPORT_PREFIX: &str = "midge:";
 /// Name under which the lean form exports its entry, of the handler's type.
 pub const EXPORT_ENTER: &str = "midge:enter";
 /// Zero bytes up to this many between two runs are kept in one data segment: a segment costs about this.
@@ -445,7 +442,7 @@ mod tests {
         let whole = whole(&wasm, &facts, snapshot).unwrap();
         let lean = lean(&wasm, &facts, snapshot).unwrap();
         for form in [&whole, &lean] {
-            let facts = ModuleFacts::read(form).unwrap();
+            let facts = ModuleFacts::read_form(form).unwrap();
             assert_eq!(facts.memories[0].bytes, 3 * 65536);
             assert_eq!(facts.memories[0].bytes_max, Some(9 * 65536));
             assert!(!facts.has_start);
@@ -454,7 +451,7 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(!text(&lean).contains("active") && text(&lean).contains("passive"));
         let has_entry = |form: &[u8]| {
-            let facts = ModuleFacts::read(form).unwrap();
+            let facts = ModuleFacts::read_form(form).unwrap();
             facts.exports.iter().any(|export| export.name == EXPORT_ENTER)
         };
         assert!(has_entry(&lean) && !has_entry(&whole));

@@ -1,9 +1,10 @@
 //! Goal: nothing of an artifact that is not exactly what the builder wrote is ever mapped to be run.
 //! Method: a small artifact, with every byte changed and every end cut off in turn.
 
-use midge_loader::artifact::{Artifact, ArtifactError, FORMAT, SectionBytes, SectionKind, encode};
+use midge_loader::artifact::{Artifact, ArtifactError};
 use midge_loader::build::build;
-use midge_loader::engine::{EngineId, EngineKind, Engines, GuestEngine};
+use midge_loader::container::{ContainerError, FORMAT, Section, SectionBytes, SectionKind, encode};
+use midge_loader::engine::{EngineKind, Engines, GuestEngine};
 
 const GUEST: &str = r#"(module
   (memory (export "memory") 2)
@@ -43,8 +44,8 @@ fn every_truncation_is_found() {
     for length in 0..whole.len() {
         let error = refused(&whole[..length], &engine);
         let is_told = match error {
-            ArtifactError::Magic => length < 64,
-            ArtifactError::Truncated { expected_bytes, found_bytes } => {
+            ArtifactError::Container(ContainerError::Magic) => length < 64,
+            ArtifactError::Container(ContainerError::Truncated { expected_bytes, found_bytes }) => {
                 expected_bytes == whole.len() as u64 && found_bytes == length as u64
             }
             _ => false,
@@ -52,7 +53,10 @@ fn every_truncation_is_found() {
         assert!(is_told, "{length} bytes: {error}");
     }
     let longer = [&whole[..], &[0]].concat();
-    assert!(matches!(refused(&longer, &engine), ArtifactError::Truncated { .. }));
+    assert!(matches!(
+        refused(&longer, &engine),
+        ArtifactError::Container(ContainerError::Truncated { .. })
+    ));
 }
 
 #[test]
@@ -60,14 +64,17 @@ fn a_newer_format_is_refused_by_its_number() {
     let (engine, mut bytes) = built();
     bytes[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     let error = refused(&bytes, &engine);
-    assert!(matches!(error, ArtifactError::Format { found } if found == FORMAT + 1), "{error}");
+    assert!(
+        matches!(error, ArtifactError::Container(ContainerError::Format { found }) if found == FORMAT + 1),
+        "{error}"
+    );
     assert!(error.to_string().contains("build it with this version of midge"), "{error}");
 }
 
 /// Returns the sections of an artifact, to be put together anew.
 fn sections(bytes: &[u8], engine: &GuestEngine) -> Vec<SectionBytes> {
     let artifact = Artifact::from_bytes(bytes, engine).expect("just built");
-    let section = |section: &midge_loader::artifact::Section| SectionBytes {
+    let section = |section: &Section| SectionBytes {
         kind: section.kind,
         bytes: bytes[section.range.clone()].to_vec(),
     };
@@ -77,7 +84,7 @@ fn sections(bytes: &[u8], engine: &GuestEngine) -> Vec<SectionBytes> {
 #[test]
 fn another_engines_artifact_is_refused_with_the_command_that_builds_it() {
     let (engine, bytes) = built();
-    let foreign = encode(EngineId([7; 16]), &sections(&bytes, &engine));
+    let foreign = encode([7; 16], &sections(&bytes, &engine));
     let error = refused(&foreign, &engine);
     assert!(matches!(error, ArtifactError::EngineMismatch { .. }), "{error}");
     assert!(error.to_string().ends_with("midge build small.wat"), "{error}");
@@ -89,7 +96,7 @@ fn sections_that_lie_with_right_hashes_are_refused() {
     let with = |change: &dyn Fn(&mut Vec<SectionBytes>)| {
         let mut sections = sections(&bytes, &engine);
         change(&mut sections);
-        refused(&encode(engine.id(), &sections), &engine)
+        refused(&encode(engine.id().0, &sections), &engine)
     };
     let manifest = |sections: &mut Vec<SectionBytes>| {
         sections.iter().position(|section| section.kind == SectionKind::Manifest).unwrap()
@@ -98,7 +105,10 @@ fn sections_that_lie_with_right_hashes_are_refused() {
         let position = manifest(sections);
         sections.remove(position);
     });
-    assert!(matches!(error, ArtifactError::Table { .. }), "no manifest: {error}");
+    assert!(
+        matches!(error, ArtifactError::Container(ContainerError::Table { .. })),
+        "no manifest: {error}"
+    );
     let error = with(&|sections| {
         let position = manifest(sections);
         sections[position].bytes[0] ^= 0xFF;
@@ -117,5 +127,8 @@ fn sections_that_lie_with_right_hashes_are_refused() {
     });
     assert!(matches!(error, ArtifactError::Image(_)), "an image too short: {error}");
     let error = with(&|sections| sections.iter_mut().for_each(|section| section.bytes.clear()));
-    assert!(matches!(error, ArtifactError::Table { .. }), "empty sections: {error}");
+    assert!(
+        matches!(error, ArtifactError::Container(ContainerError::Table { .. })),
+        "empty sections: {error}"
+    );
 }

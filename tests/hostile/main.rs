@@ -1,5 +1,6 @@
 //! Guests and clients that mean harm: each is bounded, and nobody else notices.
 
+mod bombs; // modules that a compiler does not survive
 mod claims; // responses that are not true
 mod clients; // connections that are dropped
 mod modules; // modules that are not built

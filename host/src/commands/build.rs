@@ -1,19 +1,18 @@
 //! `midge build`: module in, artifact out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use midge_loader::artifact::{self, Artifact};
-use midge_loader::build::{BuildError, build};
 use midge_loader::engine::{EngineKind, Engines};
 use midge_loader::start::choose::{Machine, choose};
 use serde::Serialize;
 
 use crate::cli::BuildArgs;
-use crate::deployment::read_module;
-use crate::output::{self, Cell, Failure, Table, Tone};
+use crate::compile;
+use crate::output::{self, Cell, Table, Tone, printable};
 
 /// Version of the JSON object.
 const SCHEMA: &str = "midge/build/1";
@@ -38,29 +37,26 @@ struct Report {
 /// The module is refused, or the artifact cannot be written; a file that was there is unchanged then.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let began = Instant::now();
-    let source = read_module(&args.file)?;
-    let name = args.file.file_name().unwrap_or_default().to_string_lossy();
-    let engines = Engines::new();
-    let built = build(&name, &source, &engines).map_err(|error| refused(&args.file, error))?;
+    let compiled = compile::of_file(&args.file, &args.limits.limits())?;
     // What was built is opened once, so that no artifact is written that this host would refuse.
-    let mapped = engines.get(EngineKind::Mapped)?;
-    Artifact::from_bytes(&built.bytes, &mapped)
+    let mapped = Engines::new().get(EngineKind::Mapped)?;
+    let opened = Artifact::from_bytes(&compiled.artifact, &mapped)
         .context("the artifact that was just built is refused")?;
     let target = target(args);
-    artifact::write(&target, &built.bytes)
+    artifact::write(&target, &compiled.artifact)
         .with_context(|| format!("cannot write `{}`", target.display()))?;
-    let choice = choose(&built.manifest, Machine::of_this_process());
+    let choice = choose(opened.manifest(), Machine::of_this_process());
     show(
         args,
         Report {
             schema: SCHEMA,
             source: args.file.display().to_string(),
             artifact: target.display().to_string(),
-            bytes: built.bytes.len(),
+            bytes: compiled.artifact.len(),
             build_ms: began.elapsed().as_millis(),
             technique: choice.technique.name(),
             reason: choice.reason,
-            startup_log: built.startup_log,
+            startup_log: compiled.startup_log,
         },
     )?;
     Ok(ExitCode::SUCCESS)
@@ -68,16 +64,6 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
 
 fn target(args: &BuildArgs) -> PathBuf {
     args.output.clone().unwrap_or_else(|| args.file.with_extension(ENDING))
-}
-
-fn refused(file: &Path, error: BuildError) -> Failure {
-    let next = match &error {
-        BuildError::StartUp { .. } => {
-            "start-up runs once, when the artifact is built: it may log, but not read clocks or chance"
-        }
-        _ => "docs/manual/contract.md says what a function has to export and may import",
-    };
-    Failure::new(format!("cannot build `{}`", file.display()), next, error)
 }
 
 fn show(args: &BuildArgs, report: Report) -> Result<()> {
@@ -94,7 +80,7 @@ fn show(args: &BuildArgs, report: Report) -> Result<()> {
     ]);
     output::print(&format!("{table}{}: {}\n", report.technique, report.reason))?;
     for line in report.startup_log {
-        output::print(&format!("start-up logged {line}\n"))?;
+        output::print(&format!("start-up logged {}\n", printable(&line)))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
 use crate::commands::serve::{announce, catch_signals, until_stopped};
-use crate::config::{ByteSize, Origin, Overrides, Pattern, Setting, Settings};
+use crate::config::{BuildLimits, ByteSize, Origin, Overrides, Pattern, Setting, Settings};
 use crate::host::Host;
 use crate::log::start_host_log;
 use crate::output::{self, Cell, Table, Tone};
@@ -162,8 +162,9 @@ fn settings(overrides: &Overrides) -> Settings {
     all.expect("there are examples")
 }
 
-/// Builds an example by its name, which stands where a module's path would.
-fn open(path: &Path, engines: &Engines) -> Result<Arc<Artifact>> {
+/// Builds an example by its name, which stands where a module's path would. Without a child process and its
+/// limits: the examples are part of this program.
+fn open(path: &Path, engines: &Engines, _limits: &BuildLimits) -> Result<Arc<Artifact>> {
     let example = EXAMPLES.iter().find(|example| Path::new(example.name) == path);
     let example = example.context("the demo's settings name its examples")?;
     let built = build(example.name, example.module, engines)?;

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use midge_abi::manifest::{GlobalValue, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
-use midge_loader::build::build;
 use midge_loader::engine::{EngineKind, Engines};
 use midge_loader::module::FEATURE_NAMES;
 use midge_loader::start::Technique;
@@ -13,8 +12,8 @@ use midge_loader::start::choose::{Machine, check, choose};
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
-use crate::deployment::read_module;
-use crate::output::{self, Cell, Table, Tone};
+use crate::compile;
+use crate::output::{self, Cell, Table, Tone, printable};
 
 /// Version of the JSON object.
 const SCHEMA: &str = "midge/inspect/1";
@@ -108,13 +107,10 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         let rows = rows.collect();
         report(args, "artifact", artifact.file_bytes(), artifact.manifest(), rows)
     } else {
-        let source = read_module(&args.file)?;
-        let name = args.file.file_name().unwrap_or_default().to_string_lossy();
-        let built = build(&name, &source, &engines);
-        let built = built.with_context(|| format!("cannot build `{shown}`"))?;
-        let rows = built.facts.sections.iter();
-        let rows = rows.map(|(name, bytes)| SectionRow { name: name.clone(), bytes: *bytes });
-        report(args, "module", source.len(), &built.manifest, rows.collect())
+        let compiled = compile::of_file(&args.file, &args.limits.limits())?;
+        let artifact = Artifact::from_bytes(&compiled.artifact, &mapped)?;
+        let rows = compiled.sections.into_iter().map(|(name, bytes)| SectionRow { name, bytes });
+        report(args, "module", compiled.source_bytes, artifact.manifest(), rows.collect())
     };
     if args.json {
         output::print_json(&report)?;
@@ -231,7 +227,10 @@ fn text(report: &Report) -> String {
     }
     parts.push(sections.to_string());
 
-    let list = |items: Vec<String>| if items.is_empty() { "none".into() } else { items.join(", ") };
+    let list = |items: Vec<String>| match items.is_empty() {
+        true => "none".to_owned(),
+        false => printable(&items.join(", ")).into_owned(),
+    };
     parts.push(format!("imports: {}\n", list(report.imports.clone())));
     let exports = report.exports.iter().map(|export| format!("{} ({})", export.name, export.kind));
     parts.push(format!("exports: {}\n", list(exports.collect())));

@@ -24,7 +24,6 @@ use midge_abi::imports::Level;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::{self, Artifact};
-use midge_loader::build::build;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::{EngineKind, Engines};
@@ -35,9 +34,10 @@ use midge_loader::start::{AnyTechnique, StartTechnique};
 use serde::Serialize;
 
 use crate::cli::{BodySource, InvokeArgs};
-use crate::config::counted;
+use crate::compile;
+use crate::config::{BuildLimits, counted};
 use crate::deadline::{CoarseClock, Ticker};
-use crate::deployment::{choice, read_module};
+use crate::deployment::choice;
 use crate::output::{self, Cell, Table, Tone};
 use crate::services::{RandomKey, wall_ns};
 
@@ -92,7 +92,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let file = ArtifactFile::of(&args.file, &engines)?;
+    let file = ArtifactFile::of(&args.file, &args.limits.limits())?;
 
     let mut times = Times::default();
     let mut invocation = None;
@@ -130,18 +130,15 @@ struct ArtifactFile {
 }
 
 impl ArtifactFile {
-    fn of(path: &Path, engines: &Engines) -> Result<Self> {
+    fn of(path: &Path, limits: &BuildLimits) -> Result<Self> {
         let shown = path.display();
         if artifact::is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
             return Ok(Self { path: path.to_owned(), _folder: None });
         }
-        let source = read_module(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let built =
-            build(&name, &source, engines).with_context(|| format!("cannot build `{shown}`"))?;
+        let compiled = compile::of_file(path, limits)?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("built.midge");
-        artifact::write(&path, &built.bytes).context("cannot write the artifact")?;
+        artifact::write(&path, &compiled.artifact).context("cannot write the artifact")?;
         Ok(Self { path, _folder: Some(folder) })
     }
 }
@@ -434,7 +431,8 @@ struct InvokeServices {
 
 impl Services for InvokeServices {
     fn log(&self, _request_id: &[u8; 16], level: Level, line: &[u8]) {
-        output::complain(&format!("{}: {}\n", level.name(), String::from_utf8_lossy(line)));
+        let line = String::from_utf8_lossy(line);
+        output::complain(&format!("{}: {}\n", level.name(), output::printable(&line)));
     }
 
     fn wall_ns(&self) -> u64 {

@@ -16,7 +16,8 @@ pub struct Row {
 /// Returns all rows, in the order of the manual.
 #[must_use]
 pub fn rows(settings: &Settings) -> Vec<Row> {
-    let Settings { listen, admin, workers, drain_timeout, limits, log, functions, .. } = settings;
+    let Settings { listen, admin, workers, drain_timeout, limits, build, log, functions, .. } =
+        settings;
     let mut rows = vec![
         shown("listen", listen),
         shown("admin", admin),
@@ -29,6 +30,8 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         shown("limits.connections_per_worker", &limits.connections_per_worker),
         quantity("limits.head_bytes", &limits.head_bytes),
         shown("limits.requests_per_connection", &limits.requests_per_connection),
+        quantity("build.memory", &build.memory),
+        quantity("build.time", &build.time),
         shown("log.level", &log.level),
         shown("log.format", &log.format),
         shown("log.access", &log.access),
@@ -92,6 +95,7 @@ mod tests {
                 (Part::Function, "route") => continue, // stands under `routes`
                 (Part::Top, name) => name.to_owned(),
                 (Part::Limits, name) => format!("limits.{name}"),
+                (Part::Build, name) => format!("build.{name}"),
                 (Part::Log, name) => format!("log.{name}"),
                 (Part::Function, name) => format!("function.hello.{name}"),
             };

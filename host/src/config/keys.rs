@@ -119,6 +119,20 @@ pub const REQUESTS_PER_CONNECTION_MIN: u32 = 1;
 /// As good as no limit.
 pub const REQUESTS_PER_CONNECTION_MAX: u32 = u32::MAX;
 
+/// What compiling one module may take: the largest example needs less than a thirtieth.
+pub const BUILD_MEMORY_DEFAULT: ByteSize = ByteSize(2 << 30);
+/// Below it the compiler itself does not start.
+pub const BUILD_MEMORY_MIN: ByteSize = ByteSize(64 << 20);
+/// Start-up may leave several memories of 1 GiB, and each is copied into the artifact.
+pub const BUILD_MEMORY_MAX: ByteSize = ByteSize(64 << 30);
+
+/// The largest example takes 4 s for each MB of code on a slow machine; a reload waits for no more.
+pub const BUILD_TIME_DEFAULT: Duration = Duration::from_secs(120);
+/// The kernel counts CPU time in seconds.
+pub const BUILD_TIME_MIN: Duration = Duration::from_secs(1);
+/// Whoever waits longer has a compiler of their own.
+pub const BUILD_TIME_MAX: Duration = Duration::from_secs(3600);
+
 /// The most functions of one file.
 pub const FUNCTIONS_MAX: usize = 100_000;
 /// The most routes of one function.
@@ -166,6 +180,12 @@ pub const REQUESTS_PER_CONNECTION: Bounds<u32> = bounds(
     REQUESTS_PER_CONNECTION_MAX,
 );
 
+/// Bounds of `build.memory`.
+pub const BUILD_MEMORY: Bounds<ByteSize> =
+    bounds(BUILD_MEMORY_DEFAULT, BUILD_MEMORY_MIN, BUILD_MEMORY_MAX);
+/// Bounds of `build.time`.
+pub const BUILD_TIME: Bounds<Duration> = bounds(BUILD_TIME_DEFAULT, BUILD_TIME_MIN, BUILD_TIME_MAX);
+
 /// The part of the file that a setting stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -173,6 +193,8 @@ pub enum Part {
     Top,
     /// `[limits]`.
     Limits,
+    /// `[build]`.
+    Build,
     /// `[log]`.
     Log,
     /// Each `[[function]]`.
@@ -228,6 +250,7 @@ impl Part {
         match self {
             Self::Top => "",
             Self::Limits => "[limits]",
+            Self::Build => "[build]",
             Self::Log => "[log]",
             Self::Function => "[[function]]",
         }
@@ -236,6 +259,20 @@ impl Part {
     /// Returns the names that may stand in it.
     pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
         KEYS.iter().filter(move |key| key.part == self).map(|key| key.name)
+    }
+}
+
+impl<Q: Quantity> Bounds<Q> {
+    /// Reads a value from the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the range that it lies outside of.
+    pub fn read(&self, text: &str) -> Result<Q, String> {
+        let found = Q::parse(text).map_err(|error| error.to_string())?;
+        if self.minimum <= found && found <= self.maximum {
+            return Ok(found);
+        }
+        Err(format!("expected {} to {}", self.minimum.show(), self.maximum.show()))
     }
 }
 
@@ -278,6 +315,7 @@ pub const KEYS: &[Key] = &[
         "how long a stop waits for requests in flight",
     ),
     key(Part::Top, "limits", Takes::Tables, "limits of the network, below"),
+    key(Part::Top, "build", Takes::Tables, "limits of compiling a module, below"),
     key(Part::Top, "log", Takes::Tables, "the log, below"),
     key(Part::Top, "function", Takes::Tables, "the functions, one `[[function]]` each, below"),
     key(
@@ -316,6 +354,18 @@ pub const KEYS: &[Key] = &[
         "requests_per_connection",
         Takes::Count(REQUESTS_PER_CONNECTION),
         "requests on one connection; then closed after the response",
+    ),
+    key(
+        Part::Build,
+        "memory",
+        Takes::Size(BUILD_MEMORY),
+        "for compiling one module and its start-up; then refused",
+    ),
+    key(
+        Part::Build,
+        "time",
+        Takes::Duration(BUILD_TIME),
+        "for compiling one module and its start-up; then refused",
     ),
     key(Part::Log, "level", Takes::Level, "the least grave message that is written"),
     key(Part::Log, "format", Takes::Format, "lines for people, or JSON objects"),
@@ -385,7 +435,7 @@ pub const KEYS: &[Key] = &[
 #[must_use]
 pub fn manual_tables() -> String {
     let mut text = String::new();
-    for part in [Part::Top, Part::Limits, Part::Log, Part::Function] {
+    for part in [Part::Top, Part::Limits, Part::Build, Part::Log, Part::Function] {
         if !part.heading().is_empty() {
             text += &format!("\n### `{}`\n\n", part.heading());
         }

@@ -11,8 +11,8 @@ use toml::{
 };
 
 use super::{
-    ByteSize, Complaints, Function, Limits, LogFormat, LogLevel, LogSettings, Methods, Origin,
-    Overrides, Pattern, Quantity, Setting, Settings, Source, Technique, Workers,
+    BuildLimits, ByteSize, Complaints, Function, Limits, LogFormat, LogLevel, LogSettings, Methods,
+    Origin, Overrides, Pattern, Quantity, Setting, Settings, Source, Technique, Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
     pattern,
@@ -96,6 +96,7 @@ impl<'s> Reader<'s> {
         self.check_names(top);
         let empty = DeTable::new();
         let limits = self.table(top, "limits", Part::Limits, &empty);
+        let build = self.table(top, "build", Part::Build, &empty);
         let log = self.table(top, "log", Part::Log, &empty);
         let over = overrides.clone();
         let listen = self.address(top, "listen", keys::LISTEN_DEFAULT);
@@ -108,6 +109,7 @@ impl<'s> Reader<'s> {
             workers: over.workers.unwrap_or(workers),
             drain_timeout: self.quantity(top, "drain_timeout", &keys::DRAIN_TIMEOUT),
             limits: self.limits(&limits),
+            build: self.build(&build, overrides),
             log: self.log(&log, overrides),
             functions: Vec::new(),
         }
@@ -130,6 +132,15 @@ impl<'s> Reader<'s> {
                 "requests_per_connection",
                 &keys::REQUESTS_PER_CONNECTION,
             ),
+        }
+    }
+
+    fn build(&mut self, section: &Section<'_>, overrides: &Overrides) -> BuildLimits {
+        let memory = self.quantity(section, "memory", &keys::BUILD_MEMORY);
+        let time = self.quantity(section, "time", &keys::BUILD_TIME);
+        BuildLimits {
+            memory: overrides.build_memory.clone().unwrap_or(memory),
+            time: overrides.build_time.clone().unwrap_or(time),
         }
     }
 
