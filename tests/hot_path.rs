@@ -21,7 +21,7 @@ use midge_loader::artifact::Artifact;
 use midge_loader::build::build;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::slot::Progress;
 use midge_loader::start::{AnyTechnique, StartTechnique, Technique, Tier};
@@ -117,8 +117,7 @@ impl Calls {
     fn new(module: &[u8], path: &[u8; 6]) -> Self {
         let engines = Engines::new();
         let built = build("guest.wasm", module, &engines).expect("the example is sound");
-        let mapped = engines.get(EngineKind::Mapped).expect("this machine has memory");
-        let artifact = Artifact::from_bytes(&built.bytes, &mapped).expect("just built");
+        let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
         let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
         let services = Arc::new(NoServices);
         let function =

@@ -49,6 +49,46 @@ pub struct Manifest {
     pub engine_name: String,
     /// The machine that the code was made for, for people.
     pub machine: String,
+    /// What keeps the guest inside its memory.
+    pub isolation: Isolation,
+}
+
+/// What keeps a guest inside its memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Isolation {
+    /// Addresses of 32 bits inside a reservation of 4 GiB: nothing is compared, and speculation may read what
+    /// lies beyond.
+    #[default]
+    GuardPages,
+    /// Every access is compared with the memory's size, and a wrong guess of the comparison reads address 0 of
+    /// the memory (the compiler's mitigation of Spectre).
+    BoundsChecked,
+}
+
+impl Isolation {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::GuardPages, Self::BoundsChecked];
+
+    /// Returns the name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GuardPages => "guard-pages",
+            Self::BoundsChecked => "bounds-checked",
+        }
+    }
+
+    /// Returns the isolation of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|isolation| isolation.name() == name)
+    }
+}
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.name())
+    }
 }
 
 /// One linear memory.
@@ -220,6 +260,7 @@ mod tests {
             table_count: 0,
             engine_name: "an engine".into(),
             machine: "x86_64".into(),
+            isolation: Isolation::BoundsChecked,
         }
     }
 

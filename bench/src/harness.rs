@@ -11,7 +11,7 @@ use midge_loader::artifact::Artifact;
 use midge_loader::build::build;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::slot::{Discard, Progress, Used};
 use midge_loader::start::{AnyTechnique, StartTechnique, Technique, Tier};
@@ -47,7 +47,7 @@ impl Services for LabServices {
 /// If the guest is refused.
 pub fn artifact(source: &[u8], engines: &Engines) -> Result<Arc<Artifact>> {
     let built = build("guest", source, engines)?;
-    Ok(Artifact::from_bytes(&built.bytes, &engines.get(EngineKind::Mapped)?)?)
+    Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 
 /// Registers a function.

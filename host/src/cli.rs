@@ -4,6 +4,7 @@
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
+use midge_abi::manifest::Isolation;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
@@ -132,6 +133,9 @@ pub struct RunArgs {
     /// How instances are made pristine
     #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
     pub technique: Technique,
+    /// What keeps the guest inside its memory: guard-pages or bounds-checked
+    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
+    pub isolation: Isolation,
     /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
@@ -162,6 +166,9 @@ pub struct BuildArgs {
     /// The artifact; otherwise the module's name with .midge
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
+    /// What keeps the guest inside its memory: guard-pages or bounds-checked
+    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
+    pub isolation: Isolation,
     /// Print one JSON object, schema midge/build/1
     #[arg(long)]
     pub json: bool,
@@ -203,6 +210,9 @@ pub struct InvokeArgs {
     /// How the instance is made pristine
     #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
     pub technique: Technique,
+    /// What keeps the guest inside its memory: guard-pages or bounds-checked
+    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
+    pub isolation: Isolation,
     /// How many calls
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     pub repeat: u32,
@@ -237,6 +247,9 @@ pub struct CompileChildArgs {
     /// Most seconds of CPU time
     #[arg(long)]
     pub cpu_seconds: u64,
+    /// What keeps the guest inside its memory
+    #[arg(long, value_parser = isolation)]
+    pub isolation: Isolation,
 }
 
 /// The most calls of one `midge invoke`; longer series belong into the lab.
@@ -383,6 +396,11 @@ fn path(text: &str) -> Result<String, String> {
     } else {
         Err("a path starts with a slash".into())
     }
+}
+
+fn isolation(name: &str) -> Result<Isolation, String> {
+    let names = Isolation::ALL.map(Isolation::name).join(" ");
+    Isolation::from_name(name).ok_or_else(|| format!("isolations are: {names}"))
 }
 
 fn technique(name: &str) -> Result<Technique, String> {

@@ -25,8 +25,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use midge_abi::manifest::Isolation;
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
-use midge_loader::build::{BuildError, build};
+use midge_loader::build::{BuildError, build_isolated};
 use midge_loader::engine::Engines;
 use midge_loader::module::MODULE_BYTES_MAX;
 use rustix::process::{
@@ -138,23 +139,29 @@ enum Answer {
 ///
 /// # Errors
 /// A [`Failure`] with the path, the [`CompileError`] and the next step; or the file cannot be read.
-pub fn of_file(path: &Path, limits: &BuildLimits) -> Result<Compiled> {
+pub fn of_file(path: &Path, isolation: Isolation, limits: &BuildLimits) -> Result<Compiled> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    compile(&name, file, limits).map_err(|error| {
+    compile(&name, file, isolation, limits).map_err(|error| {
         let next = error.next();
         Failure::new(format!("cannot build `{shown}`"), next, error).into()
     })
 }
 
-fn compile(name: &str, module: File, limits: &BuildLimits) -> Result<Compiled, CompileError> {
+fn compile(
+    name: &str,
+    module: File,
+    isolation: Isolation,
+    limits: &BuildLimits,
+) -> Result<Compiled, CompileError> {
     let (memory, time) = (limits.memory.value, limits.time.value);
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let child = Command::new(THIS_PROGRAM)
         .arg("compile-child")
         .args(["--memory-bytes", &memory.0.to_string()])
         .args(["--cpu-seconds", &seconds.to_string()])
+        .args(["--isolation", isolation.name()])
         .args(["--", name])
         .env_clear()
         .stdin(module)
@@ -253,17 +260,18 @@ pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
     let mut source = Vec::new();
     let most = MODULE_BYTES_MAX as u64 + 1;
     io::stdin().take(most).read_to_end(&mut source).context("cannot read the module")?;
-    let (answer, artifact) = match build(&args.name, &source, &Engines::new()) {
-        Ok(built) => {
-            let answer = Answer::Built {
-                source_bytes: source.len(),
-                startup_log: built.startup_log,
-                sections: built.facts.sections,
-            };
-            (answer, built.bytes)
-        }
-        Err(error) => (refusal(error), Vec::new()),
-    };
+    let (answer, artifact) =
+        match build_isolated(&args.name, &source, args.isolation, &Engines::new()) {
+            Ok(built) => {
+                let answer = Answer::Built {
+                    source_bytes: source.len(),
+                    startup_log: built.startup_log,
+                    sections: built.facts.sections,
+                };
+                (answer, built.bytes)
+            }
+            Err(error) => (refusal(error), Vec::new()),
+        };
     let answer = serde_json::to_vec(&answer)?;
     let size = u32::try_from(answer.len()).ok().filter(|size| *size <= ANSWER_BYTES_MAX);
     let size = size.context("what is to be said of the module is too long")?;

@@ -18,6 +18,7 @@ pub mod suggest; // the nearest known word
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
+use midge_abi::manifest::Isolation;
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 pub use self::{
@@ -107,6 +108,8 @@ pub struct Function {
     pub methods: Setting<Methods>,
     /// How instances are made pristine.
     pub technique: Setting<Technique>,
+    /// What keeps it inside its memory, at least.
+    pub isolation: Setting<Isolation>,
     /// Time for one call.
     pub deadline: Setting<Duration>,
     /// What a call may grow its memory to.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use midge_abi::manifest::Isolation;
 use midge_loader::artifact::{Artifact, is_artifact};
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
@@ -55,7 +56,7 @@ pub struct Deployed {
 }
 
 /// Finds the artifact of a module by its path.
-pub type Open<'a> = &'a dyn Fn(&Path, &Engines, &BuildLimits) -> Result<Arc<Artifact>>;
+pub type Open<'a> = &'a dyn Fn(&Path, &Engines, Isolation, &BuildLimits) -> Result<Arc<Artifact>>;
 
 /// What all functions of a host share.
 #[derive(Clone)]
@@ -82,9 +83,14 @@ impl Deployment {
         let mut functions = Vec::with_capacity(settings.functions.len());
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let deployed = open(&function.module.value, &shared.engines, &settings.build)
-                .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
-                .with_context(|| format!("cannot serve function `{name}`"))?;
+            let deployed = open(
+                &function.module.value,
+                &shared.engines,
+                function.isolation.value,
+                &settings.build,
+            )
+            .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
+            .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
         Ok(Self { routes: RouteTable::new(&settings.functions), functions })
@@ -98,6 +104,13 @@ fn deploy(
     shared: &Shared,
     log: &GuestLog,
 ) -> Result<Deployed> {
+    let isolation = artifact.manifest().isolation;
+    anyhow::ensure!(
+        settings.isolation.value == Isolation::GuardPages || isolation == Isolation::BoundsChecked,
+        "its artifact is isolated by guard pages alone; build it anew: midge build {} --isolation \
+         bounds-checked",
+        artifact.manifest().source_name,
+    );
     let choice = choice(settings.technique.value, artifact, Machine::of_this_process())?;
     let services = Arc::new(HostServices {
         function: index,
@@ -132,18 +145,22 @@ fn deploy(
     })
 }
 
-/// Opens an artifact, or builds one in memory from a module, within limits.
+/// Opens an artifact, or builds one in memory from a module, isolated as asked and within limits.
 ///
 /// # Errors
 /// What the loader refuses, with the path.
-pub fn open(path: &Path, engines: &Engines, limits: &BuildLimits) -> Result<Arc<Artifact>> {
+pub fn open(
+    path: &Path,
+    engines: &Engines,
+    isolation: Isolation,
+    limits: &BuildLimits,
+) -> Result<Arc<Artifact>> {
     let shown = path.display();
-    let mapped = engines.get(EngineKind::Mapped)?;
     if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
-        return Artifact::open(path, &mapped).with_context(|| format!("cannot open `{shown}`"));
+        return Artifact::open(path, engines).with_context(|| format!("cannot open `{shown}`"));
     }
-    let compiled = compile::of_file(path, limits)?;
-    Ok(Artifact::from_bytes(&compiled.artifact, &mapped)?)
+    let compiled = compile::of_file(path, isolation, limits)?;
+    Ok(Artifact::from_bytes(&compiled.artifact, engines)?)
 }
 
 /// Returns the technique that a module gets.

@@ -11,7 +11,7 @@ use midge_loader::artifact::Artifact;
 use midge_loader::build::build;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::slot::Progress;
 use midge_loader::start::{AnyTechnique, StartTechnique, Technique};
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("name a module")?;
     let engines = Engines::new();
     let built = build(&path, &std::fs::read(&path)?, &engines)?;
-    let artifact = Artifact::from_bytes(&built.bytes, &engines.get(EngineKind::Mapped)?)?;
+    let artifact = Artifact::from_bytes(&built.bytes, &engines)?;
     let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
     let function =
         Function::register(&artifact, Technique::Restore, &engines, Arc::new(Quiet), limits)?;

@@ -20,7 +20,7 @@ use wasmtime::Module;
 use crate::container::{
     self, ContainerError, MAGIC, ROW_SIZE, SECTION_ALIGN, Section, SectionKind,
 };
-use crate::engine::{EngineId, GuestEngine};
+use crate::engine::{EngineError, EngineId, EngineKind, Engines, GuestEngine};
 use crate::image::{ImageError, MemoryImage};
 use crate::mapping::{Access, FileMapping, PAGE_SIZE, sealed_file};
 
@@ -54,6 +54,9 @@ pub enum ArtifactError {
         /// Name of the module it was built from.
         source_name: String,
     },
+    /// The engine that it needs is not to be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The manifest is not readable.
     #[error("artifact's manifest is refused")]
     Manifest(#[from] ManifestError),
@@ -109,21 +112,21 @@ impl Artifact {
     ///
     /// # Errors
     /// [`ArtifactError`] says why it is refused; nothing of it has been executed then.
-    pub fn open(path: &Path, engine: &GuestEngine) -> Result<Arc<Self>, ArtifactError> {
+    pub fn open(path: &Path, engines: &Engines) -> Result<Arc<Self>, ArtifactError> {
         let file = File::open(path).map_err(ArtifactError::Read)?;
-        Self::from_file(file, engine)
+        Self::from_file(file, engines)
     }
 
     /// Takes an artifact that was just built, from memory.
     ///
     /// # Errors
     /// As [`Artifact::open`]; the bytes are checked in the same way.
-    pub fn from_bytes(bytes: &[u8], engine: &GuestEngine) -> Result<Arc<Self>, ArtifactError> {
+    pub fn from_bytes(bytes: &[u8], engines: &Engines) -> Result<Arc<Self>, ArtifactError> {
         let file = sealed_file(bytes).map_err(ArtifactError::Read)?;
-        Self::from_file(file, engine)
+        Self::from_file(file, engines)
     }
 
-    fn from_file(file: File, engine: &GuestEngine) -> Result<Arc<Self>, ArtifactError> {
+    fn from_file(file: File, engines: &Engines) -> Result<Arc<Self>, ArtifactError> {
         let found_bytes = file.metadata().map_err(ArtifactError::Read)?.len();
         if !(ROW_SIZE as u64..=ARTIFACT_BYTES_MAX).contains(&found_bytes) {
             return Err(ContainerError::Magic.into());
@@ -137,6 +140,7 @@ impl Artifact {
         let manifest = section(SectionKind::Manifest)
             .ok_or(ContainerError::Table { reason: "there is no manifest" })?;
         let manifest = Manifest::decode(&whole.bytes()[manifest.range.clone()])?;
+        let engine = engines.get(EngineKind::of_artifact(manifest.isolation))?;
         let expected = engine.id();
         if found != expected {
             return Err(ArtifactError::EngineMismatch {
@@ -156,7 +160,6 @@ impl Artifact {
             None => MemoryImage::all(&file, &whole, 0..0, &[])?,
         };
         let template_time = began.elapsed();
-        let engine = engine.clone();
         let shared = OnceLock::new();
         Ok(Arc::new(Self {
             manifest,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
 use midge_abi::imports::Level;
-use midge_abi::manifest::{GlobalRow, GlobalValue, Manifest, MemoryRow};
+use midge_abi::manifest::{GlobalRow, GlobalValue, Isolation, Manifest, MemoryRow};
 use wasmtime::{Linker, Module, Store};
 
 use crate::container::{SectionBytes, SectionKind, encode};
@@ -63,24 +63,46 @@ pub enum BuildError {
     /// The engine is not to be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The techniques that compare addresses need a template.
+    #[error(
+        "start-up changes tables, segments or references, which a template cannot hold: such a module is \
+         isolated by guard pages alone"
+    )]
+    IsolationWithoutTemplate,
     /// The imports cannot be bound.
     #[error("imports cannot be bound")]
     Imports(#[source] wasmtime::Error),
 }
 
-/// Builds an artifact from a module in binary or text form.
+/// Builds an artifact from a module in binary or text form, to be isolated by guard pages.
 ///
 /// # Errors
 /// [`BuildError`] says what is wrong with the module.
 pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Built, BuildError> {
+    build_isolated(source_name, source, Isolation::GuardPages, engines)
+}
+
+/// Builds an artifact whose code keeps the guest inside its memory in a given way.
+///
+/// # Errors
+/// [`BuildError`] says what is wrong with the module.
+pub fn build_isolated(
+    source_name: &str,
+    source: &[u8],
+    isolation: Isolation,
+    engines: &Engines,
+) -> Result<Built, BuildError> {
     let wasm = binary_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
-    let mapped = engines.get(EngineKind::Mapped)?;
+    let mapped = engines.get(EngineKind::of_artifact(isolation))?;
     let on_demand = engines.get(EngineKind::OnDemand)?;
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
     let is_preinitialised = !facts.startup_resists_snapshot();
+    if isolation == Isolation::BoundsChecked && !is_preinitialised {
+        return Err(BuildError::IsolationWithoutTemplate);
+    }
     let manifest = Manifest {
         source_name: source_name.to_owned(),
         source_hash: *blake3::hash(source).as_bytes(),
@@ -96,6 +118,7 @@ pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Buil
         table_count: facts.table_count,
         engine_name: "wasmtime 48".to_owned(),
         machine: machine(),
+        isolation,
     };
     let mut sections = vec![section(SectionKind::Manifest, manifest.encode())];
     if is_preinitialised {

@@ -8,6 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use midge_abi::manifest::Isolation;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
 };
@@ -22,6 +23,10 @@ use crate::stack::Stacks;
 pub const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 /// Inaccessible bytes behind it, for the constant offset of an access.
 pub const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+/// Address space of a memory whose accesses are compared with its size: as far as it may grow.
+pub const CHECKED_RESERVATION_BYTES: u64 = 256 << 20;
+/// Inaccessible bytes behind it: one page, so that nothing of another slot is next to it.
+pub const CHECKED_GUARD_BYTES: u64 = 4096;
 /// Stack that a guest's own code may use before it traps.
 pub const GUEST_STACK_BYTES: usize = 256 * 1024;
 /// Stack of a fiber: the guest's and what host functions need on top.
@@ -49,11 +54,23 @@ pub enum EngineKind {
     Pool,
     /// From the engine's pool, with PAGEMAP_SCAN (`pool-scan`).
     PoolScan,
+    /// As `Mapped`, with code that compares every address.
+    Checked,
 }
 
 impl EngineKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Mapped, Self::OnDemand, Self::Pool, Self::PoolScan];
+    pub const ALL: [Self; 5] =
+        [Self::Mapped, Self::OnDemand, Self::Pool, Self::PoolScan, Self::Checked];
+
+    /// Returns the kind whose code an artifact of this isolation holds.
+    #[must_use]
+    pub const fn of_artifact(isolation: Isolation) -> Self {
+        match isolation {
+            Isolation::GuardPages => Self::Mapped,
+            Isolation::BoundsChecked => Self::Checked,
+        }
+    }
 }
 
 /// Identifies an engine's version and configuration: code made by one runs on no other.
@@ -139,7 +156,14 @@ impl GuestEngine {
         let published = PublishedCode::default();
         let mut config = common();
         match kind {
-            EngineKind::Mapped => {
+            EngineKind::Mapped | EngineKind::Checked => {
+                if kind == EngineKind::Checked {
+                    // A reservation that a 32-bit address can leave makes the compiler compare; that a
+                    // mispredicted comparison reads address 0 is its default.
+                    config
+                        .memory_reservation(CHECKED_RESERVATION_BYTES)
+                        .memory_guard_size(CHECKED_GUARD_BYTES);
+                }
                 config
                     .memory_init_cow(false)
                     .with_host_memory(Arc::new(SlotMemoryCreator))

@@ -62,7 +62,7 @@ impl Function {
         services: Arc<dyn Services>,
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
-        let engine = engines.get(technique.engine_kind())?;
+        let engine = engines.get(technique.engine_kind_of(artifact.manifest().isolation))?;
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
             table_elements_max: TABLE_ELEMENTS_MAX,

@@ -19,6 +19,8 @@ pub mod fresh; // `cow`, `pool`, `pool-scan`: a new instance for each request
 pub mod restore; // `restore`: the slot stays
 pub mod reuse; // `reuse`: nothing is undone
 
+use midge_abi::manifest::Isolation;
+
 use crate::engine::EngineKind;
 use crate::instance::{AfterCall, StartError};
 use crate::slot::{Discard, Pristine, Used};
@@ -103,6 +105,15 @@ impl Technique {
             Self::Jit | Self::Cow => EngineKind::OnDemand,
             Self::Pool => EngineKind::Pool,
             Self::PoolScan => EngineKind::PoolScan,
+        }
+    }
+
+    /// Returns the engine that it runs an artifact of this isolation on.
+    #[must_use]
+    pub const fn engine_kind_of(self, isolation: Isolation) -> EngineKind {
+        match self.engine_kind() {
+            EngineKind::Mapped => EngineKind::of_artifact(isolation),
+            other => other,
         }
     }
 

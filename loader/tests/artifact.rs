@@ -4,7 +4,7 @@
 use midge_loader::artifact::{Artifact, ArtifactError};
 use midge_loader::build::build;
 use midge_loader::container::{ContainerError, FORMAT, Section, SectionBytes, SectionKind, encode};
-use midge_loader::engine::{EngineKind, Engines, GuestEngine};
+use midge_loader::engine::{EngineKind, Engines};
 
 const GUEST: &str = r#"(module
   (memory (export "memory") 2)
@@ -12,26 +12,26 @@ const GUEST: &str = r#"(module
   (func (export "midge_contract") (result i32) (i32.const 64))
   (func (export "midge_handle") (param i32 i32) (result i32) (i32.const 0)))"#;
 
-fn built() -> (GuestEngine, Vec<u8>) {
+fn built() -> (Engines, Vec<u8>) {
     let engines = Engines::new();
     let bytes = build("small.wat", GUEST.as_bytes(), &engines).expect("the guest is sound").bytes;
-    (engines.get(EngineKind::Mapped).expect("this machine has memory"), bytes)
+    (engines, bytes)
 }
 
-fn refused(bytes: &[u8], engine: &GuestEngine) -> ArtifactError {
-    Artifact::from_bytes(bytes, engine).expect_err("it is not what was built")
+fn refused(bytes: &[u8], engines: &Engines) -> ArtifactError {
+    Artifact::from_bytes(bytes, engines).expect_err("it is not what was built")
 }
 
 #[test]
 fn every_changed_byte_is_found() {
-    let (engine, whole) = built();
-    Artifact::from_bytes(&whole, &engine).unwrap();
+    let (engines, whole) = built();
+    Artifact::from_bytes(&whole, &engines).unwrap();
     let mut changed = whole.clone();
     for position in 0..whole.len() {
         // One bit of each byte, another one each time, and all bits of it.
         for mask in [1 << (position % 8), 0xFF] {
             changed[position] ^= mask;
-            let accepted = Artifact::from_bytes(&changed, &engine).is_ok();
+            let accepted = Artifact::from_bytes(&changed, &engines).is_ok();
             assert!(!accepted, "byte {position} of {}, changed by {mask:#x}", whole.len());
             changed[position] ^= mask;
         }
@@ -40,9 +40,9 @@ fn every_changed_byte_is_found() {
 
 #[test]
 fn every_truncation_is_found() {
-    let (engine, whole) = built();
+    let (engines, whole) = built();
     for length in 0..whole.len() {
-        let error = refused(&whole[..length], &engine);
+        let error = refused(&whole[..length], &engines);
         let is_told = match error {
             ArtifactError::Container(ContainerError::Magic) => length < 64,
             ArtifactError::Container(ContainerError::Truncated { expected_bytes, found_bytes }) => {
@@ -54,16 +54,16 @@ fn every_truncation_is_found() {
     }
     let longer = [&whole[..], &[0]].concat();
     assert!(matches!(
-        refused(&longer, &engine),
+        refused(&longer, &engines),
         ArtifactError::Container(ContainerError::Truncated { .. })
     ));
 }
 
 #[test]
 fn a_newer_format_is_refused_by_its_number() {
-    let (engine, mut bytes) = built();
+    let (engines, mut bytes) = built();
     bytes[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
-    let error = refused(&bytes, &engine);
+    let error = refused(&bytes, &engines);
     assert!(
         matches!(error, ArtifactError::Container(ContainerError::Format { found }) if found == FORMAT + 1),
         "{error}"
@@ -72,8 +72,8 @@ fn a_newer_format_is_refused_by_its_number() {
 }
 
 /// Returns the sections of an artifact, to be put together anew.
-fn sections(bytes: &[u8], engine: &GuestEngine) -> Vec<SectionBytes> {
-    let artifact = Artifact::from_bytes(bytes, engine).expect("just built");
+fn sections(bytes: &[u8], engines: &Engines) -> Vec<SectionBytes> {
+    let artifact = Artifact::from_bytes(bytes, engines).expect("just built");
     let section = |section: &Section| SectionBytes {
         kind: section.kind,
         bytes: bytes[section.range.clone()].to_vec(),
@@ -83,20 +83,20 @@ fn sections(bytes: &[u8], engine: &GuestEngine) -> Vec<SectionBytes> {
 
 #[test]
 fn another_engines_artifact_is_refused_with_the_command_that_builds_it() {
-    let (engine, bytes) = built();
-    let foreign = encode([7; 16], &sections(&bytes, &engine));
-    let error = refused(&foreign, &engine);
+    let (engines, bytes) = built();
+    let foreign = encode([7; 16], &sections(&bytes, &engines));
+    let error = refused(&foreign, &engines);
     assert!(matches!(error, ArtifactError::EngineMismatch { .. }), "{error}");
     assert!(error.to_string().ends_with("midge build small.wat"), "{error}");
 }
 
 #[test]
 fn sections_that_lie_with_right_hashes_are_refused() {
-    let (engine, bytes) = built();
+    let (engines, bytes) = built();
     let with = |change: &dyn Fn(&mut Vec<SectionBytes>)| {
-        let mut sections = sections(&bytes, &engine);
+        let mut sections = sections(&bytes, &engines);
         change(&mut sections);
-        refused(&encode(engine.id().0, &sections), &engine)
+        refused(&encode(engines.get(EngineKind::Mapped).unwrap().id().0, &sections), &engines)
     };
     let manifest = |sections: &mut Vec<SectionBytes>| {
         sections.iter().position(|section| section.kind == SectionKind::Manifest).unwrap()

@@ -9,7 +9,7 @@ use midge_abi::imports::Level;
 use midge_loader::artifact::Artifact;
 use midge_loader::build::build;
 use midge_loader::context::{RequestContext, Services};
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::start::Technique;
 
@@ -51,8 +51,7 @@ impl Services for Buggy {
 fn call_with_the_bug() {
     let engines = Engines::new();
     let built = build("guest.wat", GUEST.as_bytes(), &engines).expect("the guest is sound");
-    let mapped = engines.get(EngineKind::Mapped).expect("this machine has memory");
-    let artifact = Artifact::from_bytes(&built.bytes, &mapped).expect("just built");
+    let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
     let limits = FunctionLimits { memory_bytes_max: 1 << 20 };
     let services = Arc::new(Buggy);
     let function = Function::register(&artifact, Technique::Restore, &engines, services, limits);

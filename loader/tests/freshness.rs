@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex};
 
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
+use midge_abi::manifest::Isolation;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build;
+use midge_loader::build::build_isolated;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::instance::StateSnapshot;
 use midge_loader::slot::{Pristine, Progress, Used};
+use midge_loader::start::choose::{Machine, check, choose};
 use midge_loader::start::{AnyTechnique, StartTechnique, Technique, Tier};
 use proptest::prelude::*;
 
@@ -100,10 +102,14 @@ struct Lab {
 
 impl Lab {
     fn new(text: &str) -> Self {
+        Self::isolated(text, Isolation::GuardPages)
+    }
+
+    fn isolated(text: &str, isolation: Isolation) -> Self {
         let engines = Engines::new();
-        let built = build("guest.wat", text.as_bytes(), &engines).expect("the guest is sound");
-        let mapped = engines.get(EngineKind::Mapped).expect("this machine has memory");
-        let artifact = Artifact::from_bytes(&built.bytes, &mapped).expect("just built");
+        let built = build_isolated("guest.wat", text.as_bytes(), isolation, &engines)
+            .expect("the guest is sound");
+        let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
         Self { engines, artifact, calls: 0 }
     }
 
@@ -175,7 +181,13 @@ fn the_template_is_the_state_after_start_up() {
 
 #[test]
 fn each_operation_alone_is_undone() {
-    let mut lab = Lab::new(GUEST);
+    for isolation in Isolation::ALL {
+        undo_each_operation(isolation);
+    }
+}
+
+fn undo_each_operation(isolation: Isolation) {
+    let mut lab = Lab::isolated(GUEST, isolation);
     let fresh = fresh_state(&lab, Technique::Restore);
     let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 4);
     for operation in 0..9u8 {
@@ -197,7 +209,13 @@ fn each_operation_alone_is_undone() {
 
 #[test]
 fn traps_are_what_they_are_and_the_slot_serves_on() {
-    let mut lab = Lab::new(GUEST);
+    for isolation in Isolation::ALL {
+        trap_and_serve_on(isolation);
+    }
+}
+
+fn trap_and_serve_on(isolation: Isolation) {
+    let mut lab = Lab::isolated(GUEST, isolation);
     let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
     for (operation, expected) in
         [(6, "unreachable"), (7, "out of bounds memory access"), (8, "call stack exhausted")]
@@ -329,6 +347,21 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[test]
+fn bounds_checks_are_for_techniques_that_map_a_template() {
+    let lab = Lab::isolated(GUEST, Isolation::BoundsChecked);
+    let machine = Machine { has_swap: false, has_pagemap_scan: true };
+    for technique in Technique::ALL {
+        let allowed = check(technique, lab.artifact.manifest(), machine);
+        let has_them = matches!(
+            technique,
+            Technique::Aot | Technique::Mmap | Technique::Restore | Technique::Reuse
+        );
+        assert_eq!(allowed.is_ok(), has_them, "{technique}: {allowed:?}");
+    }
+    assert_eq!(choose(lab.artifact.manifest(), machine).technique, Technique::Restore);
 }
 
 /// Calls another instance whenever the guest logs, as a host function might.

@@ -7,7 +7,7 @@ use midge_abi::imports::Level;
 use midge_loader::artifact::Artifact;
 use midge_loader::build::{STARTUP_MEMORY_BYTES_MAX, build};
 use midge_loader::context::Services;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::instance::StartError;
 use midge_loader::start::Technique;
@@ -49,8 +49,7 @@ fn an_area_that_is_not_there_in_an_instance_is_refused() {
     let engines = Engines::new();
     let built = build("probe.wat", GUEST.as_bytes(), &engines).unwrap();
     assert!(!built.manifest.is_preinitialised, "its start-up runs in each instance");
-    let engine = engines.get(EngineKind::Mapped).unwrap();
-    let artifact = Artifact::from_bytes(&built.bytes, &engine).unwrap();
+    let artifact = Artifact::from_bytes(&built.bytes, &engines).unwrap();
     let start = |memory_bytes_max| {
         let limits = FunctionLimits { memory_bytes_max };
         let services = Arc::new(Silent);

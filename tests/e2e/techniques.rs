@@ -87,3 +87,45 @@ fn run_serves_with_each_technique_on_every_path() {
         assert_eq!(client.get("/a/b?name=Ada").text(), "Hello, Ada!\n", "{technique}");
     }
 }
+
+#[test]
+fn a_function_is_isolated_as_its_settings_demand() {
+    let setup = Setup::new().file("counter.wasm", example("counter"));
+    let build = |arguments: &[&str]| {
+        let ended = midge_tests::program::midge(setup.folder(), arguments);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    };
+    build(&["build", "counter.wasm", "-o", "guarded.midge"]);
+    build(&["build", "counter.wasm", "-o", "checked.midge", "--isolation", "bounds-checked"]);
+    let function = |module: &str| {
+        format!(
+            "[[function]]\nname = \"{0}\"\nmodule = \"{module}\"\nroute = \"/{0}\"\n\
+             isolation = \"bounds-checked\"\n",
+            module.replace('.', "-"),
+        )
+    };
+
+    let check = |settings: String| {
+        std::fs::write(setup.folder().join("one.toml"), settings).expect("the folder takes files");
+        midge_tests::program::midge(
+            setup.folder(),
+            &["serve", "one.toml", "--listen", "127.0.0.1:0"],
+        )
+    };
+    let refused = check(function("guarded.midge"));
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("midge build counter.wasm --isolation"), "{}", refused.stderr);
+    let refused = check(function("checked.midge") + "technique = \"pool\"\n");
+    assert!(refused.stderr.contains("isolated by bounds checks"), "{}", refused.stderr);
+
+    let module = setup.folder().join("checked.midge");
+    let checked = std::fs::read(module).expect("it was built");
+    let host = Setup::new()
+        .file("checked.midge", checked)
+        .file("counter.wasm", example("counter"))
+        .serve(&(function("checked.midge") + &function("counter.wasm")));
+    let mut client = host.client();
+    for path in ["/checked-midge", "/counter-wasm", "/checked-midge", "/counter-wasm"] {
+        assert_eq!(client.get(path).text().trim(), "1", "{path}");
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use midge_loader::artifact::{self, Artifact};
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::start::choose::{Machine, choose};
 use serde::Serialize;
 
@@ -37,10 +37,9 @@ struct Report {
 /// The module is refused, or the artifact cannot be written; a file that was there is unchanged then.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let began = Instant::now();
-    let compiled = compile::of_file(&args.file, &args.limits.limits())?;
+    let compiled = compile::of_file(&args.file, args.isolation, &args.limits.limits())?;
     // What was built is opened once, so that no artifact is written that this host would refuse.
-    let mapped = Engines::new().get(EngineKind::Mapped)?;
-    let opened = Artifact::from_bytes(&compiled.artifact, &mapped)
+    let opened = Artifact::from_bytes(&compiled.artifact, &Engines::new())
         .context("the artifact that was just built is refused")?;
     let target = target(args);
     artifact::write(&target, &compiled.artifact)

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
+use midge_abi::manifest::Isolation;
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::build::build_isolated;
+use midge_loader::engine::Engines;
 use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
@@ -164,11 +165,16 @@ fn settings(overrides: &Overrides) -> Settings {
 
 /// Builds an example by its name, which stands where a module's path would. Without a child process and its
 /// limits: the examples are part of this program.
-fn open(path: &Path, engines: &Engines, _limits: &BuildLimits) -> Result<Arc<Artifact>> {
+fn open(
+    path: &Path,
+    engines: &Engines,
+    isolation: Isolation,
+    _limits: &BuildLimits,
+) -> Result<Arc<Artifact>> {
     let example = EXAMPLES.iter().find(|example| Path::new(example.name) == path);
     let example = example.context("the demo's settings name its examples")?;
-    let built = build(example.name, example.module, engines)?;
-    Ok(Artifact::from_bytes(&built.bytes, &engines.get(EngineKind::Mapped)?)?)
+    let built = build_isolated(example.name, example.module, isolation, engines)?;
+    Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 
 fn introduce(host: &Host) -> Result<()> {

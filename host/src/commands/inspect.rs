@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{GlobalValue, Manifest};
+use midge_abi::manifest::{GlobalValue, Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::module::FEATURE_NAMES;
 use midge_loader::start::Technique;
 use midge_loader::start::choose::{Machine, check, choose};
@@ -95,10 +95,9 @@ struct TechniqueRow {
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let shown = args.file.display();
     let engines = Engines::new();
-    let mapped = engines.get(EngineKind::Mapped)?;
     let is_artifact = is_artifact(&args.file).with_context(|| format!("cannot read `{shown}`"))?;
     let report = if is_artifact {
-        let artifact = Artifact::open(&args.file, &mapped);
+        let artifact = Artifact::open(&args.file, &engines);
         let artifact = artifact.with_context(|| format!("cannot open `{shown}`"))?;
         let rows = artifact.sections().iter().map(|section| SectionRow {
             name: section.kind.name().to_owned(),
@@ -107,8 +106,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         let rows = rows.collect();
         report(args, "artifact", artifact.file_bytes(), artifact.manifest(), rows)
     } else {
-        let compiled = compile::of_file(&args.file, &args.limits.limits())?;
-        let artifact = Artifact::from_bytes(&compiled.artifact, &mapped)?;
+        let compiled = compile::of_file(&args.file, Isolation::default(), &args.limits.limits())?;
+        let artifact = Artifact::from_bytes(&compiled.artifact, &engines)?;
         let rows = compiled.sections.into_iter().map(|(name, bytes)| SectionRow { name, bytes });
         report(args, "module", compiled.source_bytes, artifact.manifest(), rows.collect())
     };

@@ -21,12 +21,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
+use midge_abi::manifest::Isolation;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::{self, Artifact};
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
-use midge_loader::engine::{EngineKind, Engines};
+use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::slot::{Progress, Used};
 use midge_loader::start::choose::Machine;
@@ -92,7 +93,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let file = ArtifactFile::of(&args.file, &args.limits.limits())?;
+    let file = ArtifactFile::of(&args.file, args.isolation, &args.limits.limits())?;
 
     let mut times = Times::default();
     let mut invocation = None;
@@ -130,12 +131,12 @@ struct ArtifactFile {
 }
 
 impl ArtifactFile {
-    fn of(path: &Path, limits: &BuildLimits) -> Result<Self> {
+    fn of(path: &Path, isolation: Isolation, limits: &BuildLimits) -> Result<Self> {
         let shown = path.display();
         if artifact::is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
             return Ok(Self { path: path.to_owned(), _folder: None });
         }
-        let compiled = compile::of_file(path, limits)?;
+        let compiled = compile::of_file(path, isolation, limits)?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("built.midge");
         artifact::write(&path, &compiled.artifact).context("cannot write the artifact")?;
@@ -165,9 +166,8 @@ impl Invocation {
         clock: &CoarseClock,
         times: &mut Times,
     ) -> Result<Self> {
-        let mapped = engines.get(EngineKind::Mapped)?;
         let began = Instant::now();
-        let artifact = Artifact::open(&file.path, &mapped);
+        let artifact = Artifact::open(&file.path, engines);
         let opened = nanoseconds(began);
         let artifact =
             artifact.with_context(|| format!("cannot open `{}`", args.file.display()))?;

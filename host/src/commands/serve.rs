@@ -59,6 +59,7 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let mut settings = Settings::of_one(&args.file, &args.host.overrides(matches));
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
+        function.isolation = Setting { value: args.isolation, origin: Origin::Flag("--isolation") };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)

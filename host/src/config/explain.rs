@@ -51,6 +51,7 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         row("host", host.into(), function.host.origin),
         shown("methods", &function.methods),
         shown("technique", &function.technique),
+        shown("isolation", &function.isolation),
         quantity("deadline", &function.deadline),
         quantity("memory", &function.memory),
         quantity("body", &function.body),

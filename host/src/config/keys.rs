@@ -1,5 +1,6 @@
 //! Every setting: its limits, and the table from which the manual's is generated.
 
+use midge_abi::manifest::Isolation;
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
 use super::{ByteSize, LogFormat, LogLevel, Quantity, Technique};
@@ -231,6 +232,8 @@ pub enum Takes {
     Truth(bool),
     /// A technique's name.
     Technique,
+    /// The name of an isolation.
+    Isolation,
     /// A level's name.
     Level,
     /// A format's name.
@@ -290,6 +293,7 @@ impl Takes {
             }
             Self::Truth(default) => ("`true` or `false`".into(), default.to_string()),
             Self::Technique => (names(Technique::ALL.map(Technique::name)), "auto".into()),
+            Self::Isolation => (names(Isolation::ALL.map(Isolation::name)), "guard-pages".into()),
             Self::Level => (names(LogLevel::ALL.map(LogLevel::name)), "info".into()),
             Self::Format => (names(LogFormat::ALL.map(LogFormat::name)), "text".into()),
             Self::Required(form) => (form.into(), "required".into()),
@@ -407,6 +411,12 @@ pub const KEYS: &[Key] = &[
         "the others get 405 with an Allow header",
     ),
     key(Part::Function, "technique", Takes::Technique, "how instances are made pristine"),
+    key(
+        Part::Function,
+        "isolation",
+        Takes::Isolation,
+        "what keeps it inside its memory, at least: docs/SECURITY.md",
+    ),
     key(Part::Function, "deadline", Takes::Duration(DEADLINE), "time for one call; then 504"),
     key(Part::Function, "memory", Takes::Size(MEMORY), "what a call may grow its memory to"),
     key(Part::Function, "body", Takes::Size(BODY), "request body; longer ones get 413"),

@@ -3,6 +3,7 @@
 //! A fault is noted and the walk goes on with the default, so that one look finds them all. Settings are
 //! handed out only if nothing was noted.
 
+use midge_abi::manifest::Isolation;
 use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
 
 use toml::{
@@ -196,6 +197,7 @@ impl<'s> Reader<'s> {
         routes: Setting<Vec<Pattern>>,
     ) -> Function {
         let techniques = Technique::ALL.map(|technique| (technique.name(), technique));
+        let isolations = Isolation::ALL.map(|isolation| (isolation.name(), isolation));
         let concurrency = self.count(section, "concurrency", &keys::CONCURRENCY);
         let slots = self.slots(section, concurrency.value);
         Function {
@@ -205,6 +207,7 @@ impl<'s> Reader<'s> {
             host: self.host(section),
             methods: self.methods(section),
             technique: self.choice(section, "technique", &techniques, Technique::Auto),
+            isolation: self.choice(section, "isolation", &isolations, Isolation::GuardPages),
             deadline: self.quantity(section, "deadline", &keys::DEADLINE),
             memory: self.quantity(section, "memory", &keys::MEMORY),
             body: self.quantity::<ByteSize>(section, "body", &keys::BODY),

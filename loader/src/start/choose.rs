@@ -1,6 +1,6 @@
 //! Which technique a module may use, which it gets, and why.
 
-use midge_abi::manifest::Manifest;
+use midge_abi::manifest::{Isolation, Manifest};
 
 use crate::engine::POOL_MEMORY_BYTES_MAX;
 use crate::start::Technique;
@@ -69,11 +69,15 @@ pub fn choose(manifest: &Manifest, machine: Machine) -> Choice {
         let reason = "every state that the module can change is held exactly".to_owned();
         return Choice { technique: Technique::Restore, reason };
     };
-    let fallbacks = [Technique::PoolScan, Technique::Pool, Technique::Cow];
+    let fallbacks = match manifest.isolation {
+        Isolation::GuardPages => [Technique::PoolScan, Technique::Pool, Technique::Cow].as_slice(),
+        Isolation::BoundsChecked => &[Technique::Mmap],
+    };
     let technique = fallbacks
-        .into_iter()
+        .iter()
+        .copied()
         .find(|technique| check(*technique, manifest, machine).is_ok())
-        .unwrap_or(Technique::Cow);
+        .unwrap_or(fallbacks[fallbacks.len() - 1]);
     Choice { technique, reason: format!("`restore` is not exact here: {obstacle}") }
 }
 
@@ -82,6 +86,12 @@ fn obstacle(technique: Technique, manifest: &Manifest, machine: Machine) -> Opti
     if needs_template {
         return Some(
             "its start-up changes tables, segments or references, which a template cannot hold"
+                .into(),
+        );
+    }
+    if manifest.isolation == Isolation::BoundsChecked && !technique.uses_templates() {
+        return Some(
+            "it is isolated by bounds checks, which the code of `jit`, `cow` and the pools has not"
                 .into(),
         );
     }
@@ -156,6 +166,7 @@ mod tests {
             table_count: 0,
             engine_name: String::new(),
             machine: String::new(),
+            isolation: Isolation::GuardPages,
         }
     }
 
