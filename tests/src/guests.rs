@@ -11,6 +11,9 @@ pub const CLAIMS: &str = include_str!("../guests/claims.wat");
 /// Does the harm that the query's first letter names.
 pub const HARM: &str = include_str!("../guests/harm.wat");
 
+/// Recurses as deep as the body says, then does what it says.
+pub const EDGE: &str = include_str!("../guests/edge.wat");
+
 /// Returns the committed module of an example.
 ///
 /// # Panics
