@@ -219,6 +219,10 @@ fn too_much_of_anything_is_refused() {
         &["9 ", "memories"],
     );
 
+    let export = |number| format!("(export \"{number}{}\" (func $f))", "x".repeat(60_000));
+    let exports: String = (0..20).map(export).collect();
+    check_refused(with(&format!("(func $f) {exports}")), &["names and exports", "1048576 are"]);
+
     let mut sections = wat::parse_str(HELLO).unwrap();
     sections.extend(b"\0\x02\x01x".repeat(1025));
     check_refused(sections, &["1025 sections, at most 1024"]);
