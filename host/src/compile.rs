@@ -131,7 +131,7 @@ impl CompileError {
                 "do not serve this module: it breaks the compiler; please report it with the module"
             }
             Self::Start(_) => {
-                "the program's file must be executable, and the system have a process left"
+                "/proc must be mounted, the program's file executable, and a process left to start"
             }
         }
     }
