@@ -1,28 +1,7 @@
-//! A guest's contract record. Input: where the guest says it is, then the start of its memory.
+//! Fuzzes `checks/contract.rs`.
 #![no_main]
 
-use std::cell::RefCell;
+#[path = "../checks/contract.rs"]
+mod check;
 
-use libfuzzer_sys::fuzz_target;
-use midge_abi::contract::{AREA_ALIGN, AREA_SIZE_MAX, AREA_SIZE_MIN, Contract};
-
-const MEMORY_BYTES: usize = 65_536;
-
-thread_local! {
-    /// Kept, for a new memory costs more than the rest of an execution.
-    static MEMORY: RefCell<Vec<u8>> = RefCell::new(vec![0; MEMORY_BYTES]);
-}
-
-fuzz_target!(|bytes: &[u8]| {
-    let Some((address, rest)) = bytes.split_first_chunk() else { return };
-    let rest = &rest[..rest.len().min(MEMORY_BYTES)];
-    MEMORY.with_borrow_mut(|memory| {
-        memory[..rest.len()].copy_from_slice(rest);
-        if let Ok(contract) = Contract::read(memory, u32::from_le_bytes(*address)) {
-            let end = u64::from(contract.area) + u64::from(contract.area_size);
-            assert!(end <= MEMORY_BYTES as u64 && contract.area % AREA_ALIGN == 0);
-            assert!((AREA_SIZE_MIN..=AREA_SIZE_MAX).contains(&contract.area_size));
-        }
-        memory[..rest.len()].fill(0);
-    });
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));

@@ -25,11 +25,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use midge_abi::imports::{LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX};
 use midge_abi::manifest::Isolation;
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
 use midge_loader::build::{BuildError, build_isolated};
 use midge_loader::engine::Engines;
-use midge_loader::module::MODULE_BYTES_MAX;
+use midge_loader::module::{MODULE_BYTES_MAX, SECTION_COUNT_MAX, SECTION_NAME_BYTES_MAX};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
@@ -45,6 +46,16 @@ pub const ANSWER_BYTES_MAX: u32 = 1 << 20;
 pub const REASON_BYTES_MAX: usize = 16 * 1024;
 /// So much of a child's stderr is kept: it says something only if it dies.
 pub const STDERR_BYTES_MAX: u64 = 4 * 1024;
+
+/// Bytes that one may take in JSON, where it is escaped.
+const ESCAPED_BYTES: usize = 6;
+const _: () = assert!(
+    (SECTION_COUNT_MAX * (SECTION_NAME_BYTES_MAX + 32) + 32 * LOG_LINE_BYTES_MAX) * ESCAPED_BYTES
+        < ANSWER_BYTES_MAX as usize,
+    "an honest answer is never too long"
+);
+const _: () =
+    assert!(LOG_LINES_PER_REQUEST_MAX <= 32 && REASON_BYTES_MAX * ESCAPED_BYTES < 1 << 20);
 
 /// The program that runs now, even if its file was replaced meanwhile.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -121,7 +132,7 @@ impl CompileError {
                 "do not serve this module: it breaks the compiler; please report it with the module"
             }
             Self::Start(_) => {
-                "the program's file must be executable, and the system have a process left"
+                "/proc must be mounted, the program's file executable, and a process left to start"
             }
         }
     }
@@ -305,4 +316,51 @@ fn refusal(error: BuildError) -> Answer {
     }
     let end = reason.floor_char_boundary(REASON_BYTES_MAX);
     Answer::Refused { reason: printable(&reason[..end]).into_owned(), at_start_up }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::config::Setting;
+
+    #[test]
+    fn an_answer_is_believed_only_if_it_is_whole() {
+        let json = br#"{"Refused":{"reason":"r","at_start_up":true}}"#;
+        let framed = |size: u32, rest: &[u8]| [&size.to_le_bytes()[..], rest].concat();
+        let size = u32::try_from(json.len()).unwrap();
+        let (answer, artifact) = read_answer(framed(size, &[json, &b"art"[..]].concat())).unwrap();
+        assert!(matches!(answer, Answer::Refused { at_start_up: true, .. }));
+        assert_eq!(artifact, b"art");
+        for broken in [
+            Vec::new(),
+            vec![1, 0, 0],
+            framed(size, &json[..json.len() - 1]),
+            framed(size - 1, json),
+            framed(ANSWER_BYTES_MAX + 1, json),
+            framed(u32::MAX, json),
+            framed(2, b"{}"),
+            framed(0, b""),
+        ] {
+            assert!(read_answer(broken.clone()).is_none(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_death_is_told_by_its_cause() {
+        let limits = BuildLimits {
+            memory: Setting::default(ByteSize(64 << 20)),
+            time: Setting::default(Duration::from_secs(1)),
+        };
+        let told =
+            |status, stderr: &[u8]| died(ExitStatus::from_raw(status), stderr, &limits).to_string();
+        let time = "compiling it takes longer than 1s, the limit `build.time`";
+        assert_eq!(told(Signal::XCPU.as_raw(), b""), time);
+        let memory = "compiling it takes more than 64 MiB of memory, the limit `build.memory`";
+        assert_eq!(told(Signal::ABORT.as_raw(), b"memory allocation of 64 bytes failed"), memory);
+        let broken = told(Signal::SEGV.as_raw(), b"\n\x1b[2Jodd\nmore");
+        assert!(broken.ends_with("): \\u{1b}[2Jodd"), "{broken}");
+        assert!(told(0, b"").ends_with("it said nothing"));
+    }
 }

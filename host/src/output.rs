@@ -219,6 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn names_do_not_steer_a_terminal() {
+        for (text, expected) in [
+            ("plain ü\n\t", "plain ü\n\t"),
+            ("\x1b[2J\r\0\x7f", "\\u{1b}[2J\\r\\u{0}\\u{7f}"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+        let cell = Cell::new("a\nb\x1b", Tone::Plain);
+        assert_eq!(cell.text, "a\\nb\\u{1b}");
+    }
+
+    #[test]
     fn an_error_says_what_why_and_what_next() {
         let cause = io::Error::from(io::ErrorKind::NotFound);
         let failure = Failure::new("cannot read `a`", "make it", cause);

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
 use midge_abi::imports::Level;
-use midge_abi::manifest::{GlobalRow, GlobalValue, Isolation, Manifest, MemoryRow};
+use midge_abi::manifest::{
+    GlobalRow, GlobalValue, Isolation, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
+};
 use wasmtime::{Linker, Module, Store};
 
 use crate::container::{SectionBytes, SectionKind, encode};
@@ -120,7 +122,13 @@ pub fn build_isolated(
         machine: machine(),
         isolation,
     };
-    let mut sections = vec![section(SectionKind::Manifest, manifest.encode())];
+    let encoded = manifest.encode();
+    if encoded.len() > MANIFEST_BYTES_MAX {
+        let (found, limit) = (encoded.len(), MANIFEST_BYTES_MAX);
+        let what = "bytes of names and exports for its manifest";
+        return Err(ModuleError::TooMany { what, found, limit }.into());
+    }
+    let mut sections = vec![section(SectionKind::Manifest, encoded)];
     if is_preinitialised {
         let snapshot =
             Snapshot { memories: &started.state.memories, globals: &started.state.globals };

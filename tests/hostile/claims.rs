@@ -3,6 +3,7 @@
 
 use midge_tests::guests::CLAIMS;
 use midge_tests::host::{Host, Setup};
+use midge_tests::http::Request;
 
 /// Where the guest has its sound response, its header table, and its strings.
 const RECORD: u32 = 1024;
@@ -50,8 +51,10 @@ fn every_lie_is_a_bad_gateway_and_the_next_request_is_served() {
         ("record behind the end", END, vec![]),
         ("status 0", RECORD, record(0, 0)),
         ("status 100", RECORD, record(0, 100)),
+        ("status 99", RECORD, record(0, 99)),
         ("status 199", RECORD, record(0, 199)),
         ("status 600", RECORD, record(0, 600)),
+        ("status 1000", RECORD, record(0, 1000)),
         ("status 65535", RECORD, record(0, 65_535)),
         ("unknown flag", RECORD, record(0, 200 | 2 << 16)),
         ("all flags", RECORD, record(0, 200 | 0xFFFF << 16)),
@@ -63,6 +66,11 @@ fn every_lie_is_a_bad_gateway_and_the_next_request_is_served() {
         ("header table behind the end", RECORD, record(8, END)),
         ("header table over the end", RECORD, record(8, END - 15)),
         ("header table at the last address", RECORD, record(8, u32::MAX)),
+        ("header table over the record", RECORD, record(8, RECORD)),
+        ("header table over itself", RECORD, vec![(TABLE, TABLE), (TABLE + 4, 16)]),
+        ("record over the header table", TABLE, vec![]),
+        ("record of zeros", 8192, vec![]),
+        ("64 headers where there is one", RECORD, record(4, 64)),
         ("body at the last address", RECORD, record(12, u32::MAX)),
         ("body over the end", RECORD, record(12, END - 2)),
         ("body of 4 GiB", RECORD, record(16, u32::MAX)),
@@ -103,6 +111,40 @@ fn every_lie_is_a_bad_gateway_and_the_next_request_is_served() {
     }
     let refused = host.metrics().sum("midge_function_refused_total", &["bad-response"]);
     assert_eq!(refused, u64::try_from(lies.len()).unwrap());
+}
+
+#[test]
+fn no_byte_that_frames_a_message_gets_into_a_header() {
+    let host = host();
+    let mut client = host.client();
+    for byte in 0..=u8::MAX {
+        let is_token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_value = byte == b'\t' || (b' ' <= byte && byte != 0x7F);
+        let named = client.post("/", &told(RECORD, &text(NAME, TABLE + 4, &[b'x', byte, b'y'])));
+        assert_eq!(named.status, if is_token { 200 } else { 502 }, "{byte:#x} in a name");
+        let valued = told(RECORD, &text(VALUE, TABLE + 12, &[b'x', byte, b'y']));
+        // As bytes: a value may hold what is no text.
+        client.send(&Request::post("/", &valued).bytes());
+        let status = client.receive_bytes_of_head();
+        let expected: &[u8] = if is_value { b"HTTP/1.1 200 " } else { b"HTTP/1.1 502 " };
+        assert!(status.starts_with(expected), "{byte:#x} in a value");
+        client = host.client();
+    }
+}
+
+#[test]
+fn a_body_where_none_may_be_does_not_become_the_next_response() {
+    let host = host();
+    for status in [204, 205, 304] {
+        let mut client = host.client();
+        let first = client.post("/", &told(RECORD, &[(RECORD, status)]));
+        assert_eq!(u32::from(first.status), status);
+        for method in ["GET", "HEAD"] {
+            let next = client.ask(&Request::of(&format!("{method} /")));
+            assert_eq!(next.status, 200, "{method} after {status}: {next:?}");
+            assert_eq!(next.header("x-name"), Some("value"));
+        }
+    }
 }
 
 #[test]

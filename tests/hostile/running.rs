@@ -1,6 +1,6 @@
 //! Guests that run for ever, recurse, grow, trap and flood: bounded, and the next request is pristine.
 
-use midge_tests::guests::{HARM, HELLO};
+use midge_tests::guests::{EDGE, HARM, HELLO};
 use midge_tests::host::{Host, Setup};
 use midge_tests::http::Request;
 
@@ -68,6 +68,79 @@ fn deep_recursion_is_a_trap() {
         assert!(line.contains("call stack exhausted"), "{line}");
         assert_eq!(state(&host), pristine);
     }
+}
+
+#[test]
+fn a_call_of_the_host_at_the_edge_of_the_stack_is_served_or_a_trap() {
+    let host = Setup::new().file("edge.wat", EDGE).function("edge.wat");
+    let mut client = host.client();
+    let mut status = |depth: u32, act: u32| {
+        let body = [depth.to_le_bytes(), act.to_le_bytes()].concat();
+        client.post("/", &body).status
+    };
+    // The deepest that still returns, doing nothing there.
+    let (mut fits, mut traps) = (0, 1 << 20);
+    while fits + 1 < traps {
+        let middle = u32::midpoint(fits, traps);
+        match status(middle, 0) {
+            200 => fits = middle,
+            502 => traps = middle,
+            other => panic!("{other} at depth {middle}"),
+        }
+    }
+    assert!(1_000 < fits, "the stack is worth its name: {fits} frames");
+    for act in 1..=5 {
+        let mut served = 0;
+        for depth in fits - 150..=fits + 1 {
+            let status = status(depth, act);
+            assert!(matches!(status, 200 | 502), "{status}: act {act} at depth {depth}");
+            served += u32::from(status == 200);
+        }
+        assert!((1..=151).contains(&served), "act {act}: the edge was crossed, {served} served");
+        assert_eq!(status(0, act), 200, "the next call has its whole stack");
+    }
+    let _last = host.wait_for_line(&["warn edge: ok"]);
+}
+
+#[test]
+fn loops_in_many_functions_hold_up_nobody() {
+    const FUNCTIONS: usize = 8;
+    const LOOPS: usize = 8;
+    let loops = (0..FUNCTIONS).map(|number| {
+        format!(
+            "[[function]]\nname = \"loop{number}\"\nmodule = \"harm.wat\"\nroute = \"/{number}\"\n\
+             deadline = \"2s\"\nconcurrency = {LOOPS}\n"
+        )
+    });
+    let settings = "[[function]]\nname = \"hello\"\nmodule = \"hello.wat\"\nroute = \"/hello\"\n"
+        .to_owned()
+        + &loops.collect::<String>();
+    let host = Setup::new().file("hello.wat", HELLO).file("harm.wat", HARM).serve(&settings);
+    let mut stuck = Vec::new();
+    for number in 0..FUNCTIONS * LOOPS {
+        let mut client = host.client();
+        client.send_get(&format!("/{}?b", number % FUNCTIONS));
+        stuck.push(client);
+    }
+    let all = u64::try_from(FUNCTIONS * LOOPS).unwrap();
+    host.wait_for_metrics("all loops are running", |metrics| {
+        metrics.sum("midge_queue_depth", &[]) == all
+    });
+    // An answer costs one slice of one loop: were it one of each loop, there would be 31 in 2 s.
+    let mut client = host.client();
+    let mut answers = 0;
+    while host.metrics().sum("midge_queue_depth", &[]) == all {
+        for _ in 0..10 {
+            assert_eq!(client.get("/hello").text(), "hello\n");
+            answers += 1;
+        }
+    }
+    assert!(60 <= answers, "{answers} answers while {all} loops were running");
+    for client in &mut stuck {
+        let _id = client.receive().problem(504, "deadline-exceeded");
+    }
+    host.wait_for_metrics("no call is left", |metrics| metrics.sum("midge_queue_depth", &[]) == 0);
+    assert_eq!(client.get("/0?a").status, 200);
 }
 
 #[test]

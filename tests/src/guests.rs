@@ -13,6 +13,8 @@ pub const HARM: &str = include_str!("../guests/harm.wat");
 
 /// Changes every state that it can, and answers `1` if it found that of a fresh instance.
 pub const STATEFUL: &str = include_str!("../guests/stateful.wat");
+/// Recurses as deep as the body says, then does what it says.
+pub const EDGE: &str = include_str!("../guests/edge.wat");
 
 /// Returns the committed module of an example.
 ///

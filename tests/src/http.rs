@@ -140,6 +140,18 @@ impl Client {
         self.stream.shutdown(std::net::Shutdown::Write).expect("the connection is there");
     }
 
+    /// Reads until the end of a response's head, and returns its bytes with what came behind them: for a head
+    /// that need not be text.
+    ///
+    /// # Panics
+    /// If the connection ends before.
+    pub fn receive_bytes_of_head(&mut self) -> Vec<u8> {
+        while !self.received.windows(4).any(|window| window == b"\r\n\r\n") {
+            assert!(self.read_more() > 0, "the connection ended in a head");
+        }
+        std::mem::take(&mut self.received)
+    }
+
     /// Waits until a response has come, and leaves without reading it: the peer gets a reset, not the polite
     /// end after which a client may still wait for its answer.
     ///
@@ -172,7 +184,14 @@ impl Client {
 
     fn read_more(&mut self) -> usize {
         let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece) {
+        let read = loop {
+            match self.stream.read(&mut piece) {
+                // A read with a timeout ends like this when the process was stopped and goes on.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(size) => {
                 self.received.extend_from_slice(&piece[..size]);
                 size

@@ -23,6 +23,11 @@ pub mod metrics; // the numbers of `/metrics`
 pub mod program; // the program and its commands
 pub mod wait; // waiting with a bound
 
+/// Says what a test has measured: shown with `--nocapture`.
+pub fn tell(figures: &str) {
+    println!("{figures}");
+}
+
 /// Says that a test, or a part of it, cannot run on this machine, and why.
 pub fn skip(reason: &str) {
     println!("skipped: {reason}");

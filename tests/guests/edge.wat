@@ -1,0 +1,31 @@
+;; Recurses as deep as the body's first word says, then does what its second word says, at the edge of the
+;; stack: 0 nothing, 1 log, 2 the wall clock, 3 the monotonic clock, 4 random bytes, 5 grows its memory.
+(module
+  (import "midge" "log" (func $log (param i32 i32 i32)))
+  (import "midge" "clock_wall_ns" (func $wall (result i64)))
+  (import "midge" "clock_monotonic_ns" (func $monotonic (result i64)))
+  (import "midge" "random" (func $random (param i32 i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  (data (i32.const 1024) "\c8\00\00\00\00\00\00\00\00\00\00\00\20\0c\00\00\03\00\00\00")
+  (data (i32.const 3104) "ok\0a")
+  (func (export "midge_contract") (result i32) (i32.const 64))
+  ;; What is added after the call keeps the frame on the stack.
+  (func $descend (param $depth i32) (param $act i32) (result i32)
+    (if (local.get $depth)
+      (then (return (i32.add (i32.const 1)
+        (call $descend (i32.sub (local.get $depth) (i32.const 1)) (local.get $act))))))
+    (block $grow (block $random (block $monotonic (block $wall (block $log (block $nothing
+      (br_table $nothing $log $wall $monotonic $random $grow $nothing (local.get $act)))
+      (return (i32.const 0)))
+      (call $log (i32.const 2) (i32.const 3104) (i32.const 2)) (return (i32.const 0)))
+      (drop (call $wall)) (return (i32.const 0)))
+      (drop (call $monotonic)) (return (i32.const 0)))
+      (call $random (i32.const 4096) (i32.const 61440)) (return (i32.const 0)))
+    (drop (memory.grow (i32.const 1)))
+    (i32.const 0))
+  (func (export "midge_handle") (param $request i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.add (local.get $request) (i32.load offset=64 (local.get $request))))
+    (drop (call $descend (i32.load (local.get $at)) (i32.load offset=4 (local.get $at))))
+    (i32.const 1024)))
