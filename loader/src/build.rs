@@ -73,6 +73,35 @@ pub enum BuildError {
 /// # Errors
 /// [`BuildError`] says what is wrong with the module.
 pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Built, BuildError> {
+    build_with(source_name, source, engines, StartUp::AtBuild)
+}
+
+/// Builds an artifact whose start-up runs anew in each instance, whatever the module is: the oracle that
+/// proofs compare with. Only techniques without templates may be used for it.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_unstarted(
+    source_name: &str,
+    source: &[u8],
+    engines: &Engines,
+) -> Result<Built, BuildError> {
+    build_with(source_name, source, engines, StartUp::InEachInstance)
+}
+
+/// When start-up runs; the first only where the module allows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StartUp {
+    AtBuild,
+    InEachInstance,
+}
+
+fn build_with(
+    source_name: &str,
+    source: &[u8],
+    engines: &Engines,
+    start_up_runs: StartUp,
+) -> Result<Built, BuildError> {
     let wasm = binary_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
     let mapped = engines.get(EngineKind::Mapped)?;
@@ -80,7 +109,7 @@ pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Buil
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
-    let is_preinitialised = !facts.startup_resists_snapshot();
+    let is_preinitialised = start_up_runs == StartUp::AtBuild && !facts.startup_resists_snapshot();
     let manifest = Manifest {
         source_name: source_name.to_owned(),
         source_hash: *blake3::hash(source).as_bytes(),

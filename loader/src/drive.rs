@@ -145,9 +145,13 @@ impl Driver {
     pub(crate) fn inspect(&mut self) -> StateSnapshot {
         assert!(self.is_idle, "no look while a call is under way");
         self.order(Action::Inspect);
-        match self.poll() {
-            Some(End::Inspect(snapshot)) => *snapshot,
-            _ => unreachable!("a look does not suspend"),
+        loop {
+            match self.poll() {
+                Some(End::Inspect(snapshot)) => return *snapshot,
+                // A probe of a segment was preempted: it is a few instructions, the next slice ends it.
+                None => {}
+                Some(End::Call(_)) => unreachable!("the order was a look"),
+            }
         }
     }
 
@@ -218,7 +222,7 @@ async fn drive(mailbox: Rc<Mailbox>, start: impl Future<Output = Result<Instance
                 mailbox.size.set(instance.memory_bytes());
                 End::Call(end)
             }
-            Action::Inspect => End::Inspect(Box::new(instance.inspect())),
+            Action::Inspect => End::Inspect(Box::new(instance.inspect().await)),
         };
         mailbox.end.set(Some(end));
     }

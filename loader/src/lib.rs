@@ -9,6 +9,7 @@
 
 pub mod module; // what a module is: validation, imports, classes of state
 pub mod rewrite; // the two forms that instances are made from
+pub mod witness; // copies of a module that tell more of its state
 pub mod build; // module in, artifact out
 pub mod artifact; // the file: layout, checks, mapping
 pub mod engine; // one engine for each family of techniques
@@ -20,6 +21,7 @@ pub mod slot; // the life of a slot, in types
 pub mod start; // the techniques
 pub mod instance; // an instance in its store
 pub mod drive; // the future that owns an instance
+pub mod proof; // a technique's instances against truly fresh ones
 pub mod mapping; // memory maps that unmap themselves
 mod code; // code pages that are executable already
 mod fault; // first writes to pages
