@@ -242,16 +242,25 @@ impl Proof {
         self.compared
     }
 
+    /// Says whether a request fits the function's area.
+    ///
+    /// # Errors
+    /// [`ProofError::RequestTooLarge`].
+    pub fn fits(&self, block: &[u8]) -> Result<(), ProofError> {
+        let (size, area_bytes) = (block.len(), self.area_bytes);
+        if size <= area_bytes {
+            return Ok(());
+        }
+        Err(ProofError::RequestTooLarge { size, area_bytes })
+    }
+
     /// Drives both sides through a request, given as the block that a guest finds in its area, and returns
     /// the first difference. The proof ends with one: the sides are no longer alike.
     ///
     /// # Errors
     /// [`ProofError`] if the request does not fit or no instance can be had.
     pub fn call(&mut self, block: &[u8]) -> Result<Option<Difference>, ProofError> {
-        if self.area_bytes < block.len() {
-            let (size, area_bytes) = (block.len(), self.area_bytes);
-            return Err(ProofError::RequestTooLarge { size, area_bytes });
-        }
+        self.fits(block)?;
         self.tested_script.begin_start();
         let mut tested = self.tested.take()?.pristine;
         let mut fresh = self.fresh.start()?;
