@@ -99,7 +99,9 @@ fn without_numbers(text: &str, starts: &[&str]) -> String {
 fn help_reads_like_a_manual_page() {
     let folder = folder();
     insta::assert_snapshot!("help", shown(folder.path(), &["--help"]));
-    for command in ["demo", "run", "serve", "build", "inspect", "invoke", "check", "doctor"] {
+    for command in
+        ["demo", "run", "serve", "build", "inspect", "invoke", "prove", "check", "doctor"]
+    {
         let name = format!("help_{command}");
         insta::assert_snapshot!(name, shown(folder.path(), &[command, "--help"]));
     }
@@ -130,6 +132,36 @@ fn build_says_what_it_made() {
         keys(&report),
         ["artifact", "build_ms", "bytes", "reason", "schema", "source", "startup_log", "technique"]
     );
+}
+
+#[test]
+fn prove_says_what_was_compared_or_what_differs() {
+    let folder = folder();
+    let pristine = ["prove", "hello.wat", "--rounds", "5", "--seed", "1"];
+    insta::assert_snapshot!("prove", shown(folder.path(), &pristine));
+    let differs = ["prove", "harm.wat", "--rounds", "9", "--seed", "1", "--technique", "reuse"];
+    insta::assert_snapshot!("prove_differs", shown(folder.path(), &differs));
+
+    let ended = midge(folder.path(), &[&differs[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&report["schema"], ended.code), (&"midge/prove/1".into(), Some(3)));
+    assert_eq!(
+        keys(&report),
+        ["compared", "difference", "reason", "requests", "schema", "seed", "technique", "verdict"]
+    );
+}
+
+#[test]
+fn prove_refuses_a_bad_file_of_a_request() {
+    let folder = folder();
+    let requests = folder.path().join("requests");
+    std::fs::create_dir(&requests).unwrap();
+    let arguments = ["prove", "hello.wat", "--requests", "requests", "--rounds", "0"];
+    insta::assert_snapshot!("error_prove_no_requests", shown(folder.path(), &arguments));
+    std::fs::write(requests.join("1.http"), "GET / HTTP/1.1\nHost: x\n\n").unwrap();
+    assert_eq!(midge(folder.path(), &arguments).code, Some(0));
+    std::fs::write(requests.join("2.http"), "hello\r\n\r\n").unwrap();
+    insta::assert_snapshot!("error_prove_bad_request", shown(folder.path(), &arguments));
 }
 
 #[test]

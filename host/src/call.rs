@@ -43,12 +43,24 @@ pub fn write(
     view: &RequestView<'_>,
     facts: Facts,
 ) -> Result<usize, WriteError> {
-    let head = view.head;
-    let headers = head.headers();
-    let size = block_size(view.bytes.len(), headers.len(), view.body.len());
+    let size = block_bytes(view);
     if area.bytes < size {
         return Err(WriteError::TooLarge);
     }
+    let block = pristine.area(area.address, size).ok_or(WriteError::Exhausted)?;
+    lay_out(block, view, facts);
+    Ok(size)
+}
+
+/// Returns the size of the block that a request takes.
+#[must_use]
+pub fn block_bytes(view: &RequestView<'_>) -> usize {
+    block_size(view.bytes.len(), view.head.headers().len(), view.body.len())
+}
+
+/// Lays a request out in a block, which has [`block_bytes`].
+pub fn lay_out(block: &mut [u8], view: &RequestView<'_>, facts: Facts) {
+    let head = view.head;
     let (peer_address, peer_port) = peer(view.peer);
     let request = Request {
         head: view.bytes,
@@ -65,11 +77,11 @@ pub fn write(
         peer_address,
         peer_port,
     };
-    let block = pristine.area(area.address, size).ok_or(WriteError::Exhausted)?;
-    let rows =
-        headers.iter().map(|line| HeaderSpan { name: span(line.name), value: span(line.value) });
+    let rows = head
+        .headers()
+        .iter()
+        .map(|line| HeaderSpan { name: span(line.name), value: span(line.value) });
     encode(block, &request, rows);
-    Ok(size)
 }
 
 /// Where a guest wants its requests.

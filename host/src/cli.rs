@@ -29,6 +29,7 @@ Examples:
   midge serve midge.toml                 many functions, routes, limits
   midge build hello.wasm                 makes hello.midge, ready to be mapped
   midge invoke hello.wasm --repeat 1000  one call, and what its parts cost
+  midge prove hello.wasm                 a restored instance against a truly fresh one
   midge check midge.toml                 what is wrong with the settings
   midge check midge.toml --explain       every setting in force and what set it
   midge doctor                           what this machine offers, and what would better it
@@ -38,6 +39,7 @@ Exit status:
   0  done
   1  failed: the message on stderr says what, and what to do next
   2  wrong usage
+  3  midge prove found a difference
 
 Environment:
   MIDGE_LISTEN, MIDGE_ADMIN, MIDGE_WORKERS
@@ -74,6 +76,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Call a function without a network, with the time of each phase
     Invoke(InvokeArgs),
+    /// Compare a technique's instances with truly fresh ones, byte by byte
+    Prove(ProveArgs),
     /// Say what is wrong with a settings file, by line and column
     Check(CheckArgs),
     /// Say what this machine offers, and what would better it
@@ -251,6 +255,36 @@ pub struct CompileChildArgs {
     #[arg(long, value_parser = isolation)]
     pub isolation: Isolation,
 }
+
+/// Arguments of `midge prove`.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// The function: .wasm, .wat or artifact
+    pub file: PathBuf,
+    /// A folder of files with one raw HTTP/1.1 request each, sent in the order of their names
+    #[arg(long, value_name = "DIR")]
+    pub requests: Option<PathBuf>,
+    /// How many requests are generated
+    #[arg(long, value_name = "COUNT", default_value_t = ROUNDS_DEFAULT, value_parser = clap::value_parser!(u64).range(0..=ROUNDS_MAX))]
+    pub rounds: u64,
+    /// The technique that is tried
+    #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
+    pub technique: Technique,
+    /// What requests, clock and chance are drawn from; otherwise drawn, and printed
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Print one JSON object, schema midge/prove/1
+    #[arg(long)]
+    pub json: bool,
+    /// What compiling may take.
+    #[command(flatten)]
+    pub limits: BuildLimitArgs,
+}
+
+/// Requests that `midge prove` generates if not told otherwise: a few seconds for a large guest.
+pub const ROUNDS_DEFAULT: u64 = 200;
+/// The most requests that one `midge prove` generates.
+pub const ROUNDS_MAX: u64 = 100_000_000;
 
 /// The most calls of one `midge invoke`; longer series belong into the lab.
 pub const REPEAT_MAX: u32 = 10_000_000;

@@ -6,4 +6,5 @@ pub mod demo; // the newcomer's first minute
 pub mod doctor; // what the machine offers
 pub mod inspect; // what is in a module or an artifact
 pub mod invoke; // one call without a network
+pub mod prove; // a technique's instances against fresh ones
 pub mod serve; // `serve` and `run`

@@ -21,4 +21,5 @@ pub mod stats; // counters: a worker writes, the admin thread reads
 pub mod log; // the host's own log, and that of the data plane
 pub mod admin; // health and metrics over HTTP
 pub mod doctor; // what the machine offers
+pub mod prove; // the requests that a proof is made with
 pub mod output; // the one place that prints

@@ -33,6 +33,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Build(args) => commands::build::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Invoke(args) => commands::invoke::run(&args),
+        Command::Prove(args) => commands::prove::run(&args),
         Command::Check(args) => commands::check::run(&args, matches),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::CompileChild(args) => compile::child(&args),

@@ -118,6 +118,7 @@ fn every_help_is_as_it_was() {
     assert_snapshot!("help_build", help_of::<cli::BuildArgs>("build"));
     assert_snapshot!("help_inspect", help_of::<cli::InspectArgs>("inspect"));
     assert_snapshot!("help_invoke", help_of::<cli::InvokeArgs>("invoke"));
+    assert_snapshot!("help_prove", help_of::<cli::ProveArgs>("prove"));
 }
 
 #[test]

@@ -94,6 +94,36 @@ pub fn build_isolated(
     isolation: Isolation,
     engines: &Engines,
 ) -> Result<Built, BuildError> {
+    build_with(source_name, source, isolation, engines, StartUp::AtBuild)
+}
+
+/// Builds an artifact whose start-up runs anew in each instance, whatever the module is: the oracle that
+/// proofs compare with. Only techniques without templates may be used for it.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_unstarted(
+    source_name: &str,
+    source: &[u8],
+    engines: &Engines,
+) -> Result<Built, BuildError> {
+    build_with(source_name, source, Isolation::GuardPages, engines, StartUp::InEachInstance)
+}
+
+/// When start-up runs; the first only where the module allows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StartUp {
+    AtBuild,
+    InEachInstance,
+}
+
+fn build_with(
+    source_name: &str,
+    source: &[u8],
+    isolation: Isolation,
+    engines: &Engines,
+    start_up_runs: StartUp,
+) -> Result<Built, BuildError> {
     let wasm = binary_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
     let mapped = engines.get(EngineKind::of_artifact(isolation))?;
@@ -101,7 +131,7 @@ pub fn build_isolated(
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
-    let is_preinitialised = !facts.startup_resists_snapshot();
+    let is_preinitialised = start_up_runs == StartUp::AtBuild && !facts.startup_resists_snapshot();
     if isolation == Isolation::BoundsChecked && !is_preinitialised {
         return Err(BuildError::IsolationWithoutTemplate);
     }

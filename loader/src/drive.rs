@@ -174,7 +174,14 @@ impl Driver {
     pub(crate) fn inspect(&mut self) -> StateSnapshot {
         assert!(self.is_idle, "no look while a call is under way");
         self.mailbox.order.set(Some(Order::Inspect));
-        assert!(self.poll() == Some(End::Inspected), "a look does not suspend");
+        loop {
+            match self.poll() {
+                Some(End::Inspected) => break,
+                // A probe of a segment was preempted: it is a few instructions, the next slice ends it.
+                None => {}
+                Some(_) => unreachable!("the order was a look"),
+            }
+        }
         self.mailbox.snapshot.take().expect("left with the end")
     }
 
@@ -274,7 +281,7 @@ async fn drive(
                 if is_reset_due {
                     instance.reset_globals();
                 }
-                mailbox.snapshot.set(Some(instance.inspect()));
+                mailbox.snapshot.set(Some(instance.inspect().await));
                 End::Inspected
             }
         };

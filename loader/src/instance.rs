@@ -4,6 +4,7 @@
 //! on when it is polled again; the callback looks at the real clock then, and stops a call that is past its
 //! deadline.
 
+use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXP
 use midge_abi::manifest::{GlobalValue, Manifest};
 use midge_abi::response::GuestRange;
 use wasmtime::{
-    Engine, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, TypedFunc,
+    Engine, Func, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, TypedFunc,
     UpdateDeadline, Val,
 };
 
@@ -22,6 +23,7 @@ use crate::fault;
 use crate::memory::SlotMemories;
 use crate::rewrite::EXPORT_ENTER;
 use crate::stack::NoStack;
+use crate::witness::{self, ExportedFunction};
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
 /// two ticks are at least one.
@@ -70,8 +72,23 @@ pub struct StateSnapshot {
     pub memories: Vec<Vec<u8>>,
     /// Each mutable global.
     pub globals: Vec<GlobalValue>,
-    /// Each table: for every element, whether it is null.
-    pub tables: Vec<Vec<bool>>,
+    /// For each mutable global the function that it refers to; null for a number.
+    pub global_functions: Vec<FunctionRef>,
+    /// Each table's elements.
+    pub tables: Vec<Vec<FunctionRef>>,
+    /// For each segment that has a probe (`witness.rs`), whether it was dropped.
+    pub dropped_segments: Vec<bool>,
+}
+
+/// Which function a reference stands for, in a form that two instances can be compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FunctionRef {
+    /// None.
+    Null,
+    /// The function of this index, by an export that `witness.rs` added.
+    Index(u32),
+    /// A function without such an export: the nth one that was met, in the order of tables and globals.
+    Nth(u32),
 }
 
 /// An instance that lives in a store of its own.
@@ -142,8 +159,9 @@ impl Instance {
         let instance = made.map_err(StartError::Instantiate)?;
         fault::install(&mut store, &memories);
         let entry = match after_call {
-            AfterCall::Restored => EXPORT_ENTER,
-            AfterCall::Dropped | AfterCall::Kept => EXPORT_HANDLE,
+            AfterCall::Restored | AfterCall::Dropped => EXPORT_ENTER,
+            // It would set the globals back, which is what `reuse` does not do.
+            AfterCall::Kept => EXPORT_HANDLE,
         };
         let mut instance = Self::bind(store, instance, keep, entry)?;
         if after_call == AfterCall::Restored {
@@ -162,7 +180,7 @@ impl Instance {
         if keep.artifact.manifest().is_preinitialised {
             // No code runs, so no fiber is needed: the engine's own techniques are not made to pay for one.
             let instance = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
-            return Self::bind(store, instance, keep, EXPORT_HANDLE);
+            return Self::bind(store, instance, keep, EXPORT_ENTER);
         }
         store.data_mut().begin_start_up(START_DEADLINE_NS);
         let instance = pre.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
@@ -173,7 +191,7 @@ impl Instance {
         let contract = instance.get_typed_func::<(), i32>(&mut store, EXPORT_CONTRACT);
         let contract = contract.map_err(|_| StartError::Export(EXPORT_CONTRACT.into()))?;
         contract.call_async(&mut store, ()).await.map_err(StartError::StartUp)?;
-        Self::bind(store, instance, keep, EXPORT_HANDLE)
+        Self::bind(store, instance, keep, EXPORT_ENTER)
     }
 
     fn bind(
@@ -258,8 +276,11 @@ impl Instance {
         }
     }
 
-    pub(crate) fn inspect(&mut self) -> StateSnapshot {
-        StateExports::find(&mut self.store, &self.instance).inspect(&mut self.store)
+    pub(crate) async fn inspect(&mut self) -> StateSnapshot {
+        let state = StateExports::find(&mut self.store, &self.instance);
+        let mut snapshot = state.inspect(&mut self.store);
+        snapshot.dropped_segments = state.dropped_segments(&mut self.store).await;
+        snapshot
     }
 }
 
@@ -269,30 +290,104 @@ pub(crate) struct StateExports {
     memories: Vec<Memory>,
     globals: Vec<Global>,
     tables: Vec<Table>,
+    // What `witness.rs` adds; nothing in an artifact that is served.
+    functions: Vec<(u32, Func)>,
+    segment_probes: Vec<Func>,
 }
 
 impl StateExports {
     pub(crate) fn find(store: &mut Store<GuestContext>, instance: &wasmtime::Instance) -> Self {
-        let mut found = Self { memories: Vec::new(), globals: Vec::new(), tables: Vec::new() };
+        let mut found = Self::default();
         let exports = instance.exports(&mut *store);
-        let ours = exports.filter(|export| export.name().starts_with(crate::module::EXPORT_PREFIX));
+        let prefixes = [crate::module::EXPORT_PREFIX, witness::WITNESS_PREFIX];
+        let ours = exports
+            .filter(|export| prefixes.iter().any(|prefix| export.name().starts_with(prefix)));
         for export in ours {
+            let function = witness::exported_function(export.name());
             match export.into_extern() {
                 wasmtime::Extern::Memory(memory) => found.memories.push(memory),
                 wasmtime::Extern::Table(table) => found.tables.push(table),
                 wasmtime::Extern::Global(global) => found.globals.push(global),
+                wasmtime::Extern::Func(func) => match function {
+                    Some(ExportedFunction::Index(index)) => found.functions.push((index, func)),
+                    Some(ExportedFunction::SegmentProbe) => found.segment_probes.push(func),
+                    None => {}
+                },
                 _ => {}
             }
         }
         found
     }
 
+    /// Returns what can be read off without running code of the guest: all but the dropped segments.
     pub(crate) fn inspect(&self, store: &mut Store<GuestContext>) -> StateSnapshot {
+        let mut names = FunctionNames::new(&self.functions, store);
+        let tables = self.tables.iter().map(|table| names.of_table(table, store)).collect();
+        let values: Vec<Val> = self.globals.iter().map(|global| global.get(&mut *store)).collect();
         StateSnapshot {
             memories: self.memories.iter().map(|memory| memory.data(&*store).to_vec()).collect(),
-            globals: self.globals.iter().map(|global| value(&global.get(&mut *store))).collect(),
-            tables: self.tables.iter().map(|table| nulls(table, store)).collect(),
+            globals: values.iter().map(value).collect(),
+            global_functions: values.iter().map(|value| names.of_value(value, store)).collect(),
+            tables,
+            dropped_segments: Vec::new(),
         }
+    }
+
+    /// A probe traps if its segment was dropped, and has no effect otherwise.
+    async fn dropped_segments(&self, store: &mut Store<GuestContext>) -> Vec<bool> {
+        let mut dropped = Vec::with_capacity(self.segment_probes.len());
+        if !self.segment_probes.is_empty() {
+            // A probe is what an export of that name says, which in a foreign artifact may be anything.
+            store.data_mut().begin_start_up(START_DEADLINE_NS);
+        }
+        for probe in &self.segment_probes {
+            store.set_epoch_deadline(SLICE_TICKS);
+            dropped.push(probe.call_async(&mut *store, &[], &mut []).await.is_err());
+        }
+        dropped
+    }
+}
+
+/// Names functions of one instance so that another instance's can be compared with them.
+struct FunctionNames {
+    // By address, which means nothing outside the instance.
+    names: HashMap<usize, FunctionRef>,
+    nth: u32,
+}
+
+impl FunctionNames {
+    fn new(functions: &[(u32, Func)], store: &mut Store<GuestContext>) -> Self {
+        let name = |(index, func): &(u32, Func)| {
+            (func.to_raw(&mut *store).addr(), FunctionRef::Index(*index))
+        };
+        Self { names: functions.iter().map(name).collect(), nth: 0 }
+    }
+
+    fn of(&mut self, func: Option<&Func>, store: &mut Store<GuestContext>) -> FunctionRef {
+        let Some(func) = func else {
+            return FunctionRef::Null;
+        };
+        *self.names.entry(func.to_raw(&mut *store).addr()).or_insert_with(|| {
+            self.nth += 1;
+            FunctionRef::Nth(self.nth)
+        })
+    }
+
+    fn of_value(&mut self, value: &Val, store: &mut Store<GuestContext>) -> FunctionRef {
+        match value {
+            Val::FuncRef(func) => self.of(func.as_ref(), store),
+            _ => FunctionRef::Null,
+        }
+    }
+
+    fn of_table(&mut self, table: &Table, store: &mut Store<GuestContext>) -> Vec<FunctionRef> {
+        let mut elements = Vec::new();
+        for index in 0..table.size(&*store) {
+            let element = table.get(&mut *store, index);
+            let func = element.as_ref().and_then(Ref::as_func).flatten();
+            elements.push(self.of(func, store));
+        }
+        elements
     }
 }
 
@@ -315,10 +410,4 @@ pub(crate) fn value(value: &Val) -> GlobalValue {
         Val::V128(value) => GlobalValue::V128(value.as_u128()),
         other => GlobalValue::FuncRef { is_null: matches!(other, Val::FuncRef(None)) },
     }
-}
-
-fn nulls(table: &Table, store: &mut Store<GuestContext>) -> Vec<bool> {
-    (0..table.size(&*store))
-        .map(|index| matches!(table.get(&mut *store, index), Some(Ref::Func(None))))
-        .collect()
 }

@@ -9,6 +9,7 @@
 
 pub mod module; // what a module is: validation, imports, classes of state
 pub mod rewrite; // the two forms that instances are made from
+pub mod witness; // copies of a module that tell more of its state
 pub mod build; // module in, artifact out
 pub mod container; // how the parts of an artifact lie in its file
 pub mod artifact; // the file: checks, mapping, writing
@@ -21,6 +22,7 @@ pub mod slot; // the life of a slot, in types
 pub mod start; // the techniques
 pub mod instance; // an instance in its store
 pub mod drive; // the future that owns an instance
+pub mod proof; // a technique's instances against truly fresh ones
 pub mod mapping; // memory maps that unmap themselves
 mod stack; // stacks of fibers, kept for the next instance
 mod pagemap; // which pages were written, by the kernel's account

@@ -7,15 +7,17 @@
 //!   memory image      appended as active segments     absent: the loader maps it
 //!   mutable globals   start from the snapshot, and are exported, so that the host can set them
 //!   start section     dropped: its effects are in the snapshot
-//!   entry             absent                          sets the mutable globals, then calls the handler
+//!   entry             sets the mutable globals,       the same
+//!                     then calls the handler
 //! ```
 //!
 //! The lean form is what `restore` compiles: instantiating it touches no page of memory. The whole form is
 //! an ordinary module for every other technique, with the same state after instantiation; a test holds the
 //! two together (`loader/tests/freshness.rs`).
 //!
-//! The entry makes a restore of globals free of the host: `restore` calls it in place of the handler, and
-//! the globals have their fresh values when the handler starts, in a new instance as in one that has served.
+//! The entry makes a restore of globals free of the host: every technique but `reuse` calls it in place of the
+//! handler, and the globals have their fresh values when the handler starts, in a new instance as in one that
+//! has served. All forms have it, so that stack and backtrace are the same in all.
 //!
 //! Invariant: function, table, memory, global and segment indices stay as they were (the entry is the last
 //! function), so bodies of functions, element and name sections are copied byte for byte.
@@ -32,7 +34,7 @@ use wasmparser::{DataKind, ExternalKind, Parser, Payload};
 
 use crate::module::{EXPORT_PREFIX, ModuleError, ModuleFacts, WASM_PAGE_SIZE};
 
-/// Name under which the lean form exports its entry, of the handler's type.
+/// Name under which every form exports its entry, of the handler's type.
 pub const EXPORT_ENTER: &str = "midge:enter";
 /// Zero bytes up to this many between two runs are kept in one data segment: a segment costs about this.
 const GAP_BYTES_MAX: usize = 64;
@@ -119,45 +121,41 @@ fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, 
         Form::Whole(snapshot) => image_segments(snapshot.memories),
         Form::Instrumented | Form::Lean(_) => Vec::new(),
     };
-    let entry = match form {
-        Form::Lean(snapshot) => Some(Entry::new(wasm, facts, snapshot)?),
-        Form::Instrumented | Form::Whole(_) => None,
-    };
+    let fresh_globals = form.snapshot().map_or(&[][..], |snapshot| snapshot.globals);
+    let entry = Entry::new(wasm, facts, fresh_globals)?;
     let mut output = Module::new();
     let mut has_data_section = false;
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         let raw = payload.as_section();
-        match (payload, form.snapshot(), &entry) {
-            (Payload::ExportSection(section), _, _) => {
+        match (payload, form.snapshot()) {
+            (Payload::ExportSection(section), _) => {
                 let mut exports = exports(section, facts)?;
-                if let Some(entry) = &entry {
-                    exports.export(EXPORT_ENTER, ExportKind::Func, entry.index);
-                }
+                exports.export(EXPORT_ENTER, ExportKind::Func, entry.index);
                 output.section(&exports);
             }
-            (Payload::MemorySection(section), Some(snapshot), _) => {
+            (Payload::MemorySection(section), Some(snapshot)) => {
                 output.section(&memories(section, snapshot)?);
             }
-            (Payload::GlobalSection(section), Some(snapshot), _) => {
+            (Payload::GlobalSection(section), Some(snapshot)) => {
                 output.section(&globals(section, wasm, facts, snapshot)?);
             }
-            (Payload::FunctionSection(section), _, Some(entry)) => {
+            (Payload::FunctionSection(section), _) => {
                 let mut functions = FunctionSection::new();
                 for ty in section {
                     functions.function(ty?);
                 }
                 output.section(functions.function(entry.ty));
             }
-            (Payload::CodeSectionStart { range, .. }, _, Some(entry)) => {
+            (Payload::CodeSectionStart { range, .. }, _) => {
                 output.section(code(wasm, range)?.function(&entry.body()));
             }
-            (Payload::StartSection { .. }, Some(_), _) => {}
-            (Payload::DataCountSection { count, .. }, Some(_), _) => {
+            (Payload::StartSection { .. }, Some(_)) => {}
+            (Payload::DataCountSection { count, .. }, Some(_)) => {
                 let count = count + midge_abi::width::wire(image.len());
                 output.section(&wasm_encoder::DataCountSection { count });
             }
-            (Payload::DataSection(section), Some(_), _) => {
+            (Payload::DataSection(section), Some(_)) => {
                 has_data_section = true;
                 output.section(&data(section, &image)?);
             }
@@ -214,7 +212,11 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(wasm: &[u8], facts: &ModuleFacts, snapshot: Snapshot<'a>) -> Result<Self, ModuleError> {
+    fn new(
+        wasm: &[u8],
+        facts: &ModuleFacts,
+        globals: &'a [GlobalValue],
+    ) -> Result<Self, ModuleError> {
         let imported = midge_abi::width::wire(facts.imports.len());
         let (mut types, mut handler) = (Vec::new(), None::<u32>);
         for payload in Parser::new(0).parse_all(wasm) {
@@ -238,7 +240,7 @@ impl<'a> Entry<'a> {
             offset: 0,
             message: format!("`{EXPORT_HANDLE}` is not a function of the module's own"),
         })?;
-        let globals = facts.globals.iter().map(|global| global.index).zip(snapshot.globals);
+        let globals = facts.globals.iter().map(|global| global.index).zip(globals);
         Ok(Self {
             index: imported + midge_abi::width::wire(types.len()),
             ty,
@@ -454,6 +456,6 @@ mod tests {
             let facts = ModuleFacts::read_form(form).unwrap();
             facts.exports.iter().any(|export| export.name == EXPORT_ENTER)
         };
-        assert!(has_entry(&lean) && !has_entry(&whole));
+        assert!(has_entry(&lean) && has_entry(&whole));
     }
 }

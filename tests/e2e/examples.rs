@@ -9,7 +9,8 @@ use midge_tests::host::Setup;
 use midge_tests::http::{Request, Response};
 use midge_tests::program::workspace;
 
-const EXAMPLES: [&str; 7] = ["hello", "counter", "json", "markdown", "thumbnail", "hmac", "notes"];
+pub(crate) const EXAMPLES: [&str; 7] =
+    ["hello", "counter", "json", "markdown", "thumbnail", "hmac", "notes"];
 
 /// What an answer must have; `None` is not compared.
 #[derive(Debug)]
@@ -20,10 +21,10 @@ struct Expected {
 }
 
 /// One file of a pair: first line, header lines, and a body if there is one.
-struct Part {
-    line: String,
-    headers: Vec<(String, String)>,
-    body: Option<Vec<u8>>,
+pub(crate) struct Part {
+    pub(crate) line: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn check(file: &Path, response: &Response, expected: &Expected) {
     }
 }
 
-fn request_files(example: &str) -> Vec<PathBuf> {
+pub(crate) fn request_files(example: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(example_folder(example).join("expected"))
         .expect("each example has pairs");
     let files = entries.map(|entry| entry.expect("a folder can be listed").path());
@@ -72,7 +73,7 @@ fn request_files(example: &str) -> Vec<PathBuf> {
     files
 }
 
-fn read_part(file: &Path) -> Part {
+pub(crate) fn read_part(file: &Path) -> Part {
     let text = std::fs::read_to_string(file).expect("a pair has both files");
     let (head, body) = match text.split_once("\n\n") {
         Some((head, body)) => (head, Some(body.strip_suffix('\n').unwrap_or(body))),

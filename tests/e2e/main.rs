@@ -4,6 +4,7 @@ mod connections; // keep-alive, pipelining, HEAD, many connections
 mod examples; // every example's expected answers
 mod limits; // slow, silent and too many peers
 mod observe; // metrics, Server-Timing, log lines, traps
+mod prove; // every example against fresh instances of itself
 mod reload; // SIGHUP
 mod routes; // which function answers, and what is refused
 mod stop; // SIGTERM
