@@ -182,27 +182,23 @@ fn the_template_is_the_state_after_start_up() {
 #[test]
 fn each_operation_alone_is_undone() {
     for isolation in Isolation::ALL {
-        undo_each_operation(isolation);
-    }
-}
-
-fn undo_each_operation(isolation: Isolation) {
-    let mut lab = Lab::isolated(GUEST, isolation);
-    let fresh = fresh_state(&lab, Technique::Restore);
-    let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 4);
-    for operation in 0..9u8 {
-        for argument in [1, 19, 255] {
-            let pristine = slots.take().unwrap().pristine;
-            let mut used = lab.call(pristine, &[operation, argument]);
-            if operation < 6 && argument < 20 {
-                assert_ne!(used.inspect(), fresh, "operation {operation} changes something");
+        let mut lab = Lab::isolated(GUEST, isolation);
+        let fresh = fresh_state(&lab, Technique::Restore);
+        let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 4);
+        for operation in 0..9u8 {
+            for argument in [1, 19, 255] {
+                let pristine = slots.take().unwrap().pristine;
+                let mut used = lab.call(pristine, &[operation, argument]);
+                if operation < 6 && argument < 20 {
+                    assert_ne!(used.inspect(), fresh, "operation {operation} changes something");
+                }
+                assert_eq!(slots.give(used), None, "operation {operation}");
+                let mut again = slots.take().unwrap();
+                assert_eq!(again.tier, Tier::T3);
+                assert!(again.pristine.inspect() == fresh, "operation {operation}, {argument}");
+                let used = lab.call(again.pristine, &[]);
+                assert_eq!(slots.give(used), None);
             }
-            assert_eq!(slots.give(used), None, "operation {operation}");
-            let mut again = slots.take().unwrap();
-            assert_eq!(again.tier, Tier::T3);
-            assert!(again.pristine.inspect() == fresh, "operation {operation}, {argument}");
-            let used = lab.call(again.pristine, &[]);
-            assert_eq!(slots.give(used), None);
         }
     }
 }
@@ -210,30 +206,26 @@ fn undo_each_operation(isolation: Isolation) {
 #[test]
 fn traps_are_what_they_are_and_the_slot_serves_on() {
     for isolation in Isolation::ALL {
-        trap_and_serve_on(isolation);
-    }
-}
-
-fn trap_and_serve_on(isolation: Isolation) {
-    let mut lab = Lab::isolated(GUEST, isolation);
-    let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
-    for (operation, expected) in
-        [(6, "unreachable"), (7, "out of bounds memory access"), (8, "call stack exhausted")]
-    {
-        let used = {
-            let pristine = slots.take().unwrap().pristine;
-            lab.call(pristine, &[0, 3, operation, 1])
-        };
-        let CallEnd::Trapped(error) = used.end() else { panic!("{operation} traps") };
-        let text = format!("{error:?}");
-        assert!(text.contains(expected), "{text}");
-        assert_eq!(slots.give(used), None, "{operation}");
-        let used = {
-            let pristine = slots.take().unwrap().pristine;
-            lab.call(pristine, &[1, 1])
-        };
-        assert_eq!(random_bytes(&used).len(), 8);
-        assert_eq!(slots.give(used), None);
+        let mut lab = Lab::isolated(GUEST, isolation);
+        let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
+        for (operation, expected) in
+            [(6, "unreachable"), (7, "out of bounds memory access"), (8, "call stack exhausted")]
+        {
+            let used = {
+                let pristine = slots.take().unwrap().pristine;
+                lab.call(pristine, &[0, 3, operation, 1])
+            };
+            let CallEnd::Trapped(error) = used.end() else { panic!("{operation} traps") };
+            let text = format!("{error:?}");
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(slots.give(used), None, "{operation}");
+            let used = {
+                let pristine = slots.take().unwrap().pristine;
+                lab.call(pristine, &[1, 1])
+            };
+            assert_eq!(random_bytes(&used).len(), 8);
+            assert_eq!(slots.give(used), None);
+        }
     }
 }
 
