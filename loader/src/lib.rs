@@ -4,6 +4,12 @@
 //! its code compiled. A host opens the artifact, registers a [`function::Function`] for a technique, and
 //! takes instances whose state is that of a new one, for every call.
 //!
+//! For a program that wants to call an untrusted guest and nothing else, [`embed::Embedded`] is the whole face;
+//! `examples/filter.rs` is a small proxy made of it. `examples/host.rs` shows the parts by hand.
+//!
+//! Versions: as long as the first number is 0, the second changes with every change that can break a caller.
+//! The contract with guests and the artifact's format have numbers of their own.
+//!
 //! Invariant: nothing here knows the network or the host program. A [`slot::Pristine`] comes from a start or
 //! from a restore, and from nowhere else.
 
@@ -23,6 +29,7 @@ pub mod start; // the techniques
 pub mod instance; // an instance in its store
 pub mod drive; // the future that owns an instance
 pub mod proof; // a technique's instances against truly fresh ones
+pub mod embed; // all of it for other programs: bytes in, bytes out
 pub mod mapping; // memory maps that unmap themselves
 mod stack; // stacks of fibers, kept for the next instance
 mod pagemap; // which pages were written, by the kernel's account
