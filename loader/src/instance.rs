@@ -30,6 +30,9 @@ use crate::witness::{self, ExportedFunction};
 pub const SLICE_TICKS: u64 = 2;
 /// Ticks that a call gets each time it goes on.
 pub const NEXT_SLICE_TICKS: u64 = 1;
+/// Ticks until a start without code of the guest's is preempted: never. The engine's own code, which puts
+/// elements of tables in place, looks at the epoch too, and is not on a fiber that could yield.
+const START_TICKS: u64 = u64::MAX / 2;
 /// Start-up code that runs in every instance has this long: a worker waits for it.
 pub const START_DEADLINE_NS: u64 = 10_000_000;
 
@@ -154,6 +157,7 @@ impl Instance {
         keep: Keep,
         after_call: AfterCall,
     ) -> Result<(Self, SlotMemories), StartError> {
+        store.set_epoch_deadline(START_TICKS);
         let (made, memories) =
             crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
         let instance = made.map_err(StartError::Instantiate)?;
@@ -178,7 +182,9 @@ impl Instance {
         keep: Keep,
     ) -> Result<Self, StartError> {
         if keep.artifact.manifest().is_preinitialised {
-            // No code runs, so no fiber is needed: the engine's own techniques are not made to pay for one.
+            // No code of the guest's runs, so no fiber is needed: the engine's own techniques are not made to
+            // pay for one.
+            store.set_epoch_deadline(START_TICKS);
             let instance = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
             return Self::bind(store, instance, keep, EXPORT_ENTER);
         }

@@ -177,3 +177,25 @@ fn a_request_that_does_not_fit_is_refused() {
     let refused = proof.call(&vec![0; 65537]).unwrap_err();
     assert!(refused.to_string().contains("65537 bytes"), "{refused}");
 }
+
+#[test]
+fn a_start_outlasts_its_slice() {
+    let engines = std::sync::Arc::new(Engines::new());
+    // Elements of tables are put in place by code of the engine's making, which looks at the epoch too.
+    let techniques = [Technique::Mmap, Technique::Cow];
+    let mut proofs = techniques.map(|technique| proof(GUEST, technique, &engines));
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let engines = std::sync::Arc::clone(&engines);
+        scope.spawn(move || {
+            // As if slices were over at once: a worker that is preempted meets the same.
+            while wait.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                engines.tick();
+            }
+        });
+        for proof in &mut proofs {
+            assert_eq!(drive(proof, &[1; 200]).0, None);
+        }
+        drop(done);
+    });
+}
