@@ -524,6 +524,49 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_and_swapped_ones_are_set_back() {
+        let memory = memory(128, 3);
+        let advise = |advice| {
+            // SAFETY: advice for the memory's own range; its content stays.
+            unsafe { libc::madvise(memory.base().as_ptr().cast(), memory.size(), advice) }
+        };
+        // Refused where the kernel has none: then the pages are small, and the test shows less.
+        let _refused = advise(libc::MADV_HUGEPAGE);
+        let last = 127 * WASM_PAGE + 5;
+        for round in 0..3 {
+            for offset in [0, 40 * WASM_PAGE + 1, 90 * WASM_PAGE, last] {
+                assert!(memory.dirty_page_count() <= 128 * WASM_PAGE / PAGE_SIZE);
+                write(&memory, offset, 99);
+            }
+            if round == 1 {
+                assert_eq!(advise(libc::MADV_PAGEOUT), 0);
+            }
+            memory.restore().unwrap();
+            for offset in 0..WASM_PAGE {
+                assert_eq!(byte_at(&memory, offset), Some(3), "round {round}, byte {offset}");
+            }
+            for offset in [40 * WASM_PAGE + 1, 90 * WASM_PAGE, last] {
+                assert_eq!(byte_at(&memory, offset), Some(0), "round {round}, byte {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_runs_than_a_scan_returns_are_set_back() {
+        let memory = memory(32, 3);
+        let offsets = || (0..32 * WASM_PAGE).step_by(2 * PAGE_SIZE);
+        for offset in offsets() {
+            write(&memory, offset, 99);
+        }
+        memory.restore().unwrap();
+        assert_eq!(memory.dirty_page_count(), 256);
+        for offset in offsets() {
+            let fresh = if offset < WASM_PAGE { 3 } else { 0 };
+            assert_eq!(byte_at(&memory, offset), Some(fresh), "byte {offset}");
+        }
+    }
+
+    #[test]
     fn a_kept_reservation_shows_nothing_of_its_last_user() {
         let large = memory(8, 3);
         let base = large.base();
