@@ -86,6 +86,7 @@ impl Host {
     /// The first thing that cannot be had, with what to do about it.
     pub fn start(settings: &Settings, open: Open<'_>) -> Result<Self> {
         raise_descriptor_limit();
+        do_without_huge_pages();
         let cpus = cpus(&settings.workers.value)?;
         let shared = Shared {
             engines: Arc::new(Engines::new()),
@@ -393,6 +394,14 @@ fn network(limits: &Limits) -> midge_net::settings::Settings {
 fn request_prefix(key: &RandomKey, worker: usize) -> [u8; 8] {
     let derived = key.derive(format!("request ids of worker {worker}").as_bytes());
     *derived.first_chunk().expect("32 bytes")
+}
+
+/// A first write to a slot would fetch and zero 2 MiB, and a restore would look at all of it. Where huge pages
+/// are given to those who ask alone, this changes nothing.
+fn do_without_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!("huge pages stay as the machine gives them: {error}");
+    }
 }
 
 /// Connections are descriptors: the soft limit is raised to the hard one, as servers do.
