@@ -164,6 +164,25 @@ pub struct Compared {
     pub deadlines: u64,
 }
 
+impl Compared {
+    /// Adds what another proof compared.
+    pub const fn add(&mut self, other: Self) {
+        let Self { calls, restores, snapshots, memory_bytes, globals, table_elements, .. } = other;
+        let Self { segments, records, responses, traps, deadlines, .. } = other;
+        self.calls += calls;
+        self.restores += restores;
+        self.snapshots += snapshots;
+        self.memory_bytes += memory_bytes;
+        self.globals += globals;
+        self.table_elements += table_elements;
+        self.segments += segments;
+        self.records += records;
+        self.responses += responses;
+        self.traps += traps;
+        self.deadlines += deadlines;
+    }
+}
+
 /// A proof under way.
 pub struct Proof {
     subject: Subject,

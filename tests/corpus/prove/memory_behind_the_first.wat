@@ -1,0 +1,15 @@
+;; Writes to both ends of a second and a third memory, and copies between them.
+(module
+  (memory (export "memory") 2)
+  (memory $second 1 3)
+  (memory $third 0 2)
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  (func (export "midge_contract") (result i32) i32.const 64)
+  (data (memory $second) (i32.const 65530) "second")
+  (func (export "midge_handle") (param $request i32) (param i32) (result i32)
+    (i32.store8 $second (i32.const 0) (i32.const 9))
+    (i32.store8 $second (i32.const 65535) (i32.const 9))
+    (if (i32.ne (memory.grow $third (i32.const 1)) (i32.const -1))
+      (then (memory.copy $third $second (i32.const 65000) (i32.const 65530) (i32.const 6))))
+    (if (i32.load8_u (local.get $request)) (then (drop (memory.grow $second (i32.const 1)))))
+    (i32.const 0)))

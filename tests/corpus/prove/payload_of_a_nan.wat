@@ -1,0 +1,15 @@
+;; Globals of floats hold NaNs whose payloads are state: a reset by value would make them canonical.
+(module
+  (memory (export "memory") 2)
+  (global $real (mut f64) (f64.const nan:0x8000000000001))
+  (global $single (mut f32) (f32.const -nan:0x200001))
+  (global $vector (mut v128) (v128.const i64x2 1 2))
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  (func (export "midge_contract") (result i32) i32.const 64)
+  (func (export "midge_handle") (param $request i32) (param i32) (result i32)
+    (i64.store (i32.const 2048) (i64.reinterpret_f64 (global.get $real)))
+    (i32.store (i32.const 2056) (i32.reinterpret_f32 (global.get $single)))
+    (global.set $real (f64.load (local.get $request)))
+    (global.set $single (f32.load offset=8 (local.get $request)))
+    (global.set $vector (v128.load (local.get $request)))
+    (i32.const 0)))
