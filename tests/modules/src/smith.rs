@@ -70,7 +70,7 @@ fn config(chance: &mut Chance) -> Config {
         max_nesting_depth: 5,
         min_memories: 1,
         max_memories: 1 + chance.below(3),
-        max_memory32_bytes: 6 * 65536,
+        max_memory32_bytes: 4 * 65536,
         // Mostly small addresses: most accesses are to land in the memory, and some not.
         memory_offset_choices: MemoryOffsetChoices(80, 15, 5),
         min_data_segments: 1,
@@ -79,7 +79,7 @@ fn config(chance: &mut Chance) -> Config {
         max_element_segments: 4,
         min_tables: 1,
         max_tables: 3,
-        max_table_elements: 1000,
+        max_table_elements: 64,
         min_globals: 3,
         max_globals: 12,
         export_everything: true,
