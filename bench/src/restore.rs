@@ -9,6 +9,7 @@ use core_affinity::CoreId;
 use midge_bench::guests;
 use midge_bench::harness::{Called, Harness, artifact, function};
 use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
+use midge_bench::plot::{Line, Titles, svg};
 use midge_loader::engine::Engines;
 use midge_loader::function::Function;
 use midge_loader::start::Technique;
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Techniques that threads start at the same time.
     #[arg(long, value_delimiter = ',', default_values_t = ["mmap".to_owned(), "cow".into(), "pool".into(), "pool-scan".into(), "restore".into()])]
     contended: Vec<String>,
+    /// Writes a plot of the first table, as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<std::path::PathBuf>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -149,7 +153,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         contention,
         left_out,
     };
+    if let Some(file) = &arguments.svg {
+        std::fs::write(file, plot(&report))
+            .with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
+}
+
+fn plot(report: &Report) -> String {
+    let mut lines: Vec<Line> = Vec::new();
+    for row in &report.rows {
+        let name = match row.slots {
+            1 => "1 slot".to_owned(),
+            slots => format!("{slots} slots in turn"),
+        };
+        let point = (f64::from(row.dirty_pages), row.cpu_ns.median);
+        match lines.last_mut() {
+            Some(line) if line.name == name => line.points.push(point),
+            _ => lines.push(Line { name, points: vec![point] }),
+        }
+    }
+    let titles = Titles {
+        title: "A pristine call under `restore`",
+        x: "dirty pages of 4 KiB",
+        y: "CPU time in nanoseconds, median",
+    };
+    svg(&titles, &lines)
 }
 
 fn pin(cpu: usize) -> Result<()> {
