@@ -84,10 +84,10 @@ impl Workbench {
         tally
     }
 
-    /// Proves a function under the technique that it gets; a refused one counts as such.
+    /// Proves a function under the technique that it gets; one that cannot be built counts as refused.
     ///
     /// # Panics
-    /// If something differs. Module and requests are written to a folder then, ready for the corpus.
+    /// If something differs, or an instance of what was built cannot be started. Module and requests are written to a folder then, ready for the corpus.
     pub(crate) fn prove_or_panic(
         &self,
         name: &str,
@@ -104,7 +104,10 @@ impl Workbench {
                     path.display()
                 );
             }
-            Err(_refused) => Tally { refused: 1, ..Tally::default() },
+            Err(ProofError::Build(_) | ProofError::Module(_)) => {
+                Tally { refused: 1, ..Tally::default() }
+            }
+            Err(failed) => panic!("{name}: {failed:?}"),
         }
     }
 
