@@ -52,9 +52,8 @@ impl Schedule {
 fn preload() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let folder = std::env::temp_dir().join(format!("midge-faults-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("the temporary folder takes folders");
-        let library = folder.join("faults.so");
+        let name = format!("faults-{}.so", std::process::id());
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let source = workspace().join("tests/preload/faults.c");
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]);
