@@ -142,6 +142,8 @@ pub struct ProofSettings {
 pub struct Compared {
     /// Calls, each made twice.
     pub calls: u64,
+    /// Calls that changed more of the state than the host did with its request: what is there to be undone.
+    pub changes: u64,
     /// Instances that the technique handed out after they had served.
     pub restores: u64,
     /// Snapshots of the whole state, of both sides.
@@ -168,8 +170,9 @@ impl Compared {
     /// Adds what another proof compared.
     pub const fn add(&mut self, other: Self) {
         let Self { calls, restores, snapshots, memory_bytes, globals, table_elements, .. } = other;
-        let Self { segments, records, responses, traps, deadlines, .. } = other;
+        let Self { changes, segments, records, responses, traps, deadlines, .. } = other;
         self.calls += calls;
+        self.changes += changes;
         self.restores += restores;
         self.snapshots += snapshots;
         self.memory_bytes += memory_bytes;
@@ -283,8 +286,9 @@ impl Proof {
         let mut tested = self.tested.take()?.pristine;
         let mut fresh = self.fresh.start()?;
         self.compared.restores += u64::from(self.slot_has_served);
-        if let Some(spot) = self.compare(&tested.inspect(), &fresh.inspect()) {
-            return Ok(Some(spot.before()));
+        let before = fresh.inspect();
+        if let Some(found) = self.compare(&tested.inspect(), &before) {
+            return Ok(Some(found.before()));
         }
 
         let mut tested = self.serve(tested, &self.tested_script, block)?;
@@ -296,13 +300,16 @@ impl Proof {
             self.compared.deadlines += 1;
         } else {
             let ends = difference::of_ends(&tested_end, &fresh_end);
+            let after = fresh.inspect();
             let found = ends
                 .or_else(|| difference::of_records(&tested_records, &fresh_records))
                 .or_else(|| difference::of_responses(answer(&tested), answer(&fresh)))
-                .or_else(|| self.compare(&tested.inspect(), &fresh.inspect()));
+                .or_else(|| self.compare(&tested.inspect(), &after));
             if let Some(found) = found {
                 return Ok(Some(found.after()));
             }
+            let change = self.difference(&after, &before);
+            self.compared.changes += u64::from(change.is_some_and(|it| !it.is_of_area()));
             self.compared.records += tested_records.len() as u64;
             self.compared.responses += u64::from(matches!(answer(&tested), Some(Ok(_))));
             self.compared.traps += u64::from(matches!(tested_end, End::Trapped(_)));
@@ -344,6 +351,10 @@ impl Proof {
         compared.globals += fresh.globals.len() as u64;
         compared.table_elements += fresh.tables.iter().map(Vec::len).sum::<usize>() as u64;
         compared.segments += fresh.dropped_segments.len() as u64;
+        self.difference(tested, fresh)
+    }
+
+    fn difference(&self, tested: &StateSnapshot, fresh: &StateSnapshot) -> Option<Found> {
         let globals = &self.subject.artifact.manifest().globals;
         let area = index(self.area)..index(self.area) + self.area_bytes;
         difference::of_states(tested, fresh, globals, &self.subject.segments, area)

@@ -48,6 +48,7 @@ fn every_example_is_pristine() {
         assert_eq!(report["verdict"], "pristine", "{example}: {report:#}");
         assert_eq!(report["technique"], "restore", "{example}");
         assert_eq!(report["requests"], given + 12, "{example}");
+        assert_ne!(report["compared"]["changes"], 0, "{example}: there is something to be undone");
         assert_eq!(
             report["compared"]["restores"],
             given + 11,

@@ -19,7 +19,7 @@ const MEMORY_BYTES_MAX: usize = 16 * 65536;
 /// Slices of a call: what does not end by then loops.
 const SLICES_MAX: u64 = 20;
 /// Steps of a request: few, so that most requests come to their end before they trap.
-const STEPS_OF_REQUEST_MAX: usize = 12;
+const STEPS_OF_REQUEST_MAX: usize = 6;
 const _: () = assert!(STEPS_OF_REQUEST_MAX < STEPS_MAX);
 /// Requests that are kept for a report.
 const KEPT_MAX: usize = 64;
@@ -220,10 +220,12 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { modules, refused, compared, .. } = self;
-        let Compared { calls, restores, traps, deadlines, snapshots, memory_bytes, .. } = compared;
+        let Compared {
+            calls, changes, restores, traps, deadlines, snapshots, memory_bytes, ..
+        } = compared;
         write!(
             formatter,
-            "{calls} calls of {modules} modules ({refused} refused), {restores} in instances that had \
+            "{calls} calls of {modules} modules ({refused} refused), {changes} that changed state, {restores} in instances that had \
              served, {traps} traps, {deadlines} deadlines, {snapshots} snapshots, {memory_bytes} bytes: \
              no difference"
         )

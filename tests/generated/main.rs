@@ -39,6 +39,7 @@ fn generated_modules_are_pristine() {
     // What was driven must be worth it: a generator that makes modules of one kind shows nothing.
     let Tally { compared, modules, changing, .. } = tally;
     assert!(MODULES <= modules, "most modules are accepted, and driven in two variants: {modules}");
+    assert!(compared.calls / 2 <= compared.changes, "most calls leave something");
     assert!(20 * MODULES <= compared.calls && compared.calls / 3 <= compared.restores);
     assert!(compared.calls / 20 <= compared.traps && compared.traps <= compared.calls * 19 / 20);
     assert!(0 < compared.records && 0 < compared.segments && 0 < compared.table_elements);

@@ -192,9 +192,10 @@ impl Parts {
             code.block(BlockType::Empty);
         }
         code.block(BlockType::Empty);
-        code.local_get(request).i32_load8_u(place(0));
+        // One of the functions for each number, or none if there is none.
+        let count = i32::try_from(callable.len().max(1)).expect("few functions");
+        code.local_get(request).i32_load8_u(place(0)).i32_const(count).i32_rem_u();
         let labels: Vec<u32> = (0..).take(callable.len()).collect();
-        // The last label is taken for numbers beyond: of none, the way out of the innermost block.
         code.br_table(labels.iter().copied(), 0);
         code.end();
         for (nth, index) in callable.iter().enumerate() {

@@ -64,6 +64,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct ComparedReport {
+    changes: u64,
     restores: u64,
     snapshots: u64,
     memory_bytes: u64,
@@ -354,6 +355,7 @@ fn quoted(path: &Path) -> String {
 impl From<Compared> for ComparedReport {
     fn from(compared: Compared) -> Self {
         Self {
+            changes: compared.changes,
             restores: compared.restores,
             snapshots: compared.snapshots,
             memory_bytes: compared.memory_bytes,
@@ -384,6 +386,7 @@ fn text(report: &Report) -> String {
     let mut table = Table::new(&["compared", "count"], output::stdout_is_colourful());
     let compared = &report.compared;
     for (what, count) in [
+        ("calls that changed state", compared.changes),
         ("instances that had served", compared.restores),
         ("snapshots of all state", compared.snapshots),
         ("bytes of memory", compared.memory_bytes),

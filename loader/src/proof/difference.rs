@@ -93,9 +93,15 @@ pub(super) struct Found {
     spot: Spot,
     tested: String,
     fresh: String,
+    is_of_area: bool,
 }
 
 impl Found {
+    /// True if nothing differs but the region where requests are written.
+    pub(super) const fn is_of_area(&self) -> bool {
+        self.is_of_area
+    }
+
     pub(super) fn before(self) -> Difference {
         self.at(true)
     }
@@ -105,7 +111,7 @@ impl Found {
     }
 
     fn at(self, is_before_call: bool) -> Difference {
-        let Self { spot, tested, fresh } = self;
+        let Self { spot, tested, fresh, .. } = self;
         Difference { is_before_call, spot, tested, fresh }
     }
 }
@@ -218,13 +224,14 @@ fn of_memories(tested: &StateSnapshot, fresh: &StateSnapshot, area: Range<usize>
         let address = range.start + address;
         let memory = midge_abi::width::wire(memory);
         let spot = Spot::Byte { memory, address: midge_abi::width::wire(address) };
-        Some(Found { spot, tested: shown(tested, address), fresh: shown(fresh, address) })
+        let (tested, fresh) = (shown(tested, address), shown(fresh, address));
+        Some(Found { spot, tested, fresh, is_of_area: false })
     };
     let bytes = |memory: usize| tested.memories[memory].len();
     first(0, 0..area.start)
         .or_else(|| first(0, area.end..bytes(0)))
         .or_else(|| (1..tested.memories.len()).find_map(|memory| first(memory, 0..bytes(memory))))
-        .or_else(|| first(0, area))
+        .or_else(|| first(0, area).map(|found| Found { is_of_area: true, ..found }))
 }
 
 /// Returns the first index where two slices of one length differ.
@@ -255,6 +262,7 @@ fn of_globals(
             spot,
             tested: tested.map_or_else(String::new, shown_global),
             fresh: fresh.map_or_else(String::new, shown_global),
+            is_of_area: false,
         })
     })
 }
@@ -293,7 +301,8 @@ fn of_segments(tested: &StateSnapshot, fresh: &StateSnapshot, segments: &[Place]
         _ => Spot::Shape,
     };
     let shown = |is_dropped: bool| if is_dropped { "dropped" } else { "there" }.to_owned();
-    Some(Found { spot, tested: shown(*differing.0), fresh: shown(*differing.1) })
+    let (tested, fresh) = (shown(*differing.0), shown(*differing.1));
+    Some(Found { spot, tested, fresh, is_of_area: false })
 }
 
 pub(super) fn of_ends(tested: &End, fresh: &End) -> Option<Found> {
@@ -313,7 +322,8 @@ pub(super) fn of_records(tested: &[Record], fresh: &[Record]) -> Option<Found> {
         }
         Some(record) => format!("{record:?}"),
     };
-    Some(Found { spot: Spot::Record { index }, tested: shown(tested), fresh: shown(fresh) })
+    let (tested, fresh) = (shown(tested), shown(fresh));
+    Some(Found { spot: Spot::Record { index }, tested, fresh, is_of_area: false })
 }
 
 type Claim<'a> = Option<Result<Answer<'a>, GuestFault>>;
@@ -354,7 +364,12 @@ fn different<T: PartialEq + fmt::Debug>(spot: Spot, tested: &T, fresh: &T) -> Op
         }
         text
     };
-    (tested != fresh).then(|| Found { spot, tested: shown(tested), fresh: shown(fresh) })
+    (tested != fresh).then(|| Found {
+        spot,
+        tested: shown(tested),
+        fresh: shown(fresh),
+        is_of_area: false,
+    })
 }
 
 #[cfg(test)]
