@@ -67,6 +67,18 @@ pub struct Limits {
     pub linger: Setting<Duration>,
     /// Open connections.
     pub connections_per_worker: Setting<u32>,
+    /// Open connections of one source.
+    pub connections_per_source: Setting<u32>,
+    /// A connection without a request, when all are taken.
+    pub shed_after: Setting<Duration>,
+    /// Time before the rate of a body is judged.
+    pub body_grace: Setting<Duration>,
+    /// Least bytes per second of a body.
+    pub body_rate: Setting<ByteSize>,
+    /// Bytes of responses that a peer may leave unread.
+    pub unsent: Setting<ByteSize>,
+    /// Bytes of later requests that are kept while one is answered.
+    pub pipelined: Setting<ByteSize>,
     /// Request line and headers together.
     pub head_bytes: Setting<ByteSize>,
     /// Requests on one connection.

@@ -26,6 +26,7 @@ use midge_loader::engine::Engines;
 use midge_net::clock::MonotonicClock;
 use midge_net::endpoint::Endpoint;
 use midge_net::listen::{ListenOptions, bind};
+use midge_net::ring::Ring as _;
 use midge_net::uring::Uring;
 use midge_net::wake::Waker;
 
@@ -308,6 +309,11 @@ fn run(
             seed.cpu.id
         );
         let ring = Uring::new(&seed.network)?;
+        let are_sources_limited =
+            seed.network.connections_per_source_max < seed.network.connections_max;
+        if are_sources_limited && !ring.can_install() {
+            tracing::warn!("`connections_per_source` is not kept: Linux 6.8 or later is needed");
+        }
         let clock = MonotonicClock::new();
         let mut endpoint = Endpoint::new(ring, clock, seed.listener, seed.network)?;
         endpoint.watch(event);
@@ -380,10 +386,16 @@ fn cpus(workers: &Workers) -> Result<Vec<CoreId>> {
 fn network(limits: &Limits) -> midge_net::settings::Settings {
     midge_net::settings::Settings {
         connections_max: limits.connections_per_worker.value,
+        connections_per_source_max: limits.connections_per_source.value,
         requests_per_connection_max: limits.requests_per_connection.value,
         head_bytes_max: limits.head_bytes.value.bytes(),
         header_timeout: limits.header_deadline.value,
         idle_timeout: limits.idle.value,
+        shed_after: limits.shed_after.value,
+        body_grace: limits.body_grace.value,
+        body_bytes_per_second_min: limits.body_rate.value.0,
+        unsent_bytes_max: limits.unsent.value.bytes(),
+        pipelined_bytes_max: limits.pipelined.value.bytes(),
         write_timeout: limits.write_stall.value,
         linger_timeout: limits.linger.value,
         ..midge_net::settings::Settings::default()

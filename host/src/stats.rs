@@ -45,6 +45,10 @@ pub struct Stats {
 pub struct WorkerStats {
     /// Connections accepted.
     pub accepted: Counter,
+    /// Connections closed at the limit, to make room.
+    pub shed: Counter,
+    /// Connections closed because their source had as many as it may.
+    pub crowded: Counter,
     /// Connections open.
     pub connections: Gauge,
     /// System calls that entered the ring: the only ones on the way of a request.
@@ -171,6 +175,8 @@ impl WorkerStats {
         };
         Self {
             accepted: Counter::default(),
+            shed: Counter::default(),
+            crowded: Counter::default(),
             connections: Gauge::default(),
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
@@ -191,6 +197,12 @@ impl WorkerStats {
 }
 
 impl StatsWriter {
+    /// Notes how many connections were closed so far to make room, and for their source's having enough.
+    pub fn connections_given_up(&self, shed: u64, crowded: u64) {
+        self.mine().shed.raise_to(shed);
+        self.mine().crowded.raise_to(crowded);
+    }
+
     /// Notes how many connections were accepted so far, and how many are open.
     pub fn connections(&self, accepted: u64, open: u64) {
         self.mine().accepted.raise_to(accepted);

@@ -465,6 +465,8 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let counters = self.endpoint.counters();
         let open = u64::from(self.endpoint.connection_count());
         self.assignment.stats.connections(counters.accepted, open);
+        let (shed, crowded) = (counters.connections_shed, counters.connections_crowded);
+        self.assignment.stats.connections_given_up(shed, crowded);
         self.assignment.stats.ring_entered(counters.enters);
         self.assignment.stats.queue_depth(self.suspended.len() as u64);
     }

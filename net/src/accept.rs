@@ -49,13 +49,19 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.counters.accept_paused += 1;
         }
         acceptor.is_full = room == 0;
+        if room == 0 && self.shedder.due <= self.now {
+            self.shed();
+        }
     }
 
-    /// Returns when accepting is to be tried again, if it waits for a moment.
+    /// Returns when accepting, or making room for it, is to be tried again, if it waits for a moment.
     pub(crate) fn accept_retry(&self) -> Option<Tick> {
         let acceptor = &self.acceptor;
-        let waits = !acceptor.is_stopped && self.now < acceptor.retry;
-        waits.then_some(acceptor.retry)
+        if acceptor.is_stopped {
+            return None;
+        }
+        let waits = self.now < acceptor.retry;
+        waits.then_some(acceptor.retry).or(acceptor.is_full.then_some(self.shedder.due))
     }
 
     /// Stops all accepts for good; the listener closes after the last of them.
@@ -120,6 +126,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         connection.is_asking = false;
         connection.peer = peer;
         connection.phase = Phase::Open;
+        if peer.is_some_and(|peer| !self.sources.enter(peer)) {
+            self.counters.connections_crowded += 1;
+            return self.end(slot);
+        }
         self.settle(index(completion.id.slot()));
     }
 }

@@ -92,6 +92,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     pub(crate) fn release(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         self.wheel.clear(connection.id.slot());
+        if let Some(peer) = connection.peer {
+            self.sources.leave(peer);
+        }
         for area in connection.release() {
             self.areas.give(area);
         }

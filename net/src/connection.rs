@@ -288,6 +288,7 @@ pub(crate) struct Ticks {
     pub(crate) idle: Tick,
     pub(crate) write: Tick,
     pub(crate) linger: Tick,
+    pub(crate) shed_after: Tick,
     /// Time until cancelling is tried again.
     pub(crate) ending: Tick,
     pub(crate) accept_retry: Tick,
@@ -304,6 +305,7 @@ impl Ticks {
             idle: ticks(settings.idle_timeout),
             write: ticks(settings.write_timeout),
             linger: ticks(settings.linger_timeout),
+            shed_after: ticks(settings.shed_after),
             ending: per_second,
             accept_retry: ticks(settings.accept_retry),
         }

@@ -11,6 +11,10 @@ pub struct Counters {
     pub accept_failed: u64,
     /// Times accepting was paused, at the limit or after a failure.
     pub accept_paused: u64,
+    /// Connections closed at the limit, to make room.
+    pub connections_shed: u64,
+    /// Connections closed because their source has as many as it may.
+    pub connections_crowded: u64,
     /// Connections closed.
     pub closed: u64,
     /// Requests handed to the host.

@@ -30,6 +30,7 @@ use crate::http::request::Head;
 use crate::http::response::{self, Circumstances, DateLine};
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
 use crate::settings::Settings;
+use crate::shed::{Shedder, Sources};
 use crate::timers::{TICK, Tick, Wheel, tick_at};
 use crate::width::index;
 
@@ -106,6 +107,8 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) connections: Vec<Connection>,
     pub(crate) connection_count: u32,
     pub(crate) acceptor: Acceptor,
+    pub(crate) shedder: Shedder,
+    pub(crate) sources: Sources,
     pub(crate) wheel: Wheel,
     elapsed: Duration,
     pub(crate) now: Tick,
@@ -154,6 +157,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             connections: (0..slots).map(Connection::free).collect(),
             connection_count: 0,
             acceptor: Acceptor::new(),
+            shedder: Shedder::default(),
+            sources: Sources::new(settings.connections_per_source_max, slots),
             wheel: Wheel::new(slots, now),
             elapsed,
             now,

@@ -24,6 +24,7 @@ mod receive; // bytes become requests
 pub mod ring; // what the endpoint asks of a ring, and the ids that travel through it
 mod send; // responses become bytes on the wire
 pub mod settings; // every limit, with its default, its bounds and its reason
+mod shed; // who gives way at the limit of connections
 mod timers; // deadlines on one wheel
 pub mod uring; // the kernel's ring
 pub mod wake; // waking a worker from another thread

@@ -67,6 +67,8 @@ pub const BODY_BYTES_PER_SECOND_MIN_DEFAULT: u64 = 1024;
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Time without progress of a response.
 pub const WRITE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+/// Time that a connection without a request is safe from giving way to newcomers.
+pub const SHED_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// Time for the peer to close after we shut our end.
 pub const LINGER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// Time until accepting is tried again after the system ran out of something.
@@ -77,6 +79,8 @@ pub const ACCEPT_RETRY_DEFAULT: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// Connections at a time.
     pub connections_max: u32,
+    /// Connections of one source, an IPv4 address or an IPv6 network of 64 bits; needs `wants_peer`.
+    pub connections_per_source_max: u32,
     /// Receive buffers; a power of two.
     pub buffers: u16,
     /// Size of a receive buffer.
@@ -107,6 +111,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Time without progress of a response.
     pub write_timeout: Duration,
+    /// Time without a request after which a connection gives way to newcomers, when all slots are taken.
+    pub shed_after: Duration,
     /// Time for the peer to close after us.
     pub linger_timeout: Duration,
     /// Time until accepting is tried again.
@@ -119,6 +125,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connections_max: CONNECTIONS_DEFAULT,
+            connections_per_source_max: CONNECTIONS_MAX,
             buffers: BUFFERS_DEFAULT,
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             entries: ENTRIES_DEFAULT,
@@ -134,6 +141,7 @@ impl Default for Settings {
             body_bytes_per_second_min: BODY_BYTES_PER_SECOND_MIN_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             write_timeout: WRITE_TIMEOUT_DEFAULT,
+            shed_after: SHED_AFTER_DEFAULT,
             linger_timeout: LINGER_TIMEOUT_DEFAULT,
             accept_retry: ACCEPT_RETRY_DEFAULT,
             wants_peer: true,

@@ -57,6 +57,38 @@ fn connections_above_the_limit_wait_for_their_turn() {
 }
 
 #[test]
+fn a_crowd_that_says_nothing_gives_way() {
+    let host = host("connections_per_worker = 8\nshed_after = \"200ms\"\nheader_deadline = \"5m\"");
+    let mut crowd: Vec<_> = (0..64).map(|_| host.client()).collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        if number % 2 == 0 {
+            client.send(b"GET / HTTP/1.1\r\nx-slow: ");
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!(host.client().get("/").text(), "hello\n");
+    }
+    assert!(host.metrics().sum("midge_connections_shed_total", &[]) > 0);
+    drop(crowd);
+}
+
+#[test]
+fn a_source_has_as_many_connections_as_it_may() {
+    let host = host("connections_per_source = 2");
+    let mut first = host.client();
+    let mut second = host.client();
+    assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
+    let mut third = host.client();
+    assert!(third.is_ended(), "one more than it may");
+    drop(first);
+    host.wait_for_metrics("the first is closed", |metrics| {
+        metrics.sum("midge_connections", &[]) == 1
+    });
+    assert_eq!(host.client().get("/").status, 200);
+    assert_eq!(host.metrics().sum("midge_connections_crowded_total", &[]), 1);
+}
+
+#[test]
 fn heads_beyond_all_measure_are_refused() {
     let host = host("idle = \"30s\"");
     let long = "x".repeat(40_000);

@@ -91,6 +91,18 @@ pub const FAMILIES: &[Family] = &[
         "Connections accepted",
     ),
     family(
+        "midge_connections_shed",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.shed.get()),
+        "Connections that waited longest and gave way at `connections_per_worker`",
+    ),
+    family(
+        "midge_connections_crowded",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.crowded.get()),
+        "Connections closed beyond `connections_per_source`",
+    ),
+    family(
         "midge_ring_enters",
         &["worker"],
         Source::WorkerCount(|worker| worker.ring_enters.get()),

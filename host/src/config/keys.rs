@@ -3,6 +3,8 @@
 use midge_abi::manifest::Isolation;
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
+use midge_net::settings as network;
+
 use super::{ByteSize, LogFormat, LogLevel, Quantity, Technique};
 
 /// Default, smallest and largest value of a setting.
@@ -169,6 +171,24 @@ pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_M
 /// Bounds of `connections_per_worker`.
 pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+/// Bounds of `connections_per_source`; by default a source may have all there are.
+pub const CONNECTIONS_PER_SOURCE: Bounds<u32> =
+    bounds(CONNECTIONS_PER_WORKER_MAX, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+/// Bounds of `shed_after`.
+pub const SHED_AFTER: Bounds<Duration> =
+    bounds(network::SHED_AFTER_DEFAULT, Duration::from_millis(20), Duration::from_secs(3600));
+/// Bounds of `body_grace`.
+pub const BODY_GRACE: Bounds<Duration> =
+    bounds(network::BODY_GRACE_DEFAULT, Duration::from_millis(100), Duration::from_secs(300));
+/// Bounds of `body_rate`.
+pub const BODY_RATE: Bounds<ByteSize> =
+    bounds(ByteSize(network::BODY_BYTES_PER_SECOND_MIN_DEFAULT), ByteSize(1), ByteSize(1 << 30));
+/// Bounds of `unsent`.
+pub const UNSENT: Bounds<ByteSize> =
+    bounds(ByteSize(network::UNSENT_BYTES_DEFAULT as u64), ByteSize(1 << 12), ByteSize(1 << 30));
+/// Bounds of `pipelined`.
+pub const PIPELINED: Bounds<ByteSize> =
+    bounds(ByteSize(network::PIPELINED_BYTES_DEFAULT as u64), ByteSize(1 << 12), ByteSize(1 << 24));
 const _: () = assert!(HEAD_BYTES_MAX.0 == midge_net::http::request::HEAD_BYTES_MAX as u64);
 const _: () = assert!(HEAD_BYTES_MIN.0 >= midge_net::settings::HEAD_BYTES_MIN as u64);
 
@@ -345,7 +365,43 @@ pub const KEYS: &[Key] = &[
         Part::Limits,
         "connections_per_worker",
         Takes::Count(CONNECTIONS_PER_WORKER),
-        "open connections; beyond it accepting pauses",
+        "open connections; beyond it those that wait longest give way, and accepting pauses",
+    ),
+    key(
+        Part::Limits,
+        "connections_per_source",
+        Takes::Count(CONNECTIONS_PER_SOURCE),
+        "open connections of one IPv4 address or IPv6 /64 on each worker; beyond it closed",
+    ),
+    key(
+        Part::Limits,
+        "shed_after",
+        Takes::Duration(SHED_AFTER),
+        "time without a request after which a connection gives way when all are taken",
+    ),
+    key(
+        Part::Limits,
+        "body_grace",
+        Takes::Duration(BODY_GRACE),
+        "from a body's begin until its rate counts",
+    ),
+    key(
+        Part::Limits,
+        "body_rate",
+        Takes::Size(BODY_RATE),
+        "least of a body in each second after the grace; then 408",
+    ),
+    key(
+        Part::Limits,
+        "unsent",
+        Takes::Size(UNSENT),
+        "responses that a peer has not read; beyond it nothing more is read from it",
+    ),
+    key(
+        Part::Limits,
+        "pipelined",
+        Takes::Size(PIPELINED),
+        "later requests kept while one is answered; beyond it nothing more is read",
     ),
     key(
         Part::Limits,

@@ -127,6 +127,16 @@ impl<'s> Reader<'s> {
                 "connections_per_worker",
                 &keys::CONNECTIONS_PER_WORKER,
             ),
+            connections_per_source: self.count(
+                section,
+                "connections_per_source",
+                &keys::CONNECTIONS_PER_SOURCE,
+            ),
+            shed_after: self.quantity(section, "shed_after", &keys::SHED_AFTER),
+            body_grace: self.quantity(section, "body_grace", &keys::BODY_GRACE),
+            body_rate: self.quantity(section, "body_rate", &keys::BODY_RATE),
+            unsent: self.quantity(section, "unsent", &keys::UNSENT),
+            pipelined: self.quantity(section, "pipelined", &keys::PIPELINED),
             head_bytes: self.quantity(section, "head_bytes", &keys::HEAD_BYTES),
             requests_per_connection: self.count(
                 section,

@@ -124,6 +124,9 @@ impl World {
             idle_timeout: limit(),
             write_timeout: limit(),
             linger_timeout: limit(),
+            shed_after: limit(),
+            // Peers of the simulation come from one address or from none.
+            connections_per_source_max: if is_harsh { 2 } else { crate::settings::CONNECTIONS_MAX },
             connections_max: 1 + u32::try_from(random.below(8)).unwrap(),
             buffers: 1 << random.below(4),
             buffer_bytes: [64, 150, 1000][random.below(3)],

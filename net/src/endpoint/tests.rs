@@ -117,6 +117,34 @@ impl World {
     }
 }
 
+#[test]
+fn at_the_limit_those_go_who_have_waited_longest() {
+    let settings = Settings { connections_max: 3, wants_peer: false, ..Settings::default() };
+    let mut world = World::with(64, settings);
+    let [idle, begun, busy] = [0, 1, 2].map(|slot| world.accept(slot));
+    assert!(world.ring().deliver(begun, b"GET / HTTP/1.1\r\nhos", More::Follows));
+    assert!(world.ring().deliver(busy, GET, More::Follows));
+    assert_eq!(world.turn(), [Event::Request(busy)], "which the host answers later");
+    assert!(world.pushed().is_empty(), "nobody goes before their time");
+    world.clock.pass(Duration::from_secs(2));
+    assert_eq!(world.turn(), []);
+    world.ring().complete(Completed::Receive, idle, 0, More::Last);
+    let _now = world.turn();
+    assert_eq!(world.endpoint.counters().connections_shed, 2);
+    let phase = |id: ConnectionId| world.endpoint.connections[id.slot() as usize].phase;
+    assert_eq!([idle, begun, busy].map(phase), [Phase::Closing, Phase::Ending, Phase::Open]);
+}
+
+#[test]
+fn a_turn_at_the_limit_wakes_to_make_room() {
+    let settings = Settings { connections_max: 1, wants_peer: false, ..Settings::default() };
+    let mut world = World::with(64, settings);
+    world.accept(0);
+    assert_eq!(world.turn(), []);
+    let timeout = world.endpoint.time_to_deadline().expect("it looks again");
+    assert!(timeout <= Duration::from_millis(1020), "{timeout:?}");
+}
+
 fn respond(endpoint: &mut Endpoint<FakeRing, FakeClock>, id: ConnectionId, status: u16) {
     endpoint.respond(id, status, std::iter::empty(), b"ok");
 }
