@@ -1,13 +1,14 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
-mod fixed;
+mod crowd; // a good client beside thousands of slow ones
+mod fixed; // the network layer with a fixed response
 mod load; // a closed loop of requests
-mod restore; // dirty pages, cold slots, threads at once
 mod request; // servers side by side through HTTP
+mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
 mod start; // techniques side by side in one process
-mod yardstick; // a server that does nothing // the network layer with a fixed response
+mod yardstick; // a server that does nothing
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Restore(restore::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
     Request(request::Arguments),
+    /// Tells what a good client notices of thousands that never finish their heads.
+    Crowd(crowd::Arguments),
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
     Yardstick {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
+        Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
     };

@@ -15,6 +15,9 @@ use serde::Serialize;
 use crate::load::{Load, Plan};
 use crate::servers::{Server, find, free_address};
 
+/// Connections that nginx has room for.
+const NGINX_CONNECTIONS: usize = 4096;
+
 /// Options of `midge-lab request`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -157,23 +160,25 @@ fn start_all(arguments: &Arguments) -> Result<(Vec<Server>, Vec<String>)> {
             for (name, technique) in
                 [("midge restore", "restore"), ("midge pool", "pool"), ("midge reuse", "reuse")]
             {
-                servers.push(start_midge(&midge, name, technique, cpu)?);
+                servers.push(start_midge(&midge, name, technique, cpu, "")?);
             }
         }
         None => left_out.push("midge: cargo build --release builds it beside this program".into()),
     }
     match find("nginx") {
-        Some(nginx) => servers.push(start_nginx(&nginx, cpu)?),
+        Some(nginx) => servers.push(start_nginx(&nginx, cpu, NGINX_CONNECTIONS)?),
         None => left_out.push("nginx: apt-get install nginx-light".into()),
     }
     Ok((servers, left_out))
 }
 
-fn start_midge(
+/// Starts midge with one function; `limits` is a part of its settings file.
+pub(crate) fn start_midge(
     midge: &std::path::Path,
     name: &'static str,
     technique: &str,
     cpu: usize,
+    limits: &str,
 ) -> Result<Server> {
     let (address, admin) = (free_address()?, free_address()?);
     let folder = tempfile::tempdir()?;
@@ -181,7 +186,7 @@ fn start_midge(
     std::fs::write(&guest, guests::synthetic(3, 2))?;
     let settings = folder.path().join("midge.toml");
     let text = format!(
-        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n[log]\nlevel = \"error\"\n\n\
+        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n[log]\nlevel = \"error\"\n\n{limits}\n\
          [[function]]\nname = \"guest\"\nmodule = \"guest.wat\"\nroute = \"/\"\ntechnique = \"{technique}\"\n"
     );
     std::fs::write(&settings, text)?;
@@ -190,13 +195,18 @@ fn start_midge(
     Server::start(name, address, "/", cpu, command, folder)
 }
 
-fn start_nginx(nginx: &std::path::Path, cpu: usize) -> Result<Server> {
+/// Starts nginx with a fixed response.
+pub(crate) fn start_nginx(
+    nginx: &std::path::Path,
+    cpu: usize,
+    connections: usize,
+) -> Result<Server> {
     let address = free_address()?;
     let folder = tempfile::tempdir()?;
     let settings = folder.path().join("nginx.conf");
     let text = format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr crit;\n\
-         events {{ worker_connections 4096; }}\n\
+         events {{ worker_connections {connections}; }}\n\
          http {{ access_log off; keepalive_requests 100000000;\n\
          server {{ listen {address} reuseport; location / {{ default_type text/plain; \
          return 200 \"sixteen bytes ok\"; }} }} }}\n"

@@ -80,6 +80,18 @@ impl Server {
         }
         Ok(Duration::from_nanos(sum))
     }
+
+    /// Returns the memory that is resident (proc(5), VmRSS), in bytes.
+    ///
+    /// # Errors
+    /// If the process has gone.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        let kib: u64 = number.context("the process has no memory left")?.parse()?;
+        Ok(kib * 1024)
+    }
 }
 
 impl Drop for Server {
