@@ -45,6 +45,8 @@ pub(crate) struct Case {
     /// Other answers that the RFC leaves open; midge gives those of `answers`.
     #[serde(default)]
     pub(crate) permits: Vec<Vec<u16>>,
+    /// Where midge does otherwise, and why.
+    pub(crate) known: Option<Known>,
     /// Which answers are to HEAD, from 0.
     #[serde(default)]
     pub(crate) to_head: Vec<usize>,
@@ -56,6 +58,16 @@ pub(crate) struct Case {
     pub(crate) lacks: Vec<String>,
     /// Body of the last answer, from a server that answers a body with itself.
     pub(crate) body: Option<String>,
+}
+
+/// A difference of midge's that is known.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Known {
+    /// What midge answers.
+    pub(crate) answers: Vec<u16>,
+    /// Why.
+    pub(crate) reason: String,
 }
 
 /// One send, or several.
@@ -76,6 +88,14 @@ struct File {
 }
 
 impl Case {
+    /// Returns the case with what midge does in the place of what the specification says.
+    pub(crate) fn into_known(self) -> Self {
+        match &self.known {
+            Some(known) => Self { answers: known.answers.clone(), ..self },
+            None => self,
+        }
+    }
+
     /// Returns the bytes of each send.
     pub(crate) fn sends(&self) -> Vec<Vec<u8>> {
         match &self.send {

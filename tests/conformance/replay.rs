@@ -198,7 +198,7 @@ impl Outcome {
         if self.after != Some(case.after) {
             return Some("the connection".to_owned());
         }
-        let Some(last) = self.answers.last() else { return None };
+        let last = self.answers.last()?;
         let has = |wanted: &str| {
             last.headers.iter().any(|line| {
                 line == wanted || line.split(':').next().is_some_and(|name| name == wanted)
