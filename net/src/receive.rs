@@ -215,7 +215,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Source::Buffer(buffer) => self.ring.bytes_mut(buffer),
             Source::Input => connection.input.as_mut_slice(),
         };
-        match request::parse(&mut bytes[current.next..current.end], &mut self.head) {
+        let bytes = &mut bytes[current.next..current.end];
+        match request::parse(bytes, &mut self.head) {
             Ok(Progress::Complete) if self.head.bytes_total() <= self.settings.head_bytes_max => {}
             Ok(Progress::Partial) if current.end - current.next < self.settings.head_bytes_max => {
                 if connection.exchange == Exchange::Idle {
@@ -226,9 +227,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 return self.leave(current);
             }
             Ok(Progress::Complete | Progress::Partial) => {
-                return self.refuse_current(slot, current, Refusal::HeadTooLarge);
+                let is_head = is_head(bytes);
+                return self.refuse_head(slot, current, Refusal::HeadTooLarge, is_head);
             }
-            Err(refusal) => return self.refuse_current(slot, current, refusal),
+            Err(refusal) => {
+                let is_head = is_head(bytes);
+                return self.refuse_head(slot, current, refusal, is_head);
+            }
         }
         let connection = &mut self.connections[slot];
         connection.begin(&self.head, &self.settings);
@@ -426,6 +431,21 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         None
     }
 
+    /// Refuses a request for its head.
+    #[cold]
+    fn refuse_head(
+        &mut self,
+        slot: usize,
+        current: Current,
+        refusal: Refusal,
+        is_head_method: bool,
+    ) -> Option<Event> {
+        let event = self.refuse_current(slot, current, refusal);
+        // Before the answer is written: that is done by whoever takes the event.
+        self.connections[slot].is_head_method = is_head_method;
+        event
+    }
+
     /// Refuses the request at hand.
     #[cold]
     fn refuse_current(
@@ -462,6 +482,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         connection.is_receiving = true;
         self.ring.push(Operation::Receive(connection.id));
     }
+}
+
+/// Tells whether a request that was refused is a HEAD: its refusal has no body either (RFC 9110, 9.3.2).
+#[cold]
+fn is_head(bytes: &[u8]) -> bool {
+    let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    line.is_some_and(|start| bytes[start..].starts_with(b"HEAD "))
 }
 
 /// Tells whether a head that grew by `size` bytes may have come to a conclusion, `parsed_bytes` of it having

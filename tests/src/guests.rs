@@ -6,6 +6,8 @@ use crate::program::workspace;
 
 /// Answers `hello`.
 pub const HELLO: &str = include_str!("../guests/hello.wat");
+/// Answers a body with itself, and nothing with `hello`.
+pub const ECHO: &str = include_str!("../guests/echo.wat");
 /// Answers what the body tells it to, true or not.
 pub const CLAIMS: &str = include_str!("../guests/claims.wat");
 /// Does the harm that the query's first letter names.

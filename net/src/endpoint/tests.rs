@@ -361,6 +361,25 @@ fn a_refused_request_is_answered_then_the_connection_lingers_and_closes() {
 }
 
 #[test]
+fn a_refused_head_is_answered_without_a_body() {
+    for (request, has_body) in [
+        ("GET / HTTP/1.1\r\n\r\n", true),
+        ("HEAD / HTTP/1.1\r\n\r\n", false),
+        ("\r\nHEAD / HTTP/1.1\r\nHost : a\r\n\r\n", false),
+        ("HEADER / HTTP/1.1\r\n\r\n", true),
+    ] {
+        let mut world = World::new(4);
+        let id = world.accept(0);
+        world.ring().deliver(id, request.as_bytes(), More::Follows);
+        world.serve();
+        let pushed = world.pushed();
+        let [Operation::Send { output, .. }] = &pushed[..] else { panic!("{pushed:?}") };
+        assert_eq!(output.ends_with(b"\r\n\r\nok"), has_body, "{request}");
+        assert_eq!(output.ends_with(b"Content-Length: 2\r\n\r\n"), !has_body, "{request}");
+    }
+}
+
+#[test]
 fn lingering_is_bounded_in_bytes_and_time() {
     for by_time in [false, true] {
         let mut world = World::new(4);
