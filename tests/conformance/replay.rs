@@ -13,6 +13,9 @@ use crate::corpus::{After, Case};
 /// The request that shows that a connection is open.
 const PROBE: &[u8] = b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n";
 
+/// The line by which a server tells that it ends the connection.
+const CLOSE: &str = "connection: close";
+
 /// How a case's bytes are cut.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cut {
@@ -188,6 +191,16 @@ impl Outcome {
     /// Returns the statuses.
     pub(crate) fn statuses(&self) -> Vec<u16> {
         self.answers.iter().map(|answer| answer.status).collect()
+    }
+
+    /// Tells whether the specification leaves this open: other statuses that the case permits, or an end of
+    /// the connection that was told, or comes where it need not (RFC 9112, 9.5).
+    pub(crate) fn is_permitted(&self, case: &Case) -> bool {
+        let statuses = self.statuses();
+        let says_close = |answer: &Answer| answer.headers.iter().any(|line| line == CLOSE);
+        let ends = self.after == Some(After::Ends) || self.answers.last().is_some_and(says_close);
+        let is_same = statuses == case.answers && self.after != Some(case.after);
+        self.noise == 0 && (case.permits.contains(&statuses) || (is_same && ends))
     }
 
     /// Returns what differs from the case, or nothing. Bodies are compared if the server echoes.
