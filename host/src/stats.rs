@@ -225,6 +225,11 @@ impl StatsWriter {
         self.function(function).requests.add(1);
     }
 
+    /// Counts a request about the server in general, which is answered.
+    pub fn request_for_all(&self) {
+        self.mine().requests.add(1);
+    }
+
     /// Counts a request that no function got, with its refusal.
     pub fn request_unrouted(&self, problem: Problem) {
         self.mine().requests.add(1);

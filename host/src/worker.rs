@@ -376,6 +376,12 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     #[cold]
     #[inline(never)]
     fn refuse_routed(&mut self, connection: ConnectionId, request_id: &[u8; 16], refused: Refused) {
+        let view = self.endpoint.request(connection);
+        // Asks for the server in general, which is no function's business (RFC 9110, 9.3.7).
+        if view.head.path.of(view.bytes) == b"*" {
+            self.assignment.stats.request_for_all();
+            return self.endpoint.respond(connection, 200, std::iter::empty(), b"");
+        }
         if let Some(function) = refused.function {
             self.assignment.stats.request_routed(function);
         }
