@@ -15,6 +15,10 @@
 //!   area | RequestHead 128 B | header table 16 B each | request head as received | pad | body |
 //! ```
 //!
+//! The body is whole, but for a guest that imports `body_read`: it is called as soon as there is a head, gets
+//! what has come of the body, and asks for the rest. A response may be written by imports too, piece by piece
+//! (`imports.rs`); `midge_handle` then returns 0.
+//!
 //! All offsets in a request are relative to the block, so the block means the same wherever it lies. All
 //! pointers in a response are addresses in the guest's memory. Everything is little-endian.
 //!
@@ -39,7 +43,7 @@ pub const EXPORT_INITIALIZE: &str = "_initialize";
 
 /// The smallest area a guest may reserve: a head of the usual size and a little body.
 pub const AREA_SIZE_MIN: u32 = 4 * 1024;
-/// The largest: above it bodies are streamed (a later version of the contract).
+/// The largest. A longer body goes to guests that read it piece by piece.
 pub const AREA_SIZE_MAX: u32 = 64 * 1024 * 1024;
 /// The area starts on this boundary, so that the head's fields are aligned.
 pub const AREA_ALIGN: u32 = 16;
@@ -128,6 +132,8 @@ pub struct RequestHead {
 pub mod flags {
     /// The client speaks HTTP/1.0.
     pub const HTTP_1_0: u32 = 1;
+    /// The body in the block is the beginning; the import `body_read` gives what follows.
+    pub const BODY_PARTIAL: u32 = 2;
 }
 
 /// One row of a response's header table: addresses in the guest's memory.
@@ -167,6 +173,8 @@ pub struct ResponseRecord {
 /// Set in [`ResponseRecord::flags`]: the guest failed. The body is a message for the host's log, not for
 /// the client, who gets a 500.
 pub const RESPONSE_ERROR: u16 = 1;
+/// What `midge_handle` returns in place of an address when it has written its response by imports.
+pub const RESPONSE_WRITTEN: u32 = 0;
 
 /// Method codes of [`RequestHead::method`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -12,6 +12,19 @@ pub const CLOCK_WALL_NS: &str = "clock_wall_ns";
 pub const CLOCK_MONOTONIC_NS: &str = "clock_monotonic_ns";
 /// `random(pointer: i32, size: i32)`: fills the region with random bytes, other ones for every request.
 pub const RANDOM: &str = "random";
+/// `body_read(pointer: i32, size: i32) -> i32`: waits for more of the request's body and puts up to `size`
+/// bytes of it into the region. Returns how many; 0 once the body has ended. The client is asked for no more
+/// than a window beyond what was read, so a guest that reads slowly slows its client.
+pub const BODY_READ: &str = "body_read";
+/// `response_start(record: i32)`: sends the head of the response, and the record's body as its first piece.
+/// A `content-length` among the headers tells the length of the whole, and binds; without it the pieces go out
+/// in chunks. Once for each request; `midge_handle` then returns 0.
+pub const RESPONSE_START: &str = "response_start";
+/// `response_write(pointer: i32, size: i32)`: sends a piece of the body. Waits while the client has too much
+/// of it unread.
+pub const RESPONSE_WRITE: &str = "response_write";
+/// `sleep_ns(time: i64)`: lets the call rest for a time, between two events of a stream for example.
+pub const SLEEP_NS: &str = "sleep_ns";
 
 /// Guests see no finer clock: a coarse one is a weaker tool for timing attacks (DESIGN, trust).
 pub const CLOCK_STEP_NS: u64 = 1_000;
@@ -21,6 +34,14 @@ pub const LOG_LINE_BYTES_MAX: usize = 1024;
 pub const LOG_LINES_PER_REQUEST_MAX: u32 = 32;
 /// The most random bytes that one call gives; a larger request traps.
 pub const RANDOM_BYTES_MAX: u32 = 64 * 1024;
+/// The longest rest that one call of [`SLEEP_NS`] gives; a longer one is cut.
+pub const SLEEP_NS_MAX: u64 = 3_600_000_000_000;
+
+/// Tells whether an import lets a call wait: the engine runs such modules on fibers from the start.
+#[must_use]
+pub fn may_wait(name: &str) -> bool {
+    [BODY_READ, RESPONSE_START, RESPONSE_WRITE, SLEEP_NS].contains(&name)
+}
 
 /// Levels of [`LOG`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -105,6 +105,16 @@ where
     body.copy_from_slice(request.body);
 }
 
+/// Says in a block that its body is the beginning of one.
+///
+/// # Panics
+/// If `block` is shorter than a request's head.
+pub fn mark_body_partial(block: &mut [u8]) {
+    let offset = offset_of!(RequestHead, flags);
+    let old = crate::contract::u32_at(block, offset);
+    put(block, offset, &(old | flags::BODY_PARTIAL).to_le_bytes());
+}
+
 fn write_fixed(
     fixed: &mut [u8; REQUEST_HEAD_SIZE],
     request: &Request<'_>,

@@ -134,7 +134,7 @@ impl Harness {
         let context = RequestContext { request_id, began_ns: 0, time_ns: u64::MAX };
         let used = match pristine.call(context, self.function.area(), size) {
             Progress::Done(used) => used,
-            Progress::Suspended(_) => panic!("nobody moves the epoch"),
+            Progress::Suspended(_) | Progress::Waiting(_) => panic!("nobody moves the epoch"),
         };
         let CallEnd::Returned(address) = *used.end() else { panic!("{:?}", used.end()) };
         let answer = Response::read(used.memory(), address, 1 << 20).expect("a sound response");

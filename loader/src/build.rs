@@ -197,7 +197,7 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
         table_elements_max: TABLE_ELEMENTS_MAX,
     };
-    let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits);
+    let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits, None);
     let time_ns = u64::try_from(STARTUP_DEADLINE.as_nanos()).expect("seconds fit");
     store.data_mut().begin(RequestContext { request_id: [0; 16], began_ns: 0, time_ns });
 

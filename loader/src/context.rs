@@ -4,15 +4,21 @@
 //! Which clock, which chance and which log are the embedder's choice ([`Services`]): a run whose services
 //! are scripted can be replayed.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use midge_abi::imports::{
     self, CLOCK_STEP_NS, LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX, Level, RANDOM_BYTES_MAX,
+    SLEEP_NS_MAX,
 };
 use midge_abi::response::GuestRange;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use wasmtime::{Caller, Extern, Linker, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{AsContextMut, Caller, Extern, Linker, StoreLimits, StoreLimitsBuilder};
+
+use crate::instance::SLICE_TICKS;
+use crate::wait::{Ask, AskCell};
 
 /// Clock, chance and log of the guests, as the embedder wants them.
 pub trait Services: Send + Sync {
@@ -63,6 +69,10 @@ pub struct GuestContext {
     random: Option<ChaCha8Rng>,
     lines: u32,
     limits: StoreLimits,
+    /// Where a call says what it waits for, if its module may wait.
+    asks: Option<Arc<AskCell>>,
+    /// False while start-up code runs: there is no client then.
+    is_serving: bool,
 }
 
 impl std::fmt::Debug for GuestContext {
@@ -83,13 +93,33 @@ impl GuestContext {
             .memory_size(limits.memory_bytes_max)
             .table_elements(limits.table_elements_max)
             .build();
-        Self { services, request, deadline_ns: None, random: None, lines: 0, limits }
+        Self {
+            services,
+            request,
+            deadline_ns: None,
+            random: None,
+            lines: 0,
+            limits,
+            asks: None,
+            is_serving: false,
+        }
+    }
+
+    /// Tells whether calls may wait.
+    pub(crate) const fn may_wait(&self) -> bool {
+        self.asks.is_some()
+    }
+
+    /// Lets calls wait.
+    pub(crate) fn set_asks(&mut self, asks: Arc<AskCell>) {
+        self.asks = Some(asks);
     }
 
     /// Gives start-up code that runs in the instance so much time.
     pub fn begin_start_up(&mut self, time_ns: u64) {
         let began_ns = self.services.monotonic_ns();
         self.begin(RequestContext { request_id: [0; 16], began_ns, time_ns });
+        self.is_serving = false;
     }
 
     /// Forgets the last request and takes up the next.
@@ -98,6 +128,7 @@ impl GuestContext {
         self.deadline_ns = None;
         self.random = None;
         self.lines = 0;
+        self.is_serving = true;
     }
 
     /// Returns the limits, for the store's limiter.
@@ -110,6 +141,11 @@ impl GuestContext {
         let now_ns = self.services.deadline_clock_ns();
         let time_ns = self.request.time_ns;
         *self.deadline_ns.get_or_insert_with(|| now_ns.saturating_add(time_ns)) <= now_ns
+    }
+
+    /// Returns what is left of the deadline, where it has been asked for.
+    fn left_ns(&self) -> Option<u64> {
+        self.deadline_ns.map(|end| end.saturating_sub(self.services.deadline_clock_ns()))
     }
 
     fn log(&mut self, level: i32, line: &[u8]) {
@@ -136,6 +172,9 @@ pub enum ImportFault {
     /// More than [`RANDOM_BYTES_MAX`].
     #[error("import `random` gives at most {RANDOM_BYTES_MAX} bytes, asked for {0}")]
     RandomTooLong(u32),
+    /// The body or the response of a request asked for where there is none.
+    #[error("import `{0}` was called while no request is served")]
+    NotServing(&'static str),
     /// Chance or time asked for while the template is made, where it would be the same for all requests.
     #[error(
         "import `{0}` was called at start-up: the template would keep its answer for all requests"
@@ -176,7 +215,87 @@ pub fn define_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()>
             with_region(&mut caller, imports::RANDOM, target, GuestContext::fill_random)
         },
     )?;
+    define_waiting_imports(linker)
+}
+
+/// Defines the imports that let a call wait. The engine makes an allocation for each of their calls.
+fn define_waiting_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
+    let module = imports::MODULE;
+    linker.func_wrap_async(module, imports::BODY_READ, |caller, (pointer, size): (i32, i32)| {
+        Box::new(async move {
+            let region = region(pointer, size);
+            if region.size == 0 {
+                return Ok(0);
+            }
+            let size = ask(caller, imports::BODY_READ, Ask::Read(region), Some(region)).await?;
+            Ok(size.cast_signed())
+        })
+    })?;
+    linker.func_wrap_async(module, imports::RESPONSE_START, |caller, (record,): (i32,)| {
+        Box::new(async move {
+            let start = Ask::Start(record.cast_unsigned());
+            ask(caller, imports::RESPONSE_START, start, None).await.map(drop)
+        })
+    })?;
+    linker.func_wrap_async(
+        module,
+        imports::RESPONSE_WRITE,
+        |caller, (pointer, size): (i32, i32)| {
+            Box::new(async move {
+                let region = region(pointer, size);
+                let write = Ask::Write(region);
+                ask(caller, imports::RESPONSE_WRITE, write, Some(region)).await.map(drop)
+            })
+        },
+    )?;
+    linker.func_wrap_async(module, imports::SLEEP_NS, |caller, (time,): (i64,)| {
+        Box::new(async move {
+            let ns = u64::try_from(time).unwrap_or(0).min(SLEEP_NS_MAX);
+            ask(caller, imports::SLEEP_NS, Ask::Sleep(ns), None).await.map(drop)
+        })
+    })?;
     Ok(())
+}
+
+/// Leaves an ask and waits for its answer.
+///
+/// The deadline bounds what the guest computes between two exchanges with its client, so it begins anew with
+/// every byte that moved. Time spent waiting is the client's, which has limits of its own.
+async fn ask(
+    mut caller: Caller<'_, GuestContext>,
+    import: &'static str,
+    ask: Ask,
+    region: Option<GuestRange>,
+) -> wasmtime::Result<u32> {
+    let Some(Extern::Memory(memory)) = caller.get_export(midge_abi::contract::EXPORT_MEMORY) else {
+        return Err(ImportFault::OutOfBounds(import).into());
+    };
+    let memory_bytes = memory.data_size(&caller);
+    if region.is_some_and(|region| region.within(memory_bytes).is_none()) {
+        return Err(ImportFault::OutOfBounds(import).into());
+    }
+    let context = caller.data_mut();
+    let asks = context.asks.clone().filter(|_| context.is_serving);
+    let asks = asks.ok_or(ImportFault::NotServing(import))?;
+    let left_ns = context.left_ns();
+    asks.set(ask, memory_bytes);
+    let answer = poll_fn(|_| asks.take_answer().map_or(Poll::Pending, Poll::Ready)).await?;
+    let has_moved = match ask {
+        Ask::Read(_) => answer > 0,
+        Ask::Write(region) => region.size > 0,
+        Ask::Start(_) => true,
+        Ask::Sleep(_) => false,
+    };
+    if has_moved {
+        // The clock of slices went on in the meantime.
+        caller.as_context_mut().set_epoch_deadline(SLICE_TICKS);
+        caller.data_mut().deadline_ns = None;
+    } else if let Some(left_ns) = left_ns {
+        let context = caller.data_mut();
+        let now_ns = context.services.deadline_clock_ns();
+        context.deadline_ns = Some(now_ns.saturating_add(left_ns));
+    }
+    Ok(answer)
 }
 
 /// Defines imports for start-up at build time: logging works, time and chance are refused.
@@ -192,6 +311,18 @@ pub fn define_startup_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Re
         refuse::<i64>(imports::CLOCK_MONOTONIC_NS)
     })?;
     linker.func_wrap(module, imports::RANDOM, |_: i32, _: i32| refuse::<()>(imports::RANDOM))?;
+    // Not waiting ones: a module that is started here runs without a fiber.
+    let absent = |import| Err::<(), _>(wasmtime::Error::from(ImportFault::NotServing(import)));
+    linker.func_wrap(module, imports::BODY_READ, move |_: i32, _: i32| {
+        absent(imports::BODY_READ).map(|()| 0i32)
+    })?;
+    linker.func_wrap(module, imports::RESPONSE_START, move |_: i32| {
+        absent(imports::RESPONSE_START)
+    })?;
+    linker.func_wrap(module, imports::RESPONSE_WRITE, move |_: i32, _: i32| {
+        absent(imports::RESPONSE_WRITE)
+    })?;
+    linker.func_wrap(module, imports::SLEEP_NS, move |_: i64| absent(imports::SLEEP_NS))?;
     Ok(())
 }
 

@@ -31,6 +31,7 @@ use midge_abi::width::{index, wire};
 use crate::context::RequestContext;
 use crate::instance::{Instance, Sizes, StartError, StateSnapshot};
 use crate::memory::{SlotMemories, SlotMemory};
+use crate::wait::{Ask, AskCell, AskFault};
 
 /// A trap with its backtrace: `{:?}` shows both.
 pub type Trap = wasmtime::Error;
@@ -99,6 +100,7 @@ pub(crate) struct Driver {
     // our own reservations), and lives as long as the store inside `future`.
     base: NonNull<u8>,
     memories: SlotMemories,
+    asks: Option<Arc<AskCell>>,
     is_idle: bool,
 }
 
@@ -110,6 +112,7 @@ impl Driver {
     /// [`StartError`] of the instance.
     pub(crate) fn start(
         memories: SlotMemories,
+        asks: Option<Arc<AskCell>>,
         start: impl Future<Output = Result<Instance, StartError>> + 'static,
     ) -> Result<Self, StartError> {
         let mailbox = Rc::new(Mailbox::default());
@@ -124,7 +127,7 @@ impl Driver {
                 (None, None) => assert!(polled.is_pending(), "a start ends with one of both"),
             }
         };
-        Ok(Self { future, mailbox, base, memories, is_idle: true })
+        Ok(Self { future, mailbox, base, memories, asks, is_idle: true })
     }
 
     /// Calls the guest's function. `None` means that the call is suspended: [`Driver::resume`] goes on.
@@ -136,6 +139,9 @@ impl Driver {
     ) -> Option<CallEnd> {
         assert!(self.is_idle, "one call at a time");
         self.is_idle = false;
+        if let Some(asks) = &self.asks {
+            asks.clear();
+        }
         let mailbox = &*self.mailbox;
         mailbox.request_id.set(request.request_id);
         mailbox.began_ns.set(request.began_ns);
@@ -158,6 +164,25 @@ impl Driver {
         };
         self.is_idle = true;
         Some(end)
+    }
+
+    /// Returns what a suspended call waits for; nothing if it only used up its slice.
+    pub(crate) fn ask(&self) -> Option<Ask> {
+        let (ask, memory_bytes) = self.asks.as_ref()?.get()?;
+        if self.memories.is_empty() {
+            self.mailbox.memory_bytes.set(memory_bytes);
+        }
+        Some(ask)
+    }
+
+    /// Answers what a call waits for; it goes on with the next [`Driver::resume`].
+    pub(crate) fn answer(&self, answer: Result<u32, AskFault>) {
+        self.asks.as_ref().expect("there was an ask").answer(answer);
+    }
+
+    /// True if no call is under way, or the one that is waits.
+    fn is_at_rest(&self) -> bool {
+        self.is_idle || self.asks.as_ref().is_some_and(|asks| asks.get().is_some())
     }
 
     /// Lets the next order set the mutable globals to the template's values first, and take up sizes that
@@ -187,7 +212,7 @@ impl Driver {
 
     /// Returns the guest's first memory.
     pub(crate) fn memory(&self) -> &[u8] {
-        assert!(self.is_idle, "the guest is not running");
+        assert!(self.is_at_rest(), "the guest is not running");
         // SAFETY: the first `size` bytes from `base` are readable as long as the store lives, which `self`
         // owns. Guest code runs in `poll` alone, which takes `&mut self`: nobody writes while this borrow
         // lasts.
@@ -201,7 +226,7 @@ impl Driver {
     /// # Panics
     /// If the region lies outside the memory: the contract's area was checked when it was built.
     pub(crate) fn area(&mut self, address: u32, size: usize) -> Option<&mut [u8]> {
-        assert!(self.is_idle, "the guest is not running");
+        assert!(self.is_at_rest(), "the guest is not running");
         let start = index(address);
         assert!(start + size <= self.size(), "the area lies inside the memory");
         if let Some(memory) = self.memories.first()

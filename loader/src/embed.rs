@@ -13,19 +13,19 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use midge_abi::contract::Method;
+use midge_abi::contract::{Method, RESPONSE_WRITTEN};
 use midge_abi::imports::Level;
-use midge_abi::request::{HeadSpan, Request, block_size, encode};
+use midge_abi::request::{HeadSpan, Request, block_size, encode, mark_body_partial};
 use midge_abi::response::{Answer, GuestFault, Response};
 
 use crate::artifact::{Artifact, ArtifactError};
 use crate::build::{BuildError, build};
+use crate::collect::Collector;
 use crate::context::{RequestContext, Services};
 use crate::drive::{CallEnd, Trap};
 use crate::engine::{EngineError, Engines};
 use crate::function::{Function, FunctionLimits};
 use crate::instance::StartError;
-use crate::slot::Progress;
 use crate::start::choose::{Machine, choose};
 use crate::start::{AnyTechnique, StartTechnique, Technique};
 
@@ -193,25 +193,29 @@ impl Embedded {
         self.calls += 1;
         let request_id = u128::from(self.calls).to_le_bytes();
         let time_ns = u64::try_from(self.limits.deadline.as_nanos()).unwrap_or(u64::MAX);
-        let size = block_size(HEAD.len(), 0, input.len());
+        let most = self.function.area_bytes() - block_size(HEAD.len(), 0, 0);
+        let reads_body = self.function.reads_body();
+        let (body, unread) = input.split_at(if reads_body { input.len().min(most) } else { input.len() });
+        let size = block_size(HEAD.len(), 0, body.len());
         if self.function.area_bytes() < size {
-            let most = self.function.area_bytes() - block_size(HEAD.len(), 0, 0);
             return Err(EmbedError::InputTooLong { found: input.len(), most });
         }
         let mut pristine = self.technique.take()?.pristine;
         let area = pristine.area(self.function.area(), size).ok_or(EmbedError::Exhausted)?;
-        encode(area, &request(input, request_id, time_ns), [].into_iter());
+        encode(area, &request(body, request_id, time_ns), [].into_iter());
+        if !unread.is_empty() {
+            mark_body_partial(area);
+        }
         let began_ns = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let context = RequestContext { request_id, began_ns, time_ns };
-        let mut progress = pristine.call(context, self.function.area(), size);
-        let used = loop {
-            match progress {
-                Progress::Done(used) => break used,
-                Progress::Suspended(running) => progress = running.resume(),
-            }
-        };
+        let mut collector = Collector::new(unread, self.limits.answer_bytes_max);
+        let used = collector.run(pristine.call(context, self.function.area(), size));
+        let written = collector.into_written();
         let is_exhausted = used.is_exhausted();
         let output = match used.end() {
+            CallEnd::Returned(RESPONSE_WRITTEN) if let Some(written) = written => {
+                Ok(Output { status: written.status, body: written.body })
+            }
             CallEnd::Returned(address) => output(&used, *address, self.limits.answer_bytes_max),
             CallEnd::DeadlineExceeded => Err(EmbedError::DeadlineExceeded),
             CallEnd::NoStack => Err(EmbedError::Exhausted),

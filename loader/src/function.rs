@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use midge_abi::imports;
 use midge_abi::width::index;
 use wasmtime::InstancePre;
 
@@ -12,6 +13,7 @@ use crate::engine::{Engines, GuestEngine};
 use crate::instance::{Instance, Keep, StartError, store};
 use crate::slot::Pristine;
 use crate::start::{LoadedCode, Technique};
+use crate::wait::AskCell;
 
 /// What one function may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Function {
     technique: Technique,
     services: Arc<dyn Services>,
     limits: InstanceLimits,
+    may_wait: bool,
+    reads_body: bool,
 }
 
 /// Where an instance's code comes from.
@@ -72,7 +76,14 @@ impl Function {
         } else {
             Code::Ready(Box::new(load(artifact, technique, &engine)?))
         };
-        Ok(Self { code, artifact: Arc::clone(artifact), engine, technique, services, limits })
+        let imports = || {
+            let prefix = |name: &'_ String| name.strip_prefix(imports::MODULE).map(str::to_owned);
+            artifact.manifest().imports.iter().filter_map(prefix)
+        };
+        let may_wait = imports().any(|name| imports::may_wait(name.trim_start_matches('.')));
+        let reads_body = imports().any(|name| name.trim_start_matches('.') == imports::BODY_READ);
+        let artifact = Arc::clone(artifact);
+        Ok(Self { code, artifact, engine, technique, services, limits, may_wait, reads_body })
     }
 
     /// Starts a new instance.
@@ -88,14 +99,17 @@ impl Function {
                 &at_start
             }
         };
-        let store = store(&self.engine.engine, Arc::clone(&self.services), self.limits);
+        let asks = self.may_wait().then(|| Arc::new(AskCell::default()));
+        let services = Arc::clone(&self.services);
+        let store = store(&self.engine.engine, services, self.limits, asks.as_ref());
         let keep = Keep { artifact: Arc::clone(&self.artifact), _code: loaded.mapping.clone() };
         let driver = if self.technique.uses_templates() {
             let (instance, memories) =
                 Instance::over_templates(store, &loaded.pre, keep, self.technique.after_call())?;
-            Driver::start(memories, std::future::ready(Ok(instance)))
+            Driver::start(memories, asks, std::future::ready(Ok(instance)))
         } else {
-            Driver::start(Arc::new([]), Instance::of_engine(store, loaded.pre.clone(), keep))
+            let start = Instance::of_engine(store, loaded.pre.clone(), keep);
+            Driver::start(Arc::new([]), asks, start)
         };
         Ok(Pristine::new(driver?))
     }
@@ -104,6 +118,18 @@ impl Function {
     #[must_use]
     pub const fn artifact(&self) -> &Arc<Artifact> {
         &self.artifact
+    }
+
+    /// True if its calls may wait: it imports what reads a body, writes a response or sleeps.
+    #[must_use]
+    pub const fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
+    /// True if it is called before its request's body has arrived, and reads it.
+    #[must_use]
+    pub const fn reads_body(&self) -> bool {
+        self.reads_body
     }
 
     /// Returns the technique.

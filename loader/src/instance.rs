@@ -23,6 +23,7 @@ use crate::fault;
 use crate::memory::SlotMemories;
 use crate::rewrite::EXPORT_ENTER;
 use crate::stack::NoStack;
+use crate::wait::AskCell;
 use crate::witness::{self, ExportedFunction};
 
 /// Ticks of the epoch that a call may use before it yields. The tick in which it starts is not whole, so
@@ -134,8 +135,13 @@ pub(crate) fn store(
     engine: &Engine,
     services: Arc<dyn Services>,
     limits: InstanceLimits,
+    asks: Option<&Arc<AskCell>>,
 ) -> Store<GuestContext> {
-    let mut store = Store::new(engine, GuestContext::new(services, limits));
+    let mut context = GuestContext::new(services, limits);
+    if let Some(asks) = asks {
+        context.set_asks(Arc::clone(asks));
+    }
+    let mut store = Store::new(engine, context);
     store.limiter(|context| context.limits());
     store.epoch_deadline_callback(slice_ended);
     store.set_epoch_deadline(SLICE_TICKS);
@@ -149,6 +155,23 @@ fn slice_ended(mut store: StoreContextMut<'_, GuestContext>) -> wasmtime::Result
     Ok(UpdateDeadline::Yield(NEXT_SLICE_TICKS))
 }
 
+/// Makes an instance without start-up code of the guest's.
+fn instantiate(
+    store: &mut Store<GuestContext>,
+    pre: &InstancePre<GuestContext>,
+) -> wasmtime::Result<wasmtime::Instance> {
+    if !store.data().may_wait() {
+        return pre.instantiate(store);
+    }
+    // The engine refuses the plain way for modules with imports that wait. There is nothing to wait for here:
+    // no code of the guest's runs, and the epoch is far away.
+    let made = std::pin::pin!(pre.instantiate_async(store));
+    match made.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(made) => made,
+        std::task::Poll::Pending => unreachable!("a start without code does not yield"),
+    }
+}
+
 impl Instance {
     /// Makes an instance over templates, whose start-up has run when the artifact was built.
     pub(crate) fn over_templates(
@@ -159,7 +182,7 @@ impl Instance {
     ) -> Result<(Self, SlotMemories), StartError> {
         store.set_epoch_deadline(START_TICKS);
         let (made, memories) =
-            crate::memory::with_templates(keep.artifact.images(), || pre.instantiate(&mut store));
+            crate::memory::with_templates(keep.artifact.images(), || instantiate(&mut store, pre));
         let instance = made.map_err(StartError::Instantiate)?;
         fault::install(&mut store, &memories);
         let entry = match after_call {
@@ -185,7 +208,7 @@ impl Instance {
             // No code of the guest's runs, so no fiber is needed: the engine's own techniques are not made to
             // pay for one.
             store.set_epoch_deadline(START_TICKS);
-            let instance = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
+            let instance = instantiate(&mut store, &pre).map_err(StartError::Instantiate)?;
             return Self::bind(store, instance, keep, EXPORT_ENTER);
         }
         store.data_mut().begin_start_up(START_DEADLINE_NS);

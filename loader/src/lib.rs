@@ -21,6 +21,8 @@ pub mod container; // how the parts of an artifact lie in its file
 pub mod artifact; // the file: checks, mapping, writing
 pub mod engine; // one engine for each family of techniques
 pub mod context; // what the host keeps for an instance, and the imports
+pub mod wait; // what a call waits for, and its answer
+pub mod collect; // a streamed exchange from memory, for embedders without a network
 pub mod image; // a template: what a memory holds in a fresh instance
 pub mod memory; // a slot's memory: mapped over its template, restored by copying
 pub mod function; // an artifact registered for a technique

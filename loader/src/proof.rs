@@ -31,13 +31,14 @@ pub use self::script::{Record, Script};
 pub use self::writer::Writer;
 use crate::artifact::{Artifact, ArtifactError};
 use crate::build::{BuildError, build, build_unstarted};
+use crate::collect::{Collector, Written};
 use crate::context::{RequestContext, Services};
 use crate::drive::CallEnd;
 use crate::engine::{EngineError, Engines};
 use crate::function::{Function, FunctionLimits};
 use crate::instance::{StartError, StateSnapshot};
 use crate::module::{ModuleError, WASM_PAGE_SIZE, binary_form};
-use crate::slot::{Pristine, Progress, Used};
+use crate::slot::{Pristine, Used};
 use crate::start::{AnyTechnique, StartTechnique, Technique};
 use crate::witness::{self, Place};
 
@@ -291,8 +292,8 @@ impl Proof {
             return Ok(Some(found.before()));
         }
 
-        let mut tested = self.serve(tested, &self.tested_script, block)?;
-        let mut fresh = self.serve(fresh, &self.fresh.script, block)?;
+        let (mut tested, tested_written) = self.serve(tested, &self.tested_script, block)?;
+        let (mut fresh, fresh_written) = self.serve(fresh, &self.fresh.script, block)?;
         self.compared.calls += 1;
         let (tested_records, fresh_records) = (self.tested_script.take(), self.fresh.script.take());
         let (tested_end, fresh_end) = (End::of(&tested), End::of(&fresh));
@@ -304,6 +305,7 @@ impl Proof {
             let found = ends
                 .or_else(|| difference::of_records(&tested_records, &fresh_records))
                 .or_else(|| difference::of_responses(answer(&tested), answer(&fresh)))
+                .or_else(|| difference::of_written(tested_written.as_ref(), fresh_written.as_ref()))
                 .or_else(|| self.compare(&tested.inspect(), &after));
             if let Some(found) = found {
                 return Ok(Some(found.after()));
@@ -311,7 +313,9 @@ impl Proof {
             let change = self.difference(&after, &before);
             self.compared.changes += u64::from(change.is_some_and(|it| !it.is_of_area()));
             self.compared.records += tested_records.len() as u64;
-            self.compared.responses += u64::from(matches!(answer(&tested), Some(Ok(_))));
+            let has_answered =
+                tested_written.is_some() || matches!(answer(&tested), Some(Ok(_)));
+            self.compared.responses += u64::from(has_answered);
             self.compared.traps += u64::from(matches!(tested_end, End::Trapped(_)));
         }
         self.slot_has_served = self.tested.give(tested).is_none();
@@ -340,7 +344,12 @@ impl Proof {
         writer::find(&self.subject.module, place, held, sent, self.settings, engines)
     }
 
-    fn serve(&self, pristine: Pristine, script: &Script, block: &[u8]) -> Result<Used, ProofError> {
+    fn serve(
+        &self,
+        pristine: Pristine,
+        script: &Script,
+        block: &[u8],
+    ) -> Result<(Used, Option<Written>), ProofError> {
         call(pristine, script, self.compared.calls, self.settings, self.area, block)
     }
 
@@ -415,25 +424,19 @@ fn call(
     settings: ProofSettings,
     area: u32,
     block: &[u8],
-) -> Result<Used, ProofError> {
+) -> Result<(Used, Option<Written>), ProofError> {
     let target = pristine.area(area, block.len()).ok_or(ProofError::Exhausted)?;
     target.copy_from_slice(block);
     script.begin_call(nth);
     let time_ns = settings.slices_max.saturating_mul(script::SLICE_NS);
     let request_id = u128::from(nth).to_le_bytes();
     let request = RequestContext { request_id, began_ns: 0, time_ns };
-    let mut progress = pristine.call(request, area, block.len());
-    loop {
-        match progress {
-            Progress::Done(used)
-                if used.is_exhausted() || matches!(used.end(), CallEnd::NoStack) =>
-            {
-                return Err(ProofError::Exhausted);
-            }
-            Progress::Done(used) => return Ok(used),
-            Progress::Suspended(running) => progress = running.resume(),
-        }
+    let mut collector = Collector::new(&[], RESPONSE_BYTES_MAX);
+    let used = collector.run(pristine.call(request, area, block.len()));
+    if used.is_exhausted() || matches!(used.end(), CallEnd::NoStack) {
+        return Err(ProofError::Exhausted);
     }
+    Ok((used, collector.into_written()))
 }
 
 fn answer(used: &Used) -> Option<Result<Answer<'_>, GuestFault>> {

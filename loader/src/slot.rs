@@ -4,7 +4,7 @@
 //!              Template                      call              resume
 //!                 | start                  +------- Running <--------+
 //!                 v          call          |           |             |
-//!              Pristine -------------------+           +--(a slice)--+
+//!              Pristine -------------------+           +--(a slice)--+  or Waiting, until it is answered
 //!                 ^                        |           |
 //!                 |                        v           v
 //!                 +------- restore ------ Used <-------+
@@ -21,6 +21,9 @@
 use crate::context::RequestContext;
 use crate::drive::{CallEnd, Driver};
 use crate::instance::{Sizes, StateSnapshot};
+use crate::wait::{Ask, AskFault};
+
+use midge_abi::response::GuestRange;
 
 /// Why a slot is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +72,9 @@ pub struct Pristine(Box<Driver>);
 /// A slot whose call used up its slice and waits to go on.
 pub struct Running(Box<Driver>);
 
+/// A slot whose call waits for its request or its client.
+pub struct Waiting(Box<Driver>, Ask);
+
 /// A slot that has served: its memory holds the response, and whatever the guest left.
 pub struct Used {
     // Dropped before the driver: a trap's backtrace refers to the module, whose code may lie in a mapping
@@ -83,6 +89,8 @@ pub enum Progress {
     Done(Used),
     /// It goes on later.
     Suspended(Running),
+    /// It goes on when it is answered.
+    Waiting(Waiting),
 }
 
 impl Pristine {
@@ -119,9 +127,45 @@ impl Running {
     }
 }
 
+impl Waiting {
+    /// Returns what the call waits for.
+    #[must_use]
+    pub const fn ask(&self) -> Ask {
+        self.1
+    }
+
+    /// Returns the guest's memory, every byte a claim.
+    #[must_use]
+    pub fn memory(&self) -> &[u8] {
+        self.0.memory()
+    }
+
+    /// Returns the region where what is read goes to.
+    ///
+    /// Returns `None` if the machine is out of mappings or memory.
+    ///
+    /// # Panics
+    /// If the region lies outside the memory; that of an ask lies inside.
+    pub fn region(&mut self, region: GuestRange, size: usize) -> Option<&mut [u8]> {
+        self.0.area(region.address, size.min(midge_abi::width::index(region.size)))
+    }
+
+    /// Answers, and lets the call go on for a slice.
+    #[must_use]
+    pub fn answer(mut self, answer: Result<u32, AskFault>) -> Progress {
+        self.0.answer(answer);
+        let end = self.0.resume();
+        progress(self.0, end)
+    }
+}
+
+#[inline]
 fn progress(driver: Box<Driver>, end: Option<CallEnd>) -> Progress {
-    match end {
-        Some(end) => Progress::Done(Used { end, driver }),
+    if let Some(end) = end {
+        return Progress::Done(Used { end, driver });
+    }
+    match driver.ask() {
+        Some(ask) => Progress::Waiting(Waiting(driver, ask)),
         None => Progress::Suspended(Running(driver)),
     }
 }

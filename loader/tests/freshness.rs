@@ -149,6 +149,7 @@ impl Lab {
             match progress {
                 Progress::Done(used) => return used,
                 Progress::Suspended(running) => progress = running.resume(),
+                Progress::Waiting(_) => panic!("the module has no imports that wait"),
             }
         }
     }

@@ -19,17 +19,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use midge_abi::contract::Method;
+use midge_abi::contract::{Method, RESPONSE_WRITTEN};
 use midge_abi::imports::Level;
 use midge_abi::manifest::Isolation;
-use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
+use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode, mark_body_partial};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::{self, Artifact};
+use midge_loader::collect::{Collector, Written};
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
-use midge_loader::slot::{Progress, Used};
+use midge_loader::slot::Used;
 use midge_loader::start::choose::Machine;
 use midge_loader::start::{AnyTechnique, StartTechnique};
 use serde::Serialize;
@@ -197,7 +198,14 @@ impl Invocation {
         times.push("slot", nanoseconds(began));
         let mut pristine = started.pristine;
         let area = self.function.area();
-        let size = block_size(text.head.len(), text.headers.len(), text.body.len());
+        let bare = block_size(text.head.len(), text.headers.len(), 0);
+        let (body, unread) = if self.function.reads_body() {
+            let most = self.function.area_bytes().saturating_sub(bare);
+            text.body.split_at(text.body.len().min(most))
+        } else {
+            (text.body.as_slice(), &[][..])
+        };
+        let size = block_size(text.head.len(), text.headers.len(), body.len());
         anyhow::ensure!(
             size <= self.function.area_bytes(),
             "the request takes {size} bytes, the function's area has {}",
@@ -205,20 +213,19 @@ impl Invocation {
         );
         let entered = Instant::now();
         let block = pristine.area(area, size).context("the machine is out of mappings")?;
-        encode(block, &text.request(request_id), text.headers.iter().copied());
+        let request = Request { body, ..text.request(request_id) };
+        encode(block, &request, text.headers.iter().copied());
+        if !unread.is_empty() {
+            mark_body_partial(block);
+        }
         times.push("enter", nanoseconds(entered));
         let began_ns = self.clock.precise_ns();
         let context = RequestContext { request_id, began_ns, time_ns: DEADLINE_NS };
         let called = Instant::now();
-        let mut progress = pristine.call(context, area, size);
-        let used = loop {
-            match progress {
-                Progress::Done(used) => break used,
-                Progress::Suspended(running) => progress = running.resume(),
-            }
-        };
+        let mut collector = Collector::new(unread, RESPONSE_BYTES_MAX);
+        let used = collector.run(pristine.call(context, area, size));
         times.push("guest", nanoseconds(called));
-        let response = response(&used)?;
+        let response = response(&used, collector.into_written())?;
         let dirty_pages = used.dirty_page_count();
         let restored = Instant::now();
         let _discard = self.technique.give(used);
@@ -228,7 +235,7 @@ impl Invocation {
     }
 }
 
-fn response(used: &Used) -> Result<ResponseReport> {
+fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
     let address = match used.end() {
         CallEnd::Returned(address) => *address,
         CallEnd::Trapped(trap) => anyhow::bail!("the function trapped: {trap:?}"),
@@ -236,6 +243,18 @@ fn response(used: &Used) -> Result<ResponseReport> {
         CallEnd::DeadlineExceeded => anyhow::bail!("the function ran for longer than 10 s"),
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if let Some(written) = written {
+        anyhow::ensure!(
+            address == RESPONSE_WRITTEN,
+            "the function wrote a response, and returned another or an error"
+        );
+        let headers = written.headers.iter();
+        return Ok(ResponseReport {
+            status: written.status,
+            headers: headers.map(|(name, value)| (text(name), text(value))).collect(),
+            body: text(&written.body),
+        });
+    }
     match Response::read(used.memory(), address, RESPONSE_BYTES_MAX)
         .context("the function's response breaks the contract")?
     {

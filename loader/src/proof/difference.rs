@@ -7,6 +7,7 @@ use midge_abi::manifest::GlobalRow;
 use midge_abi::response::{Answer, GuestFault};
 
 use super::{End, Record};
+use crate::collect::Written;
 use crate::instance::StateSnapshot;
 use crate::witness::Place;
 
@@ -330,6 +331,10 @@ type Claim<'a> = Option<Result<Answer<'a>, GuestFault>>;
 
 pub(super) fn of_responses(tested: Claim<'_>, fresh: Claim<'_>) -> Option<Found> {
     different(Spot::Response, &Answered::of(tested), &Answered::of(fresh))
+}
+
+pub(super) fn of_written(tested: Option<&Written>, fresh: Option<&Written>) -> Option<Found> {
+    different(Spot::Response, &tested, &fresh)
 }
 
 #[derive(Debug, PartialEq, Eq)]

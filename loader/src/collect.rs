@@ -1,0 +1,125 @@
+//! A streamed exchange from memory: for embedders that have the whole body, and want the whole response.
+//!
+//! Not here: time. A call that sleeps goes on at once.
+
+use midge_abi::response::{Answer, Response};
+use midge_abi::width::index;
+
+use crate::slot::{Progress, Waiting};
+use crate::wait::{Ask, AskFault};
+
+/// A response that a guest wrote piece by piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All pieces of its body.
+    pub body: Vec<u8>,
+}
+
+/// Answers what one call waits for.
+#[derive(Debug)]
+pub struct Collector<'a> {
+    unread: &'a [u8],
+    response_bytes_max: usize,
+    written: Option<Written>,
+    slept_ns: u64,
+}
+
+impl<'a> Collector<'a> {
+    /// Makes one for a request: `unread` is what its block doesn't have of its body.
+    #[must_use]
+    pub const fn new(unread: &'a [u8], response_bytes_max: usize) -> Self {
+        Self { unread, response_bytes_max, written: None, slept_ns: 0 }
+    }
+
+    /// Answers, and lets the call go on.
+    #[must_use]
+    pub fn answer(&mut self, mut waiting: Waiting) -> Progress {
+        let answer = match waiting.ask() {
+            Ask::Read(region) => {
+                let size = index(region.size).min(self.unread.len());
+                match waiting.region(region, size) {
+                    Some(target) => {
+                        let (piece, rest) = self.unread.split_at(size);
+                        target.copy_from_slice(piece);
+                        self.unread = rest;
+                        Ok(midge_abi::width::wire(size))
+                    }
+                    None => Err(AskFault::Exhausted),
+                }
+            }
+            Ask::Start(record) => self.start(waiting.memory(), record),
+            Ask::Write(region) => {
+                let range = region.within(waiting.memory().len());
+                let piece = range.map_or(&[][..], |range| &waiting.memory()[range]);
+                self.write(piece)
+            }
+            Ask::Sleep(ns) => {
+                self.slept_ns = self.slept_ns.saturating_add(ns);
+                Ok(0)
+            }
+        };
+        waiting.answer(answer)
+    }
+
+    /// Runs a call to its end.
+    #[must_use]
+    pub fn run(&mut self, mut progress: Progress) -> crate::slot::Used {
+        loop {
+            progress = match progress {
+                Progress::Done(used) => return used,
+                Progress::Suspended(running) => running.resume(),
+                Progress::Waiting(waiting) => self.answer(waiting),
+            };
+        }
+    }
+
+    /// Returns what was written, if a response was started.
+    #[must_use]
+    pub fn into_written(self) -> Option<Written> {
+        self.written
+    }
+
+    /// Returns what was written so far.
+    #[must_use]
+    pub const fn written(&self) -> Option<&Written> {
+        self.written.as_ref()
+    }
+
+    /// Returns how long the call wanted to rest.
+    #[must_use]
+    pub const fn slept_ns(&self) -> u64 {
+        self.slept_ns
+    }
+
+    fn start(&mut self, memory: &[u8], record: u32) -> Result<u32, AskFault> {
+        if self.written.is_some() {
+            return Err(AskFault::StartedTwice);
+        }
+        let Ok(Answer::Response(response)) =
+            Response::read(memory, record, self.response_bytes_max)
+        else {
+            return Err(AskFault::Record);
+        };
+        let headers = response.headers();
+        self.written = Some(Written {
+            status: response.status(),
+            headers: headers.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            body: response.body().to_vec(),
+        });
+        Ok(0)
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<u32, AskFault> {
+        let written = self.written.as_mut().ok_or(AskFault::NotStarted)?;
+        if self.response_bytes_max - written.body.len().min(self.response_bytes_max) < piece.len()
+        {
+            return Err(AskFault::TooLong);
+        }
+        written.body.extend_from_slice(piece);
+        Ok(0)
+    }
+}
