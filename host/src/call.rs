@@ -147,6 +147,7 @@ pub const fn problem(refusal: Refusal) -> Problem {
         Refusal::Expectation => Problem::ExpectationFailed,
         Refusal::HeadTooLarge | Refusal::HeadersTooMany => Problem::HeadersTooLarge,
         Refusal::MethodUnknown | Refusal::CodingUnknown => Problem::NotImplemented,
+        Refusal::BodiesFull => Problem::Overloaded,
         Refusal::VersionUnsupported => Problem::VersionNotSupported,
         _ => Problem::BadRequest,
     }

@@ -9,7 +9,7 @@ const AREAS_KEPT_MAX: usize = 1024;
 const AREA_BYTES: usize = 2048;
 
 /// Capacity above which an area isn't kept.
-const AREA_BYTES_KEPT_MAX: usize = 64 * 1024;
+pub(crate) const AREA_BYTES_KEPT_MAX: usize = 64 * 1024;
 
 /// The areas of one endpoint.
 #[derive(Debug)]

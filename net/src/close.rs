@@ -44,7 +44,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// Ends a connection at once.
     pub(crate) fn end(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        if connection.exchange == Exchange::Deferred {
+        if matches!(connection.exchange, Exchange::Deferred | Exchange::Streaming) {
             self.pending.push_back(Event::Gone(connection.id));
         }
         connection.phase = Phase::Ending;
@@ -95,6 +95,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if let Some(peer) = connection.peer {
             self.sources.leave(peer);
         }
+        if connection.reserved_bytes > 0 {
+            self.unreserve(slot);
+        }
+        let connection = &mut self.connections[slot];
         for area in connection.release() {
             self.areas.give(area);
         }

@@ -19,8 +19,11 @@
 //!            |       +--body missing--> Offered --admit--> Body --complete   |
 //!            |       |                   |                  |  (to Handed)   |
 //!            |       |                   +--respond--> Discard --skipped--> Idle
+//!            |       |                   +--stream--> Streaming --body read--> Deferred
 //!            |       +--malformed, late--+------------------+--> Refused ----+
 //! ```
+//!
+//! While the host owes a response, it may give it in pieces; how far that has come stands beside ([`Reply`]).
 //!
 //! Invariants: one send is under way at a time; a slot is freed after the last completion of its socket; an
 //! idle connection holds neither a receive buffer nor an area.
@@ -68,6 +71,8 @@ pub(crate) enum Exchange {
     Handed,
     /// The host owes the response and needs the bytes no more.
     Deferred,
+    /// The host has the request, and reads the body as it comes.
+    Streaming,
     /// The host owes the response to a refusal.
     Refused,
     /// The response was given; the rest of the body is skipped.
@@ -77,7 +82,31 @@ pub(crate) enum Exchange {
 impl Exchange {
     /// True while the host owes a response.
     pub(crate) const fn is_owed(self) -> bool {
-        matches!(self, Self::Offered | Self::Handed | Self::Deferred | Self::Refused)
+        matches!(
+            self,
+            Self::Offered | Self::Handed | Self::Deferred | Self::Streaming | Self::Refused
+        )
+    }
+}
+
+/// How far a response has come that is given in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// It hasn't begun.
+    None,
+    /// Its pieces are chunks.
+    Chunked,
+    /// So many bytes are missing of the length that its head told.
+    Length(u64),
+    /// It lasts until the connection ends.
+    UntilClose,
+    /// It has no body: what is written of one is dropped.
+    Bodiless,
+}
+
+impl Reply {
+    pub(crate) const fn has_begun(self) -> bool {
+        !matches!(self, Self::None)
     }
 }
 
@@ -121,6 +150,22 @@ pub(crate) struct Connection {
     /// The present request waits for `100 Continue`.
     pub(crate) expects_continue: bool,
     pub(crate) version_minor: u8,
+
+    /// The streamed body has arrived as a whole.
+    pub(crate) is_body_complete: bool,
+    /// The host wants to be told when there is more of the streamed body.
+    pub(crate) is_body_awaited: bool,
+    /// The host wants to be told when there is room for more of its response.
+    pub(crate) is_room_awaited: bool,
+    pub(crate) reply: Reply,
+    /// Size of the streamed body in `input` that was not read yet, and where it starts.
+    pub(crate) unread_bytes: usize,
+    pub(crate) unread_start: usize,
+    /// Share of the budget of bodies.
+    pub(crate) reserved_bytes: u64,
+    /// Bytes that a streamed body may come late by, and since when it is waited for.
+    pub(crate) credit_bytes: u64,
+    pub(crate) awaited_since: Tick,
 
     pub(crate) requests: u32,
     /// Size of the head at the start of `input`, while a body arrives; of what was parsed of it, before.
@@ -170,6 +215,15 @@ impl Connection {
             keep_alive: true,
             expects_continue: false,
             version_minor: 1,
+            is_body_complete: false,
+            is_body_awaited: false,
+            is_room_awaited: false,
+            reply: Reply::None,
+            unread_bytes: 0,
+            unread_start: 0,
+            reserved_bytes: 0,
+            credit_bytes: 0,
+            awaited_since: 0,
             requests: 0,
             head_bytes: 0,
             since: 0,
@@ -228,6 +282,9 @@ impl Connection {
             Phase::Lingering => true,
             Phase::Open => match self.exchange {
                 Exchange::Body | Exchange::Discard => true,
+                Exchange::Streaming if !self.is_body_complete => {
+                    self.unread_bytes < settings.body_window_bytes
+                }
                 // Bounded by its own limit, which may be above that of the next arm.
                 Exchange::Head => self.unsent_bytes() < settings.unsent_bytes_max,
                 _ => {
@@ -251,6 +308,14 @@ impl Connection {
             Phase::Free | Phase::Closing | Phase::Opening => None,
             Phase::Ending => Some(self.since + limits.ending),
             Phase::Lingering => Some(self.since + limits.linger),
+            Phase::Open if self.exchange == Exchange::Streaming => {
+                let send = self.is_sending.then_some(self.since + limits.write);
+                let body = self.is_body_late_at(limits);
+                match (send, body) {
+                    (Some(send), Some(body)) => Some(send.min(body)),
+                    (send, body) => send.or(body),
+                }
+            }
             Phase::Open if self.is_sending => Some(self.since + limits.write),
             Phase::Open => match self.exchange {
                 Exchange::Idle if self.requests > 0 => Some(self.since + limits.idle),
@@ -259,11 +324,20 @@ impl Connection {
                     let earned = self.body_bytes / limits.body_bytes_per_tick_min;
                     Some(self.since + limits.body_grace + earned)
                 }
-                Exchange::Offered | Exchange::Handed | Exchange::Deferred | Exchange::Refused => {
-                    None
-                }
+                Exchange::Offered
+                | Exchange::Handed
+                | Exchange::Deferred
+                | Exchange::Streaming
+                | Exchange::Refused => None,
             },
         }
+    }
+
+    /// Returns when a streamed body that is waited for comes too slowly: its peer has a credit that waiting
+    /// uses up and bytes renew.
+    pub(crate) fn is_body_late_at(&self, limits: &Ticks) -> Option<Tick> {
+        let credit = self.credit_bytes / limits.body_bytes_per_tick_min;
+        self.is_body_awaited.then_some(self.awaited_since + credit)
     }
 
     /// Returns the size of head and decoded body in `input`, while a body arrives.
@@ -295,6 +369,11 @@ pub(crate) struct Ticks {
 }
 
 impl Ticks {
+    /// Returns what a streamed body may be late by at most: the least rate, for as long as the grace lasts.
+    pub(crate) const fn credit_bytes_max(&self) -> u64 {
+        self.body_grace.saturating_mul(self.body_bytes_per_tick_min)
+    }
+
     pub(crate) fn new(settings: &Settings) -> Self {
         use crate::timers::{TICK, ticks};
         let per_second = Tick::try_from(1000 / TICK.as_millis()).expect("ticks are coarse");

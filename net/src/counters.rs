@@ -23,6 +23,10 @@ pub struct Counters {
     pub responses: u64,
     /// Responses that had to become a 500, for a line of theirs might have broken out of its place.
     pub responses_unsendable: u64,
+    /// Responses in pieces that were cut off.
+    pub responses_cut: u64,
+    /// Bytes of the budget of bodies that are taken now.
+    pub bodies_bytes: u64,
     /// Responses to connections that had gone.
     pub responses_stale: u64,
     /// Refusals, by [`Refusal::index`].

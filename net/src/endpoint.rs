@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::accept::Acceptor;
 use crate::areas::Areas;
 use crate::clock::Clock;
-use crate::connection::{Body, Connection, Exchange, Phase, Ticks};
+use crate::connection::{Connection, Exchange, Phase, Ticks};
 use crate::counters::Counters;
 use crate::http::refusal::Refusal;
 use crate::http::request::Head;
@@ -47,6 +47,10 @@ pub enum Event {
     Refused(ConnectionId, Refusal),
     /// The peer vanished while the host owed it a response.
     Gone(ConnectionId),
+    /// There is more of a body that the host waits for, or its end.
+    Body(ConnectionId),
+    /// There is room for more of a response that the host waits for.
+    Room(ConnectionId),
     /// The event of [`Endpoint::watch`] was signalled.
     Woken,
 }
@@ -112,7 +116,7 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) wheel: Wheel,
     elapsed: Duration,
     pub(crate) now: Tick,
-    date: DateLine,
+    pub(crate) date: DateLine,
     pub(crate) areas: Areas,
     /// The head of the request at hand.
     pub(crate) head: Box<Head>,
@@ -129,7 +133,9 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) starved_served: Tick,
     expired: Vec<u32>,
     completions_left: u32,
-    is_draining: bool,
+    pub(crate) is_draining: bool,
+    /// Taken of the budget of bodies.
+    pub(crate) bodies_bytes: u64,
     pub(crate) counters: Counters,
 }
 
@@ -174,6 +180,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             expired: Vec::with_capacity(index(slots)),
             completions_left: 0,
             is_draining: false,
+            bodies_bytes: 0,
             counters: Counters::default(),
             settings,
         })
@@ -298,17 +305,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.counters.responses_stale += 1;
             return;
         }
-        let can_go_on = match exchange {
-            Exchange::Refused => false,
-            // A body that nobody wants: skipped if it is short and on its way, else the connection ends.
-            Exchange::Offered => match connection.body {
-                Body::Length(left) => {
-                    left <= self.settings.discard_bytes_max && !connection.expects_continue
-                }
-                Body::Chunked(_) => false,
-            },
-            _ => true,
-        };
+        assert!(!connection.reply.has_begun(), "a response that has begun is ended in its own way");
+        let can_go_on = self.can_skip_body(slot);
+        let connection = &mut self.connections[slot];
         let keep_alive = can_go_on && connection.keep_alive && !self.is_draining;
         let circumstances = Circumstances {
             is_head: connection.is_head_method,
@@ -324,15 +323,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.counters.responses_unsendable += 1;
         }
         self.counters.responses += 1;
-
-        connection.is_last = !keep_alive;
-        connection.since = self.now;
-        connection.body_bytes = 0;
-        let is_skipping = exchange == Exchange::Offered && keep_alive;
-        connection.exchange = if is_skipping { Exchange::Discard } else { Exchange::Idle };
-        if self.current.is_none_or(|current| current.id != id) {
-            self.queue(slot);
-        }
+        self.settle_exchange(slot, keep_alive);
     }
 
     /// Stops accepting for good and closes the listener.
@@ -462,6 +453,12 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             (Phase::Lingering, _) => {
                 self.counters.timeouts_linger += 1;
                 self.end(slot);
+            }
+            (Phase::Open, Exchange::Streaming)
+                if connection.is_body_late_at(&self.limits).is_some_and(|late| late <= self.now) =>
+            {
+                self.counters.timeouts_body += 1;
+                self.break_stream(slot, Refusal::RequestTimeout);
             }
             (Phase::Open, _) if connection.is_sending => {
                 self.counters.timeouts_write += 1;

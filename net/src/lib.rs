@@ -24,6 +24,7 @@ mod receive; // bytes become requests
 pub mod ring; // what the endpoint asks of a ring, and the ids that travel through it
 mod send; // responses become bytes on the wire
 pub mod settings; // every limit, with its default, its bounds and its reason
+mod stream; // bodies piece by piece, both ways
 mod shed; // who gives way at the limit of connections
 mod timers; // deadlines on one wheel
 pub mod uring; // the kernel's ring
@@ -36,3 +37,4 @@ pub use crate::http::request::{Framing, Head, HeaderSpan, Method, Span};
 pub use crate::listen::ListenOptions;
 pub use crate::ring::{ConnectionId, Wait};
 pub use crate::settings::Settings;
+pub use crate::stream::{Unread, Written};

@@ -23,7 +23,7 @@ use crate::width::{index, narrow, result_size, wide};
 /// head has grown by an eighth, so that a head sent in tiny pieces doesn't cost the square of its size.
 const EAGER_BYTES_MAX: usize = 512;
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// Bytes arrived, or a receive ended.
@@ -119,6 +119,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Exchange::Idle | Exchange::Discard if connection.input.is_empty() => {
                 self.current = Some(Current::new(connection.id, Source::Buffer(buffer), size));
             }
+            Exchange::Streaming if !connection.is_body_complete => {
+                self.take_piece(slot, buffer, size);
+            }
             exchange => {
                 self.keep(slot, buffer, size);
                 let connection = &mut self.connections[slot];
@@ -187,6 +190,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                     return None;
                 }
                 Exchange::Deferred | Exchange::Refused => return self.leave(current),
+                Exchange::Streaming => {
+                    self.leave_piece(current);
+                    return None;
+                }
                 Exchange::Body => return self.add_to_body(slot),
                 Exchange::Discard => {
                     if current.next == current.end {
@@ -298,6 +305,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.refuse_current(slot, current, Refusal::BodyTooLarge);
             return;
         }
+        // Of a body in chunks only what has come is known; the rest is taken note of as it comes.
+        if self.bodies_bytes + bytes_known > self.settings.bodies_bytes_max {
+            self.refuse_current(slot, current, Refusal::BodiesFull);
+            return;
+        }
+        self.reserve(slot, bytes_known);
+        let connection = &mut self.connections[slot];
         match current.source {
             Source::Buffer(buffer) => {
                 if connection.input.capacity() == 0 {
@@ -358,6 +372,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.refuse(slot, Refusal::BodyTooLarge);
             return None;
         }
+        let missing = connection.body_bytes.saturating_sub(connection.reserved_bytes);
+        if missing > 0 {
+            if self.bodies_bytes + missing > self.settings.bodies_bytes_max {
+                self.refuse(slot, Refusal::BodiesFull);
+                return None;
+            }
+            self.reserve(slot, missing);
+        }
+        let connection = &mut self.connections[slot];
         let body_end = connection.input_body_end();
         if !is_complete {
             connection.input.truncate(body_end);
@@ -469,8 +492,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         connection.exchange = Exchange::Refused;
         connection.is_last = true;
+        connection.unread_bytes = 0;
+        connection.unread_start = 0;
+        connection.is_body_awaited = false;
         let input = std::mem::take(&mut connection.input);
         self.areas.give(input);
+        if self.connections[slot].reserved_bytes > 0 {
+            self.unreserve(slot);
+        }
+        let connection = &mut self.connections[slot];
         self.counters.refused[refusal.index()] += 1;
         self.pending.push_back(Event::Refused(connection.id, refusal));
         self.settle(slot);

@@ -26,7 +26,16 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Phase::Lingering | Phase::Ending => return self.settle_ending(slot),
         }
         self.flush(slot);
+        self.tell_room(slot);
         let connection = &mut self.connections[slot];
+        if connection.exchange == Exchange::Streaming
+            && connection.has_peer_ended
+            && !connection.is_body_complete
+        {
+            // The rest of the body never comes.
+            self.counters.connections_broken += 1;
+            return self.end(slot);
+        }
         if !connection.is_sending && !connection.exchange.is_owed() {
             let has_more = connection.exchange == Exchange::Idle
                 && !connection.input.is_empty()

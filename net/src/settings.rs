@@ -43,6 +43,14 @@ pub const UNSENT_BYTES_DEFAULT: usize = 256 * 1024;
 /// Bytes of later requests that are kept while an earlier one is being answered.
 pub const PIPELINED_BYTES_DEFAULT: usize = 64 * 1024;
 
+/// Bytes of a streamed body that are kept ahead of the guest's reading: what hides the way to the client.
+pub const BODY_WINDOW_BYTES_DEFAULT: usize = 64 * 1024;
+/// Least that moves a body at all.
+pub const BODY_WINDOW_BYTES_MIN: usize = 1024;
+
+/// Bytes of request bodies that one worker keeps at a time.
+pub const BODIES_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+
 /// Bytes of a refused body that are read and dropped to save the connection.
 pub const DISCARD_BYTES_DEFAULT: u64 = 64 * 1024;
 
@@ -93,6 +101,10 @@ pub struct Settings {
     pub unsent_bytes_max: usize,
     /// Unprocessed received bytes above which reading from a connection stops.
     pub pipelined_bytes_max: usize,
+    /// Bytes of a streamed body kept ahead of its reader; above it, receiving stops.
+    pub body_window_bytes: usize,
+    /// Bytes of all request bodies at a time; above it requests with bodies are refused.
+    pub bodies_bytes_max: u64,
     /// Rest of a body that is dropped to keep a connection.
     pub discard_bytes_max: u64,
     /// Bytes dropped after our end was shut.
@@ -132,6 +144,8 @@ impl Default for Settings {
             completions_per_turn: COMPLETIONS_PER_TURN_DEFAULT,
             unsent_bytes_max: UNSENT_BYTES_DEFAULT,
             pipelined_bytes_max: PIPELINED_BYTES_DEFAULT,
+            body_window_bytes: BODY_WINDOW_BYTES_DEFAULT,
+            bodies_bytes_max: BODIES_BYTES_DEFAULT,
             discard_bytes_max: DISCARD_BYTES_DEFAULT,
             linger_bytes_max: LINGER_BYTES_DEFAULT,
             requests_per_connection_max: REQUESTS_PER_CONNECTION_DEFAULT,
@@ -199,6 +213,12 @@ impl Settings {
             self.head_bytes_max as u64,
             (HEAD_BYTES_MIN..=crate::http::request::HEAD_BYTES_MAX).contains(&self.head_bytes_max),
             "1024 to 32768",
+        )?;
+        within(
+            "body_window_bytes",
+            self.body_window_bytes as u64,
+            self.body_window_bytes >= BODY_WINDOW_BYTES_MIN,
+            "1024 or more",
         )?;
         within(
             "completions_per_turn",

@@ -14,6 +14,7 @@ use super::*;
 use crate::listen::{self, ListenOptions};
 use crate::ring::fake::FakeClock;
 use crate::ring::sim::{Random, SimRing, WIRE_BYTES_MAX};
+use crate::stream::{Unread, Written};
 
 const SEEDS_DEFAULT: u64 = 300;
 
@@ -68,6 +69,22 @@ enum Habit {
 #[derive(Debug, Default)]
 struct Host {
     deferred: Vec<(ConnectionId, usize)>,
+    streams: Vec<Stream>,
+    /// Bodies that were read, and responses that were written, piece by piece to their end.
+    streamed: u64,
+}
+
+/// An exchange in pieces: the host reads the body as it comes, then writes what is expected.
+#[derive(Debug)]
+struct Stream {
+    id: ConnectionId,
+    path: Vec<u8>,
+    body: Vec<u8>,
+    expected: Expected,
+    /// What was written of the response, once it has begun.
+    written: Option<usize>,
+    /// The host asked and waits for an event.
+    is_waiting: bool,
 }
 
 struct World {
@@ -97,7 +114,7 @@ fn every_request_is_answered_in_order_or_its_connection_closes() {
         None => 0..number("MIDGE_SEEDS").unwrap_or(SEEDS_DEFAULT),
     };
     let is_whole = seeds.end - seeds.start >= SEEDS_DEFAULT;
-    let mut seen = [0; 12];
+    let mut seen = [0; 14];
     for seed in seeds {
         let mut world = World::new(seed);
         world.run();
@@ -133,6 +150,7 @@ impl World {
             completions_per_turn: [1, 3, 256][random.below(3)],
             unsent_bytes_max: random.size(8000),
             pipelined_bytes_max: random.size(8000),
+            body_window_bytes: random.size(3000) + 1023,
             discard_bytes_max: u64::try_from(random.size(300)).unwrap(),
             wants_peer: random.once_in(2),
             ..Settings::default()
@@ -177,6 +195,8 @@ impl World {
         }
         self.endpoint.ring.check_quiet();
         assert!(self.host.deferred.is_empty(), "the host heard of all who went");
+        assert!(self.host.streams.is_empty(), "and of those in the middle of a body");
+        assert_eq!(self.endpoint.bodies_bytes, 0, "nobody holds a share of the budget");
         let counters = self.endpoint.counters();
         assert_eq!(counters.accepted, counters.closed);
         for peer in &self.peers {
@@ -188,7 +208,7 @@ impl World {
     }
 
     /// Counts what the simulation is there for.
-    fn what_happened(&self) -> [u64; 12] {
+    fn what_happened(&self) -> [u64; 14] {
         let counters = self.endpoint.counters();
         [
             counters.responses,
@@ -203,6 +223,8 @@ impl World {
             counters.timeouts_idle,
             counters.timeouts_write,
             counters.timeouts_linger,
+            counters.responses_cut,
+            self.host.streamed,
         ]
     }
 
@@ -259,6 +281,9 @@ impl World {
         if self.random.once_in(3) {
             self.answer_deferred();
         }
+        if self.random.once_in(2) {
+            self.go_on_with_a_stream();
+        }
         let wait = if self.random.once_in(5) { Wait::Poll } else { Wait::Block };
         self.endpoint.turn(wait).unwrap();
         while let Some(event) = self.endpoint.next_event() {
@@ -282,7 +307,8 @@ impl World {
             assert!(is_alive, "nothing will ever happen to {connection:?}");
             assert!(
                 !connection.exchange.is_owed()
-                    || connection.exchange == Exchange::Deferred && connection.phase == Phase::Open,
+                    || matches!(connection.exchange, Exchange::Deferred | Exchange::Streaming)
+                        && connection.phase == Phase::Open,
                 "what the host owes between two turns is deferred: {connection:?}"
             );
         }
@@ -303,7 +329,9 @@ impl World {
                     || path.starts_with(b"/big");
                 assert!(is_known, "another request than was sent: {expected:?}");
                 peer.seen += 1;
-                if self.random.once_in(3) {
+                if path != b"/nowhere" && self.random.once_in(4) {
+                    self.begin_stream(id, wire);
+                } else if self.random.once_in(3) {
                     if self.random.once_in(2) {
                         self.endpoint.defer(id);
                     }
@@ -318,20 +346,117 @@ impl World {
                     let wire = self.endpoint.ring.wire_of(id);
                     self.peers[wire].seen += 1;
                     self.endpoint.respond(id, 404, std::iter::empty(), b"none");
+                } else if view.head.path.of(view.bytes) != b"/never" && self.random.once_in(2) {
+                    let wire = self.endpoint.ring.wire_of(id);
+                    self.peers[wire].seen += 1;
+                    self.begin_stream(id, wire);
                 } else {
                     self.endpoint.admit(id, 10_000);
                 }
             }
             Event::Refused(id, refusal) => {
+                self.host.streams.retain(|stream| stream.id != id);
                 self.endpoint.respond(id, refusal.status(), std::iter::empty(), b"refused");
             }
             Event::Gone(id) => {
-                let count = self.host.deferred.len();
+                let count = self.host.deferred.len() + self.host.streams.len();
                 self.host.deferred.retain(|(other, _)| *other != id);
-                assert_eq!(self.host.deferred.len(), count - 1, "who vanished was owed an answer");
+                self.host.streams.retain(|stream| stream.id != id);
+                let left = self.host.deferred.len() + self.host.streams.len();
+                assert_eq!(left, count - 1, "who vanished was owed an answer");
+            }
+            Event::Body(id) | Event::Room(id) => {
+                let place = self.host.streams.iter().position(|stream| stream.id == id);
+                let place = place.expect("an event for a stream that ended");
+                assert!(self.host.streams[place].is_waiting, "nobody asked");
+                self.host.streams[place].is_waiting = false;
+                self.drive(place);
             }
             Event::Woken => unreachable!("nothing is watched"),
         }
+    }
+
+    /// Takes some of a body, or nothing, and means to read the rest as it comes.
+    fn begin_stream(&mut self, id: ConnectionId, wire: usize) {
+        let view = self.endpoint.request(id);
+        let taken = self.random.below(view.body.len() + 1);
+        let peer = &self.peers[wire];
+        let stream = Stream {
+            id,
+            path: view.head.path.of(view.bytes).to_vec(),
+            body: view.body[..taken].to_vec(),
+            expected: peer.expected[peer.seen - 1].clone(),
+            written: None,
+            is_waiting: false,
+        };
+        self.endpoint.stream(id, 10_000, taken);
+        self.host.streams.push(stream);
+        self.drive(self.host.streams.len() - 1);
+    }
+
+    fn go_on_with_a_stream(&mut self) {
+        if !self.host.streams.is_empty() {
+            let place = self.random.below(self.host.streams.len());
+            if !self.host.streams[place].is_waiting {
+                self.drive(place);
+            }
+        }
+    }
+
+    /// Reads and writes until the host is tired of it or has to wait.
+    fn drive(&mut self, place: usize) {
+        while !self.random.once_in(6) {
+            let stream = &mut self.host.streams[place];
+            let id = stream.id;
+            let Some(written) = stream.written else {
+                match self.endpoint.unread(id) {
+                    // Short limits may cut anything; only there the body may be left unread.
+                    Unread::Bytes(_) if self.is_harsh && self.random.once_in(20) => {
+                        self.begin_reply(place);
+                    }
+                    Unread::Bytes(size) => {
+                        let start = stream.body.len();
+                        stream.body.resize(start + self.random.size(size).max(1), 0);
+                        self.endpoint.read_body(id, &mut stream.body[start..]);
+                    }
+                    Unread::Later => return stream.is_waiting = true,
+                    Unread::End => {
+                        let found = [&stream.path[..], &stream.body].concat();
+                        let expected = &stream.expected.body;
+                        assert!(found == *expected || stream.path == b"/big", "another body");
+                        self.begin_reply(place);
+                    }
+                }
+                continue;
+            };
+            let left = &stream.expected.body[written..];
+            if left.is_empty() {
+                assert!(self.endpoint.end_response(id), "all of it was written");
+                self.host.streams.swap_remove(place);
+                self.host.streamed += 1;
+                return;
+            }
+            if self.is_harsh && self.random.once_in(40) {
+                self.endpoint.abort(id);
+                self.host.streams.swap_remove(place);
+                return;
+            }
+            let piece = &left[..self.random.size(left.len()).max(1)];
+            match self.endpoint.write_response(id, piece) {
+                Written::Bytes(size) => stream.written = Some(written + size),
+                Written::Later => return stream.is_waiting = true,
+                Written::TooLong => panic!("no more than was told"),
+            }
+        }
+    }
+
+    fn begin_reply(&mut self, place: usize) {
+        let stream = &mut self.host.streams[place];
+        let expected = &stream.expected;
+        let length = self.random.once_in(2).then_some(expected.body.len() as u64);
+        let none = std::iter::empty();
+        self.endpoint.begin_response(stream.id, expected.status, none, length).unwrap();
+        stream.written = Some(0);
     }
 
     /// Answers the last request that the host has seen of a peer.
@@ -488,16 +613,27 @@ impl Peer {
                 .map_or(0, |length| length.parse().unwrap());
             let expected = self.expected.get(self.answered);
             let is_head = expected.is_some_and(|expected| expected.is_head) && !is_late;
-            let total = end + 4 + if is_head { 0 } else { length };
-            if self.read.len() < total {
-                return;
-            }
-            let body: Vec<u8> = self.read.drain(..total).skip(end + 4).collect();
+            let is_chunked = head.contains("Transfer-Encoding: chunked\r\n");
+            let (body, length) = if is_chunked && !is_head {
+                let Some((body, size)) = dechunk(&self.read[end + 4..]) else { return };
+                self.read.drain(..end + 4 + size);
+                let length = body.len();
+                (body, length)
+            } else {
+                let total = end + 4 + if is_head { 0 } else { length };
+                if self.read.len() < total {
+                    return;
+                }
+                (self.read.drain(..total).skip(end + 4).collect(), length)
+            };
+            let tells_length = head.contains("Content-Length: ") || !is_head;
             let closes = head.contains("Connection: close\r\n");
             if !is_late {
                 let expected = expected.expect("a response was asked for");
                 assert_eq!(status, expected.status, "{expected:?}");
-                assert_eq!(length, expected.body.len(), "{expected:?}");
+                if tells_length {
+                    assert_eq!(length, expected.body.len(), "{expected:?}");
+                }
                 assert!(is_head || body == expected.body, "another body: {expected:?}");
                 assert!(closes || !expected.must_close, "{expected:?}");
                 let may_close = expected.must_close || expected.may_close || is_harsh;
@@ -505,6 +641,23 @@ impl Peer {
             }
             self.is_told_close = closes;
             self.answered += 1;
+        }
+    }
+}
+
+/// Returns a whole body in chunks and the size of its coded form, once all of it is there.
+fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (whole, mut body) = (bytes.len(), Vec::new());
+    loop {
+        let line = bytes.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..line]).unwrap(), 16).unwrap();
+        bytes = &bytes[line + 2..];
+        let piece = bytes.get(..size + 2)?;
+        assert_eq!(&piece[size..], b"\r\n", "a chunk of another size");
+        body.extend_from_slice(&piece[..size]);
+        bytes = &bytes[size + 2..];
+        if size == 0 {
+            return Some((body, whole - bytes.len()));
         }
     }
 }

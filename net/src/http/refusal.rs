@@ -48,11 +48,13 @@ pub enum Refusal {
     CodingUnknown,
     /// A major version other than 1.
     VersionUnsupported,
+    /// All bodies together are as large as they may be.
+    BodiesFull,
 }
 
 impl Refusal {
     /// How many there are.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -76,6 +78,7 @@ impl Refusal {
         Self::MethodUnknown,
         Self::CodingUnknown,
         Self::VersionUnsupported,
+        Self::BodiesFull,
     ];
 
     /// Returns the status that answers it.
@@ -99,6 +102,7 @@ impl Refusal {
             Self::Expectation => 417,
             Self::HeadTooLarge | Self::HeadersTooMany => 431,
             Self::MethodUnknown | Self::CodingUnknown => 501,
+            Self::BodiesFull => 503,
             Self::VersionUnsupported => 505,
         }
     }
@@ -127,6 +131,7 @@ impl Refusal {
             Self::MethodUnknown => "method-unknown",
             Self::CodingUnknown => "coding-unknown",
             Self::VersionUnsupported => "version-unsupported",
+            Self::BodiesFull => "bodies-full",
         }
     }
 

@@ -65,6 +65,92 @@ fn try_encode<'a>(
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     body: &[u8],
 ) -> Option<()> {
+    let length_of_get = write_lines(output, date, circumstances, status, headers)?;
+    let is_bodiless = status::is_bodiless(status);
+    // A HEAD and a 304 may tell the length that a GET would have had (RFC 9110, 8.6).
+    match length_of_get {
+        Some(length)
+            if body.is_empty()
+                && (status == 304 || (circumstances.is_head && !is_bodiless))
+                && !length.is_empty()
+                && length.iter().all(u8::is_ascii_digit) =>
+        {
+            output.extend_from_slice(b"Content-Length: ");
+            output.extend_from_slice(length);
+            output.extend_from_slice(b"\r\n\r\n");
+        }
+        _ if is_bodiless => output.extend_from_slice(b"\r\n"),
+        _ => {
+            output.extend_from_slice(b"Content-Length: ");
+            write_number(output, crate::width::wide(body.len()));
+            output.extend_from_slice(b"\r\n\r\n");
+        }
+    }
+    if !is_bodiless && !circumstances.is_head {
+        output.extend_from_slice(body);
+    }
+    Some(())
+}
+
+/// Writes the head of a response whose body follows in pieces.
+///
+/// # Errors
+/// [`Unsendable`] if a header or the status is not allowed; `output` is as it was then.
+pub fn encode_head<'a>(
+    output: &mut Vec<u8>,
+    date: &DateLine,
+    circumstances: Circumstances,
+    status: u16,
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    length: Option<u64>,
+    is_chunked: bool,
+) -> Result<(), Unsendable> {
+    let start = output.len();
+    output.reserve(HEAD_ROOM);
+    if write_lines(output, date, circumstances, status, headers).is_none() {
+        output.truncate(start);
+        return Err(Unsendable);
+    }
+    let may_tell_length = !status::is_bodiless(status) || status == 304;
+    match length {
+        Some(length) if may_tell_length => {
+            output.extend_from_slice(b"Content-Length: ");
+            write_number(output, length);
+            output.extend_from_slice(b"\r\n");
+        }
+        _ if is_chunked => output.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        _ => {}
+    }
+    output.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Writes a chunk (RFC 9112, 7.1). An empty one would end the body.
+///
+/// # Panics
+/// If `piece` is empty.
+pub fn write_chunk(output: &mut Vec<u8>, piece: &[u8]) {
+    assert!(!piece.is_empty(), "an empty chunk is the last");
+    let size = crate::width::wide(piece.len());
+    let digits = (u64::BITS - size.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        let value = crate::width::low_byte(size >> (digit * 4) & 0xF);
+        output.push(if value < 10 { b'0' + value } else { b'a' + value - 10 });
+    }
+    output.extend_from_slice(b"\r\n");
+    output.extend_from_slice(piece);
+    output.extend_from_slice(b"\r\n");
+}
+
+/// Writes all but the framing; returns the length that the host told.
+#[inline]
+fn write_lines<'a>(
+    output: &mut Vec<u8>,
+    date: &DateLine,
+    circumstances: Circumstances,
+    status: u16,
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Option<Option<&'a [u8]>> {
     write_status(output, status)?;
     output.extend_from_slice(date.bytes());
     if !circumstances.keep_alive {
@@ -94,31 +180,7 @@ fn try_encode<'a>(
         output.extend_from_slice(value);
         output.extend_from_slice(b"\r\n");
     }
-
-    let is_bodiless = status::is_bodiless(status);
-    // A HEAD and a 304 may tell the length that a GET would have had (RFC 9110, 8.6).
-    match length_of_get {
-        Some(length)
-            if body.is_empty()
-                && (status == 304 || (circumstances.is_head && !is_bodiless))
-                && !length.is_empty()
-                && length.iter().all(u8::is_ascii_digit) =>
-        {
-            output.extend_from_slice(b"Content-Length: ");
-            output.extend_from_slice(length);
-            output.extend_from_slice(b"\r\n\r\n");
-        }
-        _ if is_bodiless => output.extend_from_slice(b"\r\n"),
-        _ => {
-            output.extend_from_slice(b"Content-Length: ");
-            write_number(output, body.len());
-            output.extend_from_slice(b"\r\n\r\n");
-        }
-    }
-    if !is_bodiless && !circumstances.is_head {
-        output.extend_from_slice(body);
-    }
-    Some(())
+    Some(length_of_get)
 }
 
 #[inline]
@@ -131,7 +193,7 @@ fn write_status(output: &mut Vec<u8>, status: u16) -> Option<()> {
         return None;
     }
     output.extend_from_slice(b"HTTP/1.1 ");
-    write_number(output, usize::from(status));
+    write_number(output, u64::from(status));
     output.extend_from_slice(b" \r\n");
     Some(())
 }
@@ -160,10 +222,10 @@ fn line_kind(name: &[u8]) -> LineKind {
     }
 }
 
-fn write_number(output: &mut Vec<u8>, number: usize) {
+fn write_number(output: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
-    let mut rest = crate::width::wide(number);
+    let mut rest = number;
     loop {
         start -= 1;
         digits[start] = b'0' + crate::width::low_byte(rest % 10);
