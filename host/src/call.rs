@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use midge_abi::contract::Method;
 use midge_abi::problem::Problem;
-use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
+use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode, mark_body_partial};
 use midge_abi::response::{Answer, GuestFault, Response};
 use midge_loader::drive::CallEnd;
 use midge_loader::slot::{Pristine, Used};
@@ -50,6 +50,26 @@ pub fn write(
     let block = pristine.area(area.address, size).ok_or(WriteError::Exhausted)?;
     lay_out(block, view, facts);
     Ok(size)
+}
+
+/// Writes a request's head to a slot's area, and as much of its body as fits, for a guest that reads the rest.
+/// Returns the block's size and how much of the body is in it.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_start(
+    pristine: &mut Pristine,
+    area: Area,
+    view: &RequestView<'_>,
+    facts: Facts,
+) -> Result<(usize, usize), WriteError> {
+    let bare = block_size(view.bytes.len(), view.head.headers().len(), 0);
+    let room = area.bytes.checked_sub(bare).ok_or(WriteError::TooLarge)?;
+    let taken = room.min(view.body.len());
+    let view = RequestView { body: &view.body[..taken], ..*view };
+    let size = write(pristine, area, &view, facts)?;
+    mark_body_partial(pristine.area(area.address, size).ok_or(WriteError::Exhausted)?);
+    Ok((size, taken))
 }
 
 /// Returns the size of the block that a request takes.

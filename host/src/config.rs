@@ -79,6 +79,10 @@ pub struct Limits {
     pub unsent: Setting<ByteSize>,
     /// Bytes of later requests that are kept while one is answered.
     pub pipelined: Setting<ByteSize>,
+    /// Bytes of a streamed body kept ahead of its function.
+    pub body_window: Setting<ByteSize>,
+    /// Bytes of all request bodies that a worker keeps.
+    pub bodies: Setting<ByteSize>,
     /// Request line and headers together.
     pub head_bytes: Setting<ByteSize>,
     /// Requests on one connection.
@@ -128,6 +132,10 @@ pub struct Function {
     pub memory: Setting<ByteSize>,
     /// Longest request body.
     pub body: Setting<ByteSize>,
+    /// Longest request body, for a function that reads it piece by piece.
+    pub stream_body: Setting<ByteSize>,
+    /// Longest that a call may last, waiting included.
+    pub stream_time: Setting<Duration>,
     /// Longest response body.
     pub response: Setting<ByteSize>,
     /// Calls in flight on one worker.

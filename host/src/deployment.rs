@@ -45,6 +45,10 @@ pub struct Deployed {
     pub deadline: Duration,
     /// Longest request body.
     pub body_bytes_max: usize,
+    /// Longest request body of a function that reads it piece by piece.
+    pub stream_bytes_max: u64,
+    /// Longest that a call may last, waiting included.
+    pub stream_time: Duration,
     /// Longest response body.
     pub response_bytes_max: usize,
     /// Calls in flight on one worker.
@@ -53,6 +57,14 @@ pub struct Deployed {
     pub slots: u32,
     /// A Server-Timing header on responses.
     pub has_server_timing: bool,
+}
+
+impl Deployed {
+    /// Returns the size of the longest body that the function takes.
+    #[must_use]
+    pub fn body_limit(&self) -> u64 {
+        if self.function.reads_body() { self.stream_bytes_max } else { self.body_bytes_max as u64 }
+    }
 }
 
 /// Finds the artifact of a module by its path.
@@ -137,6 +149,8 @@ fn deploy(
         methods: settings.methods.value,
         deadline: settings.deadline.value,
         body_bytes_max: body.min(function.area_bytes()),
+        stream_bytes_max: settings.stream_body.value.0,
+        stream_time: settings.stream_time.value,
         response_bytes_max: settings.response.value.bytes(),
         concurrency: settings.concurrency.value,
         slots: settings.slots.value,

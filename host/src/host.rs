@@ -396,6 +396,8 @@ fn network(limits: &Limits) -> midge_net::settings::Settings {
         body_bytes_per_second_min: limits.body_rate.value.0,
         unsent_bytes_max: limits.unsent.value.bytes(),
         pipelined_bytes_max: limits.pipelined.value.bytes(),
+        body_window_bytes: limits.body_window.value.bytes(),
+        bodies_bytes_max: limits.bodies.value.0,
         write_timeout: limits.write_stall.value,
         linger_timeout: limits.linger.value,
         ..midge_net::settings::Settings::default()

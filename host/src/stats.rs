@@ -55,6 +55,14 @@ pub struct WorkerStats {
     pub ring_enters: Counter,
     /// Calls that wait for their next slice.
     pub queue_depth: Gauge,
+    /// Calls that wait for their client or for time to pass.
+    pub parked: Gauge,
+    /// Bytes that request bodies and streams have reserved.
+    pub bodies_bytes: Gauge,
+    /// Bytes of request bodies that functions read piece by piece.
+    pub body_read_bytes: Counter,
+    /// Bytes of response bodies that functions wrote piece by piece.
+    pub response_written_bytes: Counter,
     /// Requests read, with those that no function got.
     pub requests: Counter,
     /// Refusals before a function was found, by [`Problem::index`].
@@ -180,6 +188,10 @@ impl WorkerStats {
             connections: Gauge::default(),
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
+            parked: Gauge::default(),
+            bodies_bytes: Gauge::default(),
+            body_read_bytes: Counter::default(),
+            response_written_bytes: Counter::default(),
             requests: Counter::default(),
             problems: Default::default(),
             log_dropped: Counter::default(),
@@ -217,6 +229,26 @@ impl StatsWriter {
     /// Notes how many requests wait for a slot.
     pub fn queue_depth(&self, depth: u64) {
         self.mine().queue_depth.set(depth);
+    }
+
+    /// Notes how many calls wait for their client or for time to pass.
+    pub fn parked(&self, count: u64) {
+        self.mine().parked.set(count);
+    }
+
+    /// Notes how many bytes request bodies and streams have reserved.
+    pub fn bodies_held(&self, bytes: u64) {
+        self.mine().bodies_bytes.set(bytes);
+    }
+
+    /// Counts bytes of a body that a function read.
+    pub fn body_read(&self, bytes: u64) {
+        self.mine().body_read_bytes.add(bytes);
+    }
+
+    /// Counts bytes of a body that a function wrote.
+    pub fn response_written(&self, bytes: u64) {
+        self.mine().response_written_bytes.add(bytes);
     }
 
     /// Counts a request that was read and routed to `function`.

@@ -11,11 +11,15 @@
 //! sends it. The other order needs a slot for each request of a turn, whose pages then come from a farther
 //! cache (docs/decisions/004-restore-order.md).
 //!
+//! A function that reads its body itself is called as soon as there is a head; it and those that write their
+//! responses piece by piece wait in `worker/stream.rs`.
+//!
 //! Invariant: nothing here is shared with another worker but the deployment, which nobody changes, and the
 //! coarse clock, which the ticker publishes.
 //! Hot path: everything but `assign`.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +29,7 @@ use midge_abi::imports::Level;
 use midge_abi::problem::Problem;
 use midge_loader::context::RequestContext;
 use midge_loader::instance::StartError;
-use midge_loader::slot::{Discard, Progress, Running, Used};
+use midge_loader::slot::{Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
 use midge_net::clock::Clock;
 use midge_net::endpoint::{Endpoint, Event, RequestView};
@@ -40,6 +44,8 @@ use crate::route::FunctionIndex;
 use crate::services::wall_ns;
 use crate::slots::{Slots, TakeError};
 use crate::stats::StatsWriter;
+
+mod stream; // calls that wait
 
 /// One request in so many is timed: two reads of the clock for each would cost more than a restore.
 pub const TIMED_ONE_IN: u64 = 16;
@@ -75,6 +81,11 @@ pub struct Worker<R: Ring, C: Clock> {
     slots: Vec<Slots>,
     generation: u64,
     suspended: VecDeque<Suspended>,
+    /// Calls that wait for their connection or for time, by the connection's slot.
+    parked: Vec<Option<Box<stream::Parked>>>,
+    parked_count: u64,
+    /// Those that sleep: when they wake, and their connection.
+    sleepers: BinaryHeap<Reverse<(u64, u64)>>,
     inbox: Receiver<Message>,
     clock: CoarseClock,
     request_ids: RequestIds,
@@ -85,8 +96,16 @@ pub struct Worker<R: Ring, C: Clock> {
 
 /// A call that waits for its next slice.
 struct Suspended {
-    running: Running,
+    paused: Paused,
     pending: Pending,
+}
+
+/// Why it waits.
+enum Paused {
+    /// It used up its slice.
+    Slice(Running),
+    /// It has asked for much in one turn.
+    Ask(Waiting),
 }
 
 /// What is known of a request once its call began.
@@ -102,6 +121,12 @@ struct Pending {
     timing: Option<Timing>,
     /// The call gave its CPU away in between: its time is no measure of its work.
     was_suspended: bool,
+    /// When it has lasted too long, waiting included.
+    ends_ns: u64,
+    /// The response that it writes piece by piece.
+    reply: Option<stream::Reply>,
+    /// What was sent of the piece at hand, if it had to wait.
+    piece_bytes: Option<usize>,
 }
 
 /// Moments of a request that is timed, in nanoseconds of the precise clock.
@@ -127,6 +152,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             assignment,
             generation: 0,
             suspended: VecDeque::with_capacity(64),
+            parked: Vec::new(),
+            parked_count: 0,
+            sleepers: BinaryHeap::new(),
             inbox,
             clock,
             request_ids,
@@ -145,10 +173,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     pub fn run(&mut self) -> std::io::Result<()> {
         while !self.is_stopped {
             let wait = if self.suspended.is_empty() { Wait::Block } else { Wait::Poll };
-            self.endpoint.turn(wait)?;
+            self.endpoint.turn_within(wait, self.time_to_sleeper())?;
             while let Some(event) = self.endpoint.next_event() {
                 self.on_event(event);
             }
+            self.wake_sleepers();
             self.resume_one();
             self.note_connections();
             if self.is_draining
@@ -163,9 +192,12 @@ impl<R: Ring, C: Clock> Worker<R, C> {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Request(connection) => self.serve(connection),
+            Event::Request(connection) => self.serve(connection, Arrived::Whole),
             Event::Head(connection) => self.admit(connection),
+            Event::Body(connection) | Event::Room(connection) => self.wake(connection),
             Event::Refused(connection, refusal) => {
+                // The body of a call under way broke off.
+                self.abandon(connection);
                 let problem = call::problem(refusal);
                 let request_id = self.request_ids.next();
                 self.assignment.stats.request_unrouted(problem);
@@ -177,10 +209,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     /// The way of a request.
-    fn serve(&mut self, connection: ConnectionId) {
+    fn serve(&mut self, connection: ConnectionId, arrived: Arrived) {
         let request_id = self.request_ids.next();
         let view = self.endpoint.request(connection);
-        let function = match route(&self.assignment.deployment, &view, view.body.len() as u64) {
+        let body_bytes = match arrived {
+            Arrived::Whole => view.body.len() as u64,
+            Arrived::InPart => announced(&view).max(view.body.len() as u64),
+        };
+        let function = match route(&self.assignment.deployment, &view, body_bytes) {
             Ok(function) => function,
             Err(refused) => return self.refuse_routed(connection, &request_id, refused),
         };
@@ -188,6 +224,15 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         stats.request_routed(function);
         let index = usize::try_from(function.0).expect("64-bit targets alone");
         let deployed = &self.assignment.deployment.functions[index];
+        // What of the body goes with the head; the guest reads the rest.
+        let area =
+            Area { address: deployed.function.area(), bytes: deployed.function.area_bytes() };
+        let is_streamed = deployed.function.reads_body()
+            && (arrived == Arrived::InPart || call::block_bytes(&view) > area.bytes);
+        if is_streamed && !self.endpoint.can_stream() {
+            let problem = Problem::Overloaded;
+            return self.refuse(connection, &request_id, Refused::by(function, problem));
+        }
         let timing = self.request_ids.is_timed() || deployed.has_server_timing;
         let began_ns = if timing { self.clock.precise_ns() } else { 0 };
 
@@ -203,13 +248,19 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             Err(error) => return self.refuse_take(connection, function, &request_id, &error),
         };
         stats.started(function, tier);
-        let area =
-            Area { address: deployed.function.area(), bytes: deployed.function.area_bytes() };
         let deadline_ns =
             u64::try_from(deployed.deadline.as_nanos()).expect("settings bound deadlines");
         let facts = Facts { request_id, deadline_ns };
-        let size = match call::write(&mut pristine, area, &view, facts) {
-            Ok(size) => size,
+        let stream_ns = u64::try_from(deployed.stream_time.as_nanos()).unwrap_or(u64::MAX);
+        let stream_bytes_max = deployed.stream_bytes_max;
+        let written = if is_streamed {
+            call::write_start(&mut pristine, area, &view, facts)
+        } else {
+            let body_bytes = view.body.len();
+            call::write(&mut pristine, area, &view, facts).map(|size| (size, body_bytes))
+        };
+        let (size, taken) = match written {
+            Ok(written) => written,
             Err(error) => {
                 self.slots[index].lost();
                 let problem = match error {
@@ -230,14 +281,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             tier,
             timing: timing.then(|| Timing { began_ns, called_ns: self.clock.precise_ns() }),
             was_suspended: false,
+            ends_ns: now_ns.saturating_add(stream_ns),
+            reply: None,
+            piece_bytes: None,
         };
+        if is_streamed {
+            self.endpoint.stream(connection, stream_bytes_max, taken);
+        }
         match pristine.call(context, area.address, size) {
             Progress::Done(used) => self.finish(pending, used),
-            Progress::Suspended(running) => {
-                self.endpoint.defer(connection);
-                let pending = Pending { was_suspended: true, ..pending };
-                self.suspended.push_back(Suspended { running, pending });
-            }
+            progress => self.go_on(pending, progress),
         }
     }
 
@@ -247,7 +300,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         match route(&self.assignment.deployment, &view, announced(&view)) {
             Ok(function) => {
                 let index = usize::try_from(function.0).expect("64-bit targets alone");
-                let body_bytes_max = self.assignment.deployment.functions[index].body_bytes_max;
+                let deployed = &self.assignment.deployment.functions[index];
+                if deployed.function.reads_body() {
+                    return self.serve(connection, Arrived::InPart);
+                }
+                let body_bytes_max = deployed.body_bytes_max;
                 self.endpoint.admit(connection, body_bytes_max as u64);
             }
             Err(refused) => {
@@ -259,15 +316,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
 
     /// Gives one suspended call its next slice; the ring is looked at before another has its turn.
     fn resume_one(&mut self) {
-        let Some(Suspended { running, pending }) = self.suspended.pop_front() else {
+        let Some(Suspended { paused, pending }) = self.suspended.pop_front() else {
             return;
         };
-        match running.resume() {
-            Progress::Done(used) => self.finish(pending, used),
-            Progress::Suspended(running) => {
-                self.suspended.push_back(Suspended { running, pending });
-            }
-        }
+        let progress = match paused {
+            Paused::Slice(running) => running.resume(),
+            Paused::Ask(waiting) => Progress::Waiting(waiting),
+        };
+        self.go_on(pending, progress);
     }
 
     fn finish(&mut self, pending: Pending, used: Used) {
@@ -277,8 +333,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let index = usize::try_from(pending.function.0).expect("64-bit targets alone");
         let deployed = &self.assignment.deployment.functions[index];
         let returned_ns = pending.timing.map(|_| self.clock.precise_ns());
-        let (status, problem, body_bytes) =
-            answer(&mut self.endpoint, &mut self.text, deployed, pending, returned_ns, &used);
+        let (status, problem, body_bytes) = match pending.reply {
+            None => {
+                answer(&mut self.endpoint, &mut self.text, deployed, pending, returned_ns, &used)
+            }
+            Some(reply) => self.end_reply(&pending, reply, &used),
+        };
+        let deployed = &self.assignment.deployment.functions[index];
         if let Some(problem) = problem {
             self.assignment.stats.refused(pending.function, problem);
             log_failure(&self.assignment, deployed, pending, &used);
@@ -321,6 +382,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     #[cold]
     fn finish_replaced(&mut self, pending: Pending, used: &Used) {
         let connection = pending.connection;
+        if let Some(reply) = pending.reply {
+            self.end_reply(&pending, reply, used);
+            return;
+        }
         match call::outcome(used, usize::MAX) {
             Outcome::Response(response) => {
                 self.endpoint.respond(
@@ -339,17 +404,15 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     /// The peer of a suspended call has gone: nobody waits for the answer.
     #[cold]
     fn abandon(&mut self, connection: ConnectionId) {
+        if self.drop_parked(connection) {
+            return;
+        }
         let waits = |suspended: &Suspended| suspended.pending.connection == connection;
         let Some(position) = self.suspended.iter().position(waits) else {
             return;
         };
         let abandoned = self.suspended.remove(position).expect("just found");
-        if abandoned.pending.generation == self.generation {
-            let function = abandoned.pending.function;
-            let index = usize::try_from(function.0).expect("64-bit targets alone");
-            self.slots[index].lost();
-            self.assignment.stats.discarded(function, Discard::Abandoned);
-        }
+        self.lose(&abandoned.pending);
     }
 
     #[cold]
@@ -475,7 +538,18 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.assignment.stats.connections_given_up(shed, crowded);
         self.assignment.stats.ring_entered(counters.enters);
         self.assignment.stats.queue_depth(self.suspended.len() as u64);
+        self.assignment.stats.parked(self.parked_count);
+        self.assignment.stats.bodies_held(counters.bodies_bytes);
     }
+}
+
+/// How much of a request is there when its function is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrived {
+    /// All of it.
+    Whole,
+    /// Its head, and what has come of its body.
+    InPart,
 }
 
 /// A request that no call is made for.
@@ -511,7 +585,7 @@ fn route(
         let allow = Some(deployed.methods);
         return Err(Refused { allow, ..Refused::by(function, Problem::MethodNotAllowed) });
     }
-    if (deployed.body_bytes_max as u64) < body_bytes {
+    if deployed.body_limit() < body_bytes {
         return Err(Refused::by(function, Problem::BodyTooLarge));
     }
     Ok(function)

@@ -203,6 +203,14 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// # Cost
     /// At most one system call, but where the submission queue overflowed.
     pub fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.turn_within(wait, None)
+    }
+
+    /// Takes a turn that sleeps no longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::turn`].
+    pub fn turn_within(&mut self, wait: Wait, limit: Option<Duration>) -> io::Result<()> {
         for position in 0..self.ready.len() {
             self.flush(index(self.ready[position].slot()));
         }
@@ -211,7 +219,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         let wait = if self.has_work() { Wait::Poll } else { wait };
         let timeout = match wait {
             Wait::Poll => None,
-            Wait::Block => self.time_to_deadline(),
+            Wait::Block => match (self.time_to_deadline(), limit) {
+                (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+                (deadline, limit) => deadline.or(limit),
+            },
         };
         self.ring.enter(wait, timeout)?;
         self.counters.enters = self.ring.enters();

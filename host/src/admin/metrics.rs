@@ -115,6 +115,30 @@ pub const FAMILIES: &[Family] = &[
         "Calls that wait for their next slice",
     ),
     family(
+        "midge_calls_parked",
+        &["worker"],
+        Source::WorkerGauge(|worker| worker.parked.get()),
+        "Calls that wait for their client or for time to pass",
+    ),
+    family(
+        "midge_bodies_reserved_bytes",
+        &["worker"],
+        Source::WorkerGauge(|worker| worker.bodies_bytes.get()),
+        "What request bodies and streams have reserved of `bodies`",
+    ),
+    family(
+        "midge_body_read_bytes",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.body_read_bytes.get()),
+        "Request bodies that functions read piece by piece",
+    ),
+    family(
+        "midge_response_written_bytes",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.response_written_bytes.get()),
+        "Response bodies that functions wrote piece by piece",
+    ),
+    family(
         "midge_requests",
         &["worker"],
         Source::WorkerCount(|worker| worker.requests.get()),

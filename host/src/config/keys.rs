@@ -189,6 +189,24 @@ pub const UNSENT: Bounds<ByteSize> =
 /// Bounds of `pipelined`.
 pub const PIPELINED: Bounds<ByteSize> =
     bounds(ByteSize(network::PIPELINED_BYTES_DEFAULT as u64), ByteSize(1 << 12), ByteSize(1 << 24));
+/// Bounds of `body_window`.
+pub const BODY_WINDOW: Bounds<ByteSize> = bounds(
+    ByteSize(network::BODY_WINDOW_BYTES_DEFAULT as u64),
+    ByteSize(network::BODY_WINDOW_BYTES_MIN as u64),
+    ByteSize(1 << 24),
+);
+/// Bounds of `bodies`; the smallest has room for one body of any function and one stream.
+pub const BODIES: Bounds<ByteSize> =
+    bounds(ByteSize(network::BODIES_BYTES_DEFAULT), ByteSize(1 << 20), ByteSize(1 << 40));
+/// Bounds of `stream_body`.
+pub const STREAM_BODY: Bounds<ByteSize> =
+    bounds(ByteSize(64 << 30), ByteSize(0), ByteSize(1 << 50));
+/// Bounds of `stream_time`.
+pub const STREAM_TIME: Bounds<Duration> = bounds(
+    Duration::from_secs(3600),
+    Duration::from_millis(10),
+    Duration::from_secs(30 * 24 * 3600),
+);
 const _: () = assert!(HEAD_BYTES_MAX.0 == midge_net::http::request::HEAD_BYTES_MAX as u64);
 const _: () = assert!(HEAD_BYTES_MIN.0 >= midge_net::settings::HEAD_BYTES_MIN as u64);
 
@@ -405,6 +423,18 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         Part::Limits,
+        "body_window",
+        Takes::Size(BODY_WINDOW),
+        "a streamed body ahead of its function; beyond it nothing more is read",
+    ),
+    key(
+        Part::Limits,
+        "bodies",
+        Takes::Size(BODIES),
+        "request bodies and streams that a worker keeps at a time; then 503",
+    ),
+    key(
+        Part::Limits,
         "head_bytes",
         Takes::Size(HEAD_BYTES),
         "request line and headers together; then 431",
@@ -476,6 +506,18 @@ pub const KEYS: &[Key] = &[
     key(Part::Function, "deadline", Takes::Duration(DEADLINE), "time for one call; then 504"),
     key(Part::Function, "memory", Takes::Size(MEMORY), "what a call may grow its memory to"),
     key(Part::Function, "body", Takes::Size(BODY), "request body; longer ones get 413"),
+    key(
+        Part::Function,
+        "stream_body",
+        Takes::Size(STREAM_BODY),
+        "request body of a function that reads it piece by piece; longer ones get 413",
+    ),
+    key(
+        Part::Function,
+        "stream_time",
+        Takes::Duration(STREAM_TIME),
+        "a call with all its waiting for the client; then 504, or cut off",
+    ),
     key(Part::Function, "response", Takes::Size(RESPONSE), "response body; longer ones become 502"),
     key(
         Part::Function,

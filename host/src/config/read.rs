@@ -137,6 +137,8 @@ impl<'s> Reader<'s> {
             body_rate: self.quantity(section, "body_rate", &keys::BODY_RATE),
             unsent: self.quantity(section, "unsent", &keys::UNSENT),
             pipelined: self.quantity(section, "pipelined", &keys::PIPELINED),
+            body_window: self.quantity(section, "body_window", &keys::BODY_WINDOW),
+            bodies: self.quantity(section, "bodies", &keys::BODIES),
             head_bytes: self.quantity(section, "head_bytes", &keys::HEAD_BYTES),
             requests_per_connection: self.count(
                 section,
@@ -221,6 +223,8 @@ impl<'s> Reader<'s> {
             deadline: self.quantity(section, "deadline", &keys::DEADLINE),
             memory: self.quantity(section, "memory", &keys::MEMORY),
             body: self.quantity::<ByteSize>(section, "body", &keys::BODY),
+            stream_body: self.quantity(section, "stream_body", &keys::STREAM_BODY),
+            stream_time: self.quantity(section, "stream_time", &keys::STREAM_TIME),
             response: self.quantity(section, "response", &keys::RESPONSE),
             concurrency,
             slots,
