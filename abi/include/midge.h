@@ -43,6 +43,8 @@
 #define MIDGE_AREA_ALIGN 16u
 /* Bit of midge_request.flags: the client speaks HTTP/1.0. */
 #define MIDGE_HTTP_1_0 1u
+/* Bit of midge_request.flags: the body goes on beyond the block; midge_body_read gives the rest. */
+#define MIDGE_BODY_PARTIAL 2u
 /* Set in midge_response.flags: the function failed, the body is a message for the host's log. */
 #define MIDGE_RESPONSE_ERROR 1u
 /* The most random bytes that one call of midge_random gives. */
@@ -145,6 +147,15 @@ MIDGE_IMPORT("clock_wall_ns") int64_t midge_clock_wall_ns(void);
 MIDGE_IMPORT("clock_monotonic_ns") int64_t midge_clock_monotonic_ns(void);
 /* Fills the region; more than MIDGE_RANDOM_BYTES_MAX traps. */
 MIDGE_IMPORT("random") void midge_random(void *target, size_t size);
+/* Waits for more of the request's body; returns how many bytes it wrote, 0 at the end. A function that uses it
+ * is called as soon as there is a head, with what has come of the body in the block. */
+MIDGE_IMPORT("body_read") size_t midge_body_read(void *target, size_t size);
+/* Sends the head of the response, and its body as the first piece; midge_start fills the record. */
+MIDGE_IMPORT("response_start") void midge_response_start(const struct midge_response *response);
+/* Sends a piece of the body. Waits while the client has too much unread. */
+MIDGE_IMPORT("response_write") void midge_response_write(const void *piece, size_t size);
+/* Lets the call rest. */
+MIDGE_IMPORT("sleep_ns") void midge_sleep_ns(int64_t time);
 
 /* ---- Memory functions the compiler may call ----------------------------------------------------- */
 
@@ -439,6 +450,15 @@ static inline const struct midge_response *midge_respond_buffer(uint16_t status,
     if (buffer->is_full) return midge_fail("the heap is used up");
     return midge_respond(status, content_type, buffer->data, buffer->size);
 }
+
+/* Starts an answer that is written piece by piece: midge_start(..), midge_response_write(..) as often as
+ * needed, then return midge_written. A content-length set before is the length of the whole, and binds. */
+static inline void midge_start(uint16_t status, const char *content_type) {
+    midge_response_start(midge_respond(status, content_type, NULL, 0));
+}
+
+/* What a function returns that has written its answer. */
+#define midge_written ((const struct midge_response *)NULL)
 
 /* ---- Exports ------------------------------------------------------------------------------------ */
 

@@ -72,6 +72,9 @@ pub enum GuestFault {
     /// A header that the host alone may write: framing and the connection's own fields.
     #[error("the response sets a header that belongs to the host")]
     HeaderReserved,
+    /// A length that is no number, or two of them.
+    #[error("the content-length is not one number")]
+    Length,
     /// The body lies outside the memory.
     #[error("the body lies outside the memory")]
     BodyOutOfBounds,
@@ -94,6 +97,7 @@ impl GuestFault {
             Self::HeaderName => "header_name",
             Self::HeaderValue => "header_value",
             Self::HeaderReserved => "header_reserved",
+            Self::Length => "length",
             Self::BodyOutOfBounds => "body_out_of_bounds",
             Self::BodyTooLarge => "body_too_large",
         }
@@ -133,6 +137,43 @@ impl<'m> Response<'m> {
         address: u32,
         body_bytes_max: usize,
     ) -> Result<Answer<'m>, GuestFault> {
+        Self::read_as(memory, address, body_bytes_max, Lengths::Refused)
+    }
+
+    /// Reads the start of a response that is written piece by piece. Its headers may tell the length of the
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`Response::read`]; an error of the guest's is a fault here.
+    pub fn read_start(
+        memory: &'m [u8],
+        address: u32,
+        body_bytes_max: usize,
+    ) -> Result<(Self, Option<u64>), GuestFault> {
+        let Answer::Response(response) =
+            Self::read_as(memory, address, body_bytes_max, Lengths::Allowed)?
+        else {
+            return Err(GuestFault::Reserved);
+        };
+        let mut lengths = response.headers().filter(|(name, _)| is_length(name));
+        let Some((_, value)) = lengths.next() else {
+            return Ok((response, None));
+        };
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        match number {
+            Some(length) if is_number && lengths.next().is_none() => Ok((response, Some(length))),
+            _ => Err(GuestFault::Length),
+        }
+    }
+
+    #[inline]
+    fn read_as(
+        memory: &'m [u8],
+        address: u32,
+        body_bytes_max: usize,
+        lengths: Lengths,
+    ) -> Result<Answer<'m>, GuestFault> {
         if address == 0 {
             return Err(GuestFault::NoResponse);
         }
@@ -157,7 +198,7 @@ impl<'m> Response<'m> {
             return Err(GuestFault::Status);
         }
         let table = read_table(memory, record)?;
-        check_headers(memory, table)?;
+        check_headers(memory, table, lengths)?;
         Ok(Answer::Response(Self { memory, status, table, body }))
     }
 
@@ -208,7 +249,18 @@ fn read_table<'m>(
     Ok(bytes.as_chunks().0)
 }
 
-fn check_headers(memory: &[u8], table: &[[u8; HEADER_SIZE]]) -> Result<(), GuestFault> {
+/// Whether a response may tell the length of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lengths {
+    Refused,
+    Allowed,
+}
+
+fn check_headers(
+    memory: &[u8],
+    table: &[[u8; HEADER_SIZE]],
+    lengths: Lengths,
+) -> Result<(), GuestFault> {
     let mut bytes = 0;
     for row in table {
         let (name, value) = header(memory, row).ok_or(GuestFault::HeaderOutOfBounds)?;
@@ -222,7 +274,7 @@ fn check_headers(memory: &[u8], table: &[[u8; HEADER_SIZE]]) -> Result<(), Guest
         if !all(value, VALUE) {
             return Err(GuestFault::HeaderValue);
         }
-        if is_reserved(name) {
+        if is_reserved(name) && !(lengths == Lengths::Allowed && is_length(name)) {
             return Err(GuestFault::HeaderReserved);
         }
     }
@@ -278,6 +330,10 @@ const fn is_token(byte: u8) -> bool {
 /// RFC 9110 5.5: a field value holds tab, visible characters, space and bytes above 127.
 const fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
+fn is_length(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length")
 }
 
 /// Framing and connection fields: written by the host, which knows the connection (RFC 9110 7.6.1).

@@ -80,6 +80,7 @@ fn guests_in_rust_know_the_hosts_numbers() {
     assert_eq!(contract::AREA_SIZE_MAX, layout::AREA_SIZE_MAX);
     assert_eq!(contract::AREA_ALIGN, layout::AREA_ALIGN);
     assert_eq!(contract::flags::HTTP_1_0, layout::HTTP_1_0);
+    assert_eq!(contract::flags::BODY_PARTIAL, layout::BODY_PARTIAL);
     assert_eq!(contract::RESPONSE_ERROR, layout::RESPONSE_ERROR);
     assert_eq!(imports::LOG_LINE_BYTES_MAX, midge_guest::log::LOG_LINE_BYTES_MAX);
     assert_eq!(imports::RANDOM_BYTES_MAX as usize, midge_guest::random::RANDOM_BYTES_MAX);
@@ -145,6 +146,7 @@ fn guests_in_c_know_the_hosts_numbers() {
     claim("MIDGE_AREA_SIZE_MAX", contract::AREA_SIZE_MAX.into());
     claim("MIDGE_AREA_ALIGN", contract::AREA_ALIGN.into());
     claim("MIDGE_HTTP_1_0", contract::flags::HTTP_1_0.into());
+    claim("MIDGE_BODY_PARTIAL", contract::flags::BODY_PARTIAL.into());
     claim("MIDGE_RESPONSE_ERROR", contract::RESPONSE_ERROR.into());
     claim("MIDGE_RANDOM_BYTES_MAX", imports::RANDOM_BYTES_MAX.into());
     for (name, code) in METHODS {
@@ -173,8 +175,16 @@ fn a_guest_in_c_compiles_as_c99() {
 #[test]
 fn guests_in_c_import_the_hosts_names() {
     let header = include_str!("../include/midge.h");
-    let names =
-        [imports::LOG, imports::CLOCK_WALL_NS, imports::CLOCK_MONOTONIC_NS, imports::RANDOM];
+    let names = [
+        imports::LOG,
+        imports::CLOCK_WALL_NS,
+        imports::CLOCK_MONOTONIC_NS,
+        imports::RANDOM,
+        imports::BODY_READ,
+        imports::RESPONSE_START,
+        imports::RESPONSE_WRITE,
+        imports::SLEEP_NS,
+    ];
     for name in names {
         assert!(header.contains(&format!("MIDGE_IMPORT(\"{name}\")")), "{name}");
     }

@@ -2,7 +2,7 @@
 //!
 //! Not here: time. A call that sleeps goes on at once.
 
-use midge_abi::response::{Answer, Response};
+use midge_abi::response::Response;
 use midge_abi::width::index;
 
 use crate::slot::{Progress, Waiting};
@@ -99,8 +99,7 @@ impl<'a> Collector<'a> {
         if self.written.is_some() {
             return Err(AskFault::StartedTwice);
         }
-        let Ok(Answer::Response(response)) =
-            Response::read(memory, record, self.response_bytes_max)
+        let Ok((response, _)) = Response::read_start(memory, record, self.response_bytes_max)
         else {
             return Err(AskFault::Record);
         };
@@ -115,8 +114,7 @@ impl<'a> Collector<'a> {
 
     fn write(&mut self, piece: &[u8]) -> Result<u32, AskFault> {
         let written = self.written.as_mut().ok_or(AskFault::NotStarted)?;
-        if self.response_bytes_max - written.body.len().min(self.response_bytes_max) < piece.len()
-        {
+        if self.response_bytes_max - written.body.len().min(self.response_bytes_max) < piece.len() {
             return Err(AskFault::TooLong);
         }
         written.body.extend_from_slice(piece);

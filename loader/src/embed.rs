@@ -195,7 +195,8 @@ impl Embedded {
         let time_ns = u64::try_from(self.limits.deadline.as_nanos()).unwrap_or(u64::MAX);
         let most = self.function.area_bytes() - block_size(HEAD.len(), 0, 0);
         let reads_body = self.function.reads_body();
-        let (body, unread) = input.split_at(if reads_body { input.len().min(most) } else { input.len() });
+        let (body, unread) =
+            input.split_at(if reads_body { input.len().min(most) } else { input.len() });
         let size = block_size(HEAD.len(), 0, body.len());
         if self.function.area_bytes() < size {
             return Err(EmbedError::InputTooLong { found: input.len(), most });

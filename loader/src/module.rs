@@ -163,7 +163,8 @@ pub enum ModuleError {
     },
 }
 
-const OFFERED: &str = "midge.log, midge.clock_wall_ns, midge.clock_monotonic_ns, midge.random";
+const OFFERED: &str = "midge.log, midge.clock_wall_ns, midge.clock_monotonic_ns, midge.random, \
+     midge.body_read, midge.response_start, midge.response_write, midge.sleep_ns";
 
 impl ModuleFacts {
     /// Validates a binary module and reads its facts.
@@ -462,7 +463,10 @@ fn signature(module: &str, name: &str) -> Option<(&'static [ValType], &'static [
     match name {
         imports::LOG => Some((&[I32, I32, I32], &[])),
         imports::CLOCK_WALL_NS | imports::CLOCK_MONOTONIC_NS => Some((&[], &[I64])),
-        imports::RANDOM => Some((&[I32, I32], &[])),
+        imports::RANDOM | imports::RESPONSE_WRITE => Some((&[I32, I32], &[])),
+        imports::BODY_READ => Some((&[I32, I32], &[I32])),
+        imports::RESPONSE_START => Some((&[I32], &[])),
+        imports::SLEEP_NS => Some((&[I64], &[])),
         _ => None,
     }
 }

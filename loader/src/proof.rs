@@ -313,8 +313,7 @@ impl Proof {
             let change = self.difference(&after, &before);
             self.compared.changes += u64::from(change.is_some_and(|it| !it.is_of_area()));
             self.compared.records += tested_records.len() as u64;
-            let has_answered =
-                tested_written.is_some() || matches!(answer(&tested), Some(Ok(_)));
+            let has_answered = tested_written.is_some() || matches!(answer(&tested), Some(Ok(_)));
             self.compared.responses += u64::from(has_answered);
             self.compared.traps += u64::from(matches!(tested_end, End::Trapped(_)));
         }

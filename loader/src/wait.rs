@@ -12,7 +12,9 @@
 //! Invariant: an ask is set by an import alone and taken by its answer alone; both happen on one thread. The
 //! atomics are there because the engine wants its host's data to be `Send`; none is ever contended.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 use midge_abi::response::GuestRange;
 

@@ -466,7 +466,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 self.end(slot);
             }
             (Phase::Open, Exchange::Streaming)
-                if connection.is_body_late_at(&self.limits).is_some_and(|late| late <= self.now) =>
+                if connection
+                    .is_body_late_at(&self.limits)
+                    .is_some_and(|late| late <= self.now) =>
             {
                 self.counters.timeouts_body += 1;
                 self.break_stream(slot, Refusal::RequestTimeout);

@@ -4,6 +4,11 @@ use core::time::Duration;
 
 use crate::host;
 
+/// Lets the call rest for a time. The client waits, the host serves others.
+pub fn sleep(time: Duration) {
+    host::sleep_ns(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+}
+
 /// Returns the time since 1970-01-01 UTC.
 #[must_use]
 pub fn wall() -> Duration {

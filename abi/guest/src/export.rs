@@ -107,6 +107,7 @@ impl<const BYTES: usize> Guest<BYTES> {
         // SAFETY: the call has the whole guest for itself, and this is the only reference to `output`.
         let written = unsafe { &mut *output };
         match answer {
+            Ok(response) if response.is_written() => return ptr::null(),
             Ok(response) => write_response(written, &response),
             Err(error) => write_error(written, &error),
         }
@@ -147,6 +148,15 @@ fn write_response(output: &mut Output, response: &Response<'_>) {
         body_size: size(response.body().len()),
         reserved: [0; 3],
     };
+}
+
+/// Sends the head of a response that is written piece by piece.
+pub(crate) fn start_response(response: &Response<'_>) {
+    let row = ResponseHeader { name: 0, name_size: 0, value: 0, value_size: 0 };
+    let record = ResponseRecord::default();
+    let mut output = Output { record, headers: [row; RESPONSE_HEADERS_MAX] };
+    write_response(&mut output, response);
+    crate::host::response_start(&output.record);
 }
 
 fn write_error(output: &mut Output, error: &FunctionError) {

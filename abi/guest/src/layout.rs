@@ -15,6 +15,8 @@ pub const AREA_SIZE_MAX: u32 = 64 * 1024 * 1024;
 pub const AREA_ALIGN: u32 = 16;
 /// Bit of [`RequestHead::flags`]: the client speaks HTTP/1.0.
 pub const HTTP_1_0: u32 = 1;
+/// Bit of [`RequestHead::flags`]: the body goes on beyond the block.
+pub const BODY_PARTIAL: u32 = 2;
 /// Bit of [`ResponseRecord::flags`]: the function failed, the body is a message for the log.
 pub const RESPONSE_ERROR: u16 = 1;
 

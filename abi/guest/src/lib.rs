@@ -36,6 +36,8 @@ pub mod layout; // the records, byte by byte
 mod request; // reading the block
 mod response; // building an answer
 
+mod stream; // bodies piece by piece
+
 mod bytes; // what can be a body or a header value
 mod error; // what becomes an error record
 mod form; // undoing percent and form encoding
@@ -62,6 +64,7 @@ pub use error::FunctionError;
 pub use layout::Method;
 pub use request::Request;
 pub use response::{RESPONSE_HEADERS_MAX, Response};
+pub use stream::{BodyReader, BodyWriter};
 
 /// Exports a function to the host: `function!(handle, area = 65536, heap = 65536, initialize = warm_up)`.
 ///

@@ -11,7 +11,8 @@ use core::time::Duration;
 use crate::clock;
 use crate::error::FunctionError;
 use crate::form;
-use crate::layout::{HTTP_1_0, Method, RequestHead, RequestHeader, Span, VERSION};
+use crate::layout::{BODY_PARTIAL, HTTP_1_0, Method, RequestHead, RequestHeader, Span, VERSION};
+use crate::stream::BodyReader;
 
 /// A request, lent for the time of the call.
 #[derive(Debug, Clone, Copy)]
@@ -127,10 +128,18 @@ impl<'a> Request<'a> {
         pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 
-    /// Returns the body, decoded from its transfer coding.
+    /// Returns the body, decoded from its transfer coding. In a function that uses
+    /// [`Request::body_reader`] it is only what had come when the call began.
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
         self.part(offset_of!(RequestHead, body))
+    }
+
+    /// Returns a reader of the whole body, which may still be on its way.
+    #[must_use]
+    pub fn body_reader(&self) -> BodyReader<'a> {
+        let flags = self.u32_at(offset_of!(RequestHead, flags));
+        BodyReader::new(self.body(), flags & BODY_PARTIAL != 0)
     }
 
     /// Returns what identifies the request in logs and problem reports.

@@ -3,6 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::bytes::IntoBytes;
+use crate::stream::BodyWriter;
 
 /// The most header lines that a [`Response`] holds.
 pub const RESPONSE_HEADERS_MAX: usize = 16;
@@ -17,6 +18,7 @@ pub struct Response<'a> {
     header_count: usize,
     headers: [(&'a [u8], &'a [u8]); RESPONSE_HEADERS_MAX],
     body: &'a [u8],
+    is_written: bool,
     stays_in_its_call: PhantomData<*const ()>,
 }
 
@@ -29,6 +31,7 @@ impl<'a> Response<'a> {
             header_count: 0,
             headers: [(&[], &[]); RESPONSE_HEADERS_MAX],
             body: &[],
+            is_written: false,
             stays_in_its_call: PhantomData,
         }
     }
@@ -75,6 +78,35 @@ impl<'a> Response<'a> {
     pub fn with_body(mut self, body: impl IntoBytes<'a>) -> Self {
         self.body = body.into_bytes();
         self
+    }
+
+    /// Sends status, headers and what there is of a body now, and returns a writer of the rest. A
+    /// `content-length` among the headers is the length of the whole, and binds; without it the host sends
+    /// chunks.
+    #[must_use]
+    pub fn start(self) -> BodyWriter {
+        BodyWriter::start(&self)
+    }
+
+    /// Returns the head of a stream of events (HTML, 9.2 Server-sent events), to be started.
+    #[must_use]
+    pub fn events() -> Self {
+        Self::new(200)
+            .with_header("content-type", "text/event-stream")
+            .with_header("cache-control", "no-store")
+    }
+
+    /// Returns what stands for a response that was written.
+    pub(crate) const fn written() -> Self {
+        let mut response = Self::new(200);
+        response.is_written = true;
+        response
+    }
+
+    /// True for what [`BodyWriter::finish`] returns.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        self.is_written
     }
 
     /// Returns the status.

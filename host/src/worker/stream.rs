@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use midge_abi::contract::RESPONSE_WRITTEN;
 use midge_abi::problem::Problem;
-use midge_abi::response::{Answer, GuestRange, Response};
+use midge_abi::response::{GuestRange, Response};
 use midge_abi::width::{index, wire};
 use midge_loader::drive::CallEnd;
 use midge_loader::slot::{Discard, Progress, Used, Waiting};
@@ -147,19 +147,15 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let function = index(pending.function.0);
         let most = self.assignment.deployment.functions.get(function);
         let most = most.map_or(usize::MAX, |deployed| deployed.response_bytes_max);
-        let Ok(Answer::Response(response)) = Response::read(waiting.memory(), record, most) else {
+        let Ok((response, length)) = Response::read_start(waiting.memory(), record, most) else {
             return Satisfied::Answer(Err(AskFault::Record));
         };
         if pending.piece_bytes.is_none() {
             if pending.reply.is_some() {
                 return Satisfied::Answer(Err(AskFault::StartedTwice));
             }
-            let Ok(length) = announced_length(&response) else {
-                return Satisfied::Answer(Err(AskFault::Record));
-            };
             let (status, headers) = (response.status(), response.headers());
-            let begun =
-                self.endpoint.begin_response(pending.connection, status, headers, length);
+            let begun = self.endpoint.begin_response(pending.connection, status, headers, length);
             if begun.is_err() {
                 return Satisfied::Answer(Err(AskFault::Record));
             }
@@ -317,21 +313,4 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             self.assignment.stats.discarded(pending.function, Discard::Abandoned);
         }
     }
-}
-
-/// Returns the length that a response tells; an error if it is no number.
-fn announced_length(response: &Response<'_>) -> Result<Option<u64>, ()> {
-    let mut lengths = response
-        .headers()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
-        .map(|(_, value)| value);
-    let Some(value) = lengths.next() else {
-        return Ok(None);
-    };
-    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    if lengths.next().is_some() || !is_number {
-        return Err(());
-    }
-    let text = std::str::from_utf8(value).map_err(drop)?;
-    text.parse().map(Some).map_err(drop)
 }

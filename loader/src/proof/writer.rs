@@ -63,7 +63,8 @@ fn replay(
 ) -> Result<(Option<i32>, Used), ProofError> {
     let (_, before) = note(&pristine.inspect());
     let area = side.function.area();
-    let (mut used, _) = super::call(pristine, &side.script, sent.call, settings, area, &sent.block)?;
+    let (mut used, _) =
+        super::call(pristine, &side.script, sent.call, settings, area, &sent.block)?;
     let (writer, after) = note(&used.inspect());
     Ok(((before != after).then_some(writer), used))
 }
