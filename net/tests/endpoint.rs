@@ -147,6 +147,7 @@ fn run(
                     endpoint.respond(id, refusal.status(), std::iter::empty(), name);
                 }
                 Event::Gone(id) => deferred.retain(|(other, _)| *other != id),
+                Event::Body(_) | Event::Room(_) => unreachable!("nothing is streamed"),
                 Event::Woken => {
                     for command in inbox.try_iter() {
                         match command {

@@ -83,7 +83,6 @@ impl<'a> Response<'a> {
     /// Sends status, headers and what there is of a body now, and returns a writer of the rest. A
     /// `content-length` among the headers is the length of the whole, and binds; without it the host sends
     /// chunks.
-    #[must_use]
     pub fn start(self) -> BodyWriter {
         BodyWriter::start(&self)
     }
