@@ -157,6 +157,8 @@ pub(crate) struct Connection {
     pub(crate) is_body_awaited: bool,
     /// The host wants to be told when there is room for more of its response.
     pub(crate) is_room_awaited: bool,
+    /// The host wants the connection to end when its peer sends nothing more.
+    pub(crate) is_peer_watched: bool,
     pub(crate) reply: Reply,
     /// Size of the streamed body in `input` that was not read yet, and where it starts.
     pub(crate) unread_bytes: usize,
@@ -218,6 +220,7 @@ impl Connection {
             is_body_complete: false,
             is_body_awaited: false,
             is_room_awaited: false,
+            is_peer_watched: false,
             reply: Reply::None,
             unread_bytes: 0,
             unread_start: 0,

@@ -59,7 +59,12 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     fn receive_ended(&mut self, slot: usize, result: i32) {
         let connection = &mut self.connections[slot];
         match -result {
-            0 => connection.has_peer_ended = true,
+            0 => {
+                connection.has_peer_ended = true;
+                if connection.is_peer_watched && connection.exchange.is_owed() {
+                    return self.end(slot);
+                }
+            }
             libc::ENOBUFS => {
                 self.counters.buffers_starved += 1;
                 if !connection.is_receiving && !connection.is_starved {

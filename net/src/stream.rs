@@ -109,6 +109,19 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.settle(slot);
     }
 
+    /// Says whether the connection shall end, with [`Event::Gone`], when its peer sends nothing more: for a
+    /// response that pauses. Otherwise a peer that has ended its half is answered like any other.
+    pub fn watch_peer(&mut self, id: ConnectionId, is_watched: bool) {
+        let slot = index(id.slot());
+        let connection = &mut self.connections[slot];
+        if connection.id == id && connection.phase == Phase::Open {
+            connection.is_peer_watched = is_watched;
+            if is_watched && connection.has_peer_ended && connection.exchange.is_owed() {
+                self.end(slot);
+            }
+        }
+    }
+
     /// Tells what there is to read of a request's body. Where it is [`Unread::Later`], the peer is asked for
     /// it, and an event follows.
     pub fn unread(&mut self, id: ConnectionId) -> Unread {
@@ -464,6 +477,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         connection.since = self.now;
         connection.body_bytes = 0;
         connection.reply = Reply::None;
+        connection.is_peer_watched = false;
         connection.is_room_awaited = false;
         connection.exchange = if is_skipping { Exchange::Discard } else { Exchange::Idle };
         let id = connection.id;

@@ -7,5 +7,6 @@ mod observe; // metrics, Server-Timing, log lines, traps
 mod prove; // every example against fresh instances of itself
 mod reload; // SIGHUP
 mod routes; // which function answers, and what is refused
+mod streams; // bodies piece by piece
 mod stop; // SIGTERM
 mod techniques; // every way to start an instance

@@ -13,6 +13,9 @@ pub const CLAIMS: &str = include_str!("../guests/claims.wat");
 /// Does the harm that the query's first letter names.
 pub const HARM: &str = include_str!("../guests/harm.wat");
 
+/// Reads and writes piece by piece, well or badly, as the query's first letter says.
+pub const STREAMS: &str = include_str!("../guests/streams.wat");
+
 /// Changes every state that it can, and answers `1` if it found that of a fresh instance.
 pub const STATEFUL: &str = include_str!("../guests/stateful.wat");
 /// Recurses as deep as the body says, then does what it says.

@@ -171,7 +171,57 @@ impl Client {
         self.received.is_empty()
     }
 
+    /// Reads all that comes until the peer ends the connection.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn receive_to_end(&mut self) -> Vec<u8> {
+        while self.read_more() > 0 {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// Reads this text, without waiting for more.
+    ///
+    /// # Panics
+    /// If something else comes.
+    pub fn receive_text(&mut self, text: &str) {
+        while self.received.len() < text.len() {
+            assert!(self.read_more() > 0, "the connection ended before `{text}`");
+        }
+        let found: Vec<u8> = self.received.drain(..text.len()).collect();
+        assert_eq!(String::from_utf8_lossy(&found), text);
+    }
+
+    /// Reads a body in chunks.
+    fn receive_chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = loop {
+                let line = self.received.windows(2).position(|window| window == b"\r\n");
+                if let Some(line) = line {
+                    break line;
+                }
+                assert!(self.read_more() > 0, "the connection ended in a body");
+            };
+            let size = String::from_utf8_lossy(&self.received[..line]).into_owned();
+            let size = usize::from_str_radix(&size, 16).expect("the size of a chunk");
+            while self.received.len() < line + size + 4 {
+                assert!(self.read_more() > 0, "the connection ended in a body");
+            }
+            let chunk: Vec<u8> = self.received.drain(..line + size + 4).collect();
+            assert!(chunk.ends_with(b"\r\n"), "a chunk of another size");
+            body.extend_from_slice(&chunk[line + 2..line + 2 + size]);
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
     fn receive_body(&mut self, mut response: Response) -> Response {
+        if response.header("transfer-encoding") == Some("chunked") {
+            response.body = self.receive_chunks();
+            return response;
+        }
         let length = response
             .header("content-length")
             .map_or(0, |length| length.parse().expect("a length is a number"));

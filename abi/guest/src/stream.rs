@@ -24,6 +24,12 @@ use crate::bytes::IntoBytes;
 use crate::host;
 use crate::response::Response;
 
+/// What stands before the data of an event, and behind it.
+const DATA: &[u8] = b"data: ";
+const END: &[u8] = b"\n\n";
+/// An event up to this size is put together on the stack.
+const EVENT_LINE_BYTES: usize = 256;
+
 /// Reads a request's body as it arrives.
 #[derive(Debug)]
 pub struct BodyReader<'a> {
@@ -81,9 +87,19 @@ impl BodyWriter {
     pub fn event<'b>(&mut self, data: impl IntoBytes<'b>) {
         let data = data.into_bytes();
         assert!(!data.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "an event has one line");
-        self.write(b"data: ");
-        self.write(data);
-        self.write(b"\n\n");
+        // One piece where it fits, for each is a call of the host's and a chunk.
+        let mut line = [0; EVENT_LINE_BYTES];
+        match line.get_mut(..DATA.len() + data.len() + END.len()) {
+            Some(line) => {
+                let (start, rest) = line.split_at_mut(DATA.len());
+                let (middle, end) = rest.split_at_mut(data.len());
+                start.copy_from_slice(DATA);
+                middle.copy_from_slice(data);
+                end.copy_from_slice(END);
+                self.write(line);
+            }
+            None => [DATA, data, END].into_iter().for_each(|piece| self.write(piece)),
+        }
     }
 
     /// Ends the body; the function returns what this returns.

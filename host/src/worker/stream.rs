@@ -211,6 +211,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         debug_assert!(self.parked[slot].is_none(), "a connection has one call at a time");
         self.parked[slot] = Some(Box::new(Parked { waiting, pending, wakes_ns }));
         self.parked_count += 1;
+        if wakes_ns > 0 {
+            // Nothing else would tell that there is nobody to sleep for.
+            self.endpoint.watch_peer(connection, true);
+        }
     }
 
     /// Takes the parked call of a connection.
@@ -246,6 +250,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 })
             });
             if is_due {
+                self.endpoint.watch_peer(connection, false);
                 self.wake(connection);
             }
         }
