@@ -9,8 +9,18 @@ use midge_tests::host::Setup;
 use midge_tests::http::{Request, Response};
 use midge_tests::program::workspace;
 
-pub(crate) const EXAMPLES: [&str; 7] =
-    ["hello", "counter", "json", "markdown", "thumbnail", "hmac", "notes"];
+pub(crate) const EXAMPLES: [&str; 10] = [
+    "hello",
+    "counter",
+    "json",
+    "markdown",
+    "thumbnail",
+    "hmac",
+    "notes",
+    "pass",
+    "digest",
+    "events",
+];
 
 /// What an answer must have; `None` is not compared.
 #[derive(Debug)]

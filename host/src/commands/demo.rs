@@ -42,7 +42,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 7] = [
+const EXAMPLES: [Example; 10] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -101,6 +101,30 @@ const EXAMPLES: [Example; 7] = [
         options: "",
         target: "/notes",
         shows: "a small application with several paths, HTML and JSON",
+    },
+    Example {
+        name: "pass",
+        module: include_bytes!("../../../examples/pass/pass.wasm"),
+        routes: &["/pass"],
+        options: "-T README.md ",
+        target: "/pass",
+        shows: "a body of any size, sent back as it comes",
+    },
+    Example {
+        name: "digest",
+        module: include_bytes!("../../../examples/digest/digest.wasm"),
+        routes: &["/digest"],
+        options: "-T README.md -X POST ",
+        target: "/digest",
+        shows: "a body of any size, hashed as it comes; a GET with ?bytes=N writes one",
+    },
+    Example {
+        name: "events",
+        module: include_bytes!("../../../examples/events/events.wasm"),
+        routes: &["/events"],
+        options: "-N ",
+        target: "/events?count=5&every=500",
+        shows: "server-sent events, each sent when it is written",
     },
 ];
 
