@@ -13,14 +13,14 @@ pub const CONNECTIONS_MAX: u32 = 1 << 20;
 pub const ACCEPTS_MAX: u32 = 32;
 
 /// Receive buffers of one worker. None is held by an idle connection, so this follows the load of one turn.
-pub const BUFFERS_DEFAULT: u16 = 1024;
+pub const BUFFERS_DEFAULT: u16 = 512;
 /// One buffer still works, slowly.
 pub const BUFFERS_MIN: u16 = 1;
 /// The kernel's limit for a buffer ring.
 pub const BUFFERS_MAX: u16 = 32_768;
 
 /// Size of a receive buffer: a browser's head, or sixteen small requests in a pipeline.
-pub const BUFFER_BYTES_DEFAULT: u32 = 4096;
+pub const BUFFER_BYTES_DEFAULT: u32 = 8192;
 /// Below this even small heads are copied.
 pub const BUFFER_BYTES_MIN: u32 = 64;
 /// Larger pieces gain nothing: the kernel copies them anyway.
