@@ -7,6 +7,10 @@
 //!   kernel's --(completion: lent)--> ours --(recycle, then publish)--> kernel's
 //! ```
 //!
+//! The kernel takes them in the order of the queue, so all that are in it are gone through in turn, however few
+//! are needed at a time, and each is cold when it is filled. Hence only some are offered at first, and twice as
+//! many each time that a receive finds none.
+//!
 //! Invariant: every buffer is the kernel's or ours, as `lent` says; a slice is only made of one that is ours.
 //! Not here: which connection holds a buffer.
 //! Hot path: `bytes`, `recycle`, `publish`.
@@ -76,7 +80,13 @@ pub(crate) struct Buffers {
     count: u16,
     size: u32,
     tail: u16,
+    /// Those below this number have been in the queue; the others were never offered, and count as ours.
+    offered: u16,
 }
+
+/// Buffers that are offered at first: few enough to stay in a processor's cache, small requests being in their
+/// first lines.
+const OFFERED_FIRST: u16 = 64;
 
 /// The group that receives name.
 pub(crate) const GROUP: u16 = 0;
@@ -88,12 +98,24 @@ impl Buffers {
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * index(size))?;
         let lent = vec![u64::MAX; usize::from(count).div_ceil(64)];
-        let mut buffers = Self { entries, memory, lent, count, size, tail: 0 };
-        for buffer in 0..count {
-            buffers.recycle(BufferId(buffer));
-        }
-        buffers.publish();
+        let mut buffers = Self { entries, memory, lent, count, size, tail: 0, offered: 0 };
+        buffers.offer(OFFERED_FIRST.min(count));
         Ok(buffers)
+    }
+
+    /// Offers as many as are offered already, as long as there are some. Returns how many.
+    pub(crate) fn offer_more(&mut self) -> u32 {
+        let more = self.offered.min(self.count - self.offered);
+        self.offer(more);
+        more.into()
+    }
+
+    fn offer(&mut self, more: u16) {
+        for buffer in self.offered..self.offered + more {
+            self.recycle(BufferId(buffer));
+        }
+        self.offered += more;
+        self.publish();
     }
 
     /// Tells the kernel about the buffers.
@@ -203,6 +225,18 @@ mod tests {
             let expected = u8::try_from(id).unwrap();
             assert!(buffers.bytes(BufferId(id)).iter().all(|&byte| byte == expected));
         }
+    }
+
+    #[test]
+    fn more_are_offered_until_all_are() {
+        let mut buffers = Buffers::new(256, 64).unwrap();
+        assert_eq!(buffers.tail, OFFERED_FIRST);
+        assert_eq!(
+            [buffers.offer_more(), buffers.offer_more(), buffers.offer_more()],
+            [64, 128, 0]
+        );
+        assert_eq!(buffers.tail, 256);
+        assert_eq!(Buffers::new(8, 64).unwrap().tail, 8);
     }
 
     #[test]

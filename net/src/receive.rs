@@ -67,6 +67,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             }
             libc::ENOBUFS => {
                 self.counters.buffers_starved += 1;
+                self.recycled_count += self.ring.offer_more();
+                let connection = &mut self.connections[slot];
                 if !connection.is_receiving && !connection.is_starved {
                     connection.is_starved = true;
                     self.starved.push_back(connection.id);

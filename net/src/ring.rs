@@ -203,6 +203,11 @@ pub trait Ring {
     /// Gives a lent buffer back.
     fn recycle(&mut self, buffer: BufferId);
 
+    /// Offers buffers to the kernel that were kept back so far, for a receive found none. Returns how many.
+    fn offer_more(&mut self) -> u32 {
+        0
+    }
+
     /// Returns the bytes of a send that has completed.
     fn reclaim(&mut self, id: ConnectionId) -> Vec<u8>;
 

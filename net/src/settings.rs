@@ -19,10 +19,9 @@ pub const BUFFERS_MIN: u16 = 1;
 /// The kernel's limit for a buffer ring.
 pub const BUFFERS_MAX: u16 = 32_768;
 
-/// Size of a receive buffer: a browser's head, sixteen small requests in a pipeline, or what wakes a function that
-/// reads a body. Twice as much would save it a tenth more, and make the memory larger that a single body goes
-/// through.
-pub const BUFFER_BYTES_DEFAULT: u32 = 8192;
+/// Size of a receive buffer: a browser's head, many small requests in a pipeline, or what wakes a function that
+/// reads a body.
+pub const BUFFER_BYTES_DEFAULT: u32 = 16 * 1024;
 /// Below this even small heads are copied.
 pub const BUFFER_BYTES_MIN: u32 = 64;
 /// Larger pieces gain nothing: the kernel copies them anyway.

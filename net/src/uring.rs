@@ -468,6 +468,11 @@ impl Ring for Uring {
         self.memory().buffers.recycle(buffer);
     }
 
+    #[cold]
+    fn offer_more(&mut self) -> u32 {
+        self.memory().buffers.offer_more()
+    }
+
     #[inline]
     fn reclaim(&mut self, id: ConnectionId) -> Vec<u8> {
         std::mem::take(&mut self.memory().outputs[index(id.slot())])
