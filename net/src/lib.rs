@@ -17,6 +17,7 @@ pub mod clock; // time, passed in
 mod close; // how a connection ends
 mod connection; // the state of one connection, and what follows from it
 pub mod counters; // what an endpoint counts
+pub mod epoll; // the ring's stand-in where there is none
 pub mod endpoint; // turn, next event, respond
 pub mod http; // requests and responses as bytes
 pub mod listen; // a listening socket of one's own per worker
@@ -26,6 +27,7 @@ mod send; // responses become bytes on the wire
 pub mod settings; // every limit, with its default, its bounds and its reason
 mod stream; // bodies piece by piece, both ways
 mod shed; // who gives way at the limit of connections
+pub mod tier; // which way to the kernel
 mod timers; // deadlines on one wheel
 pub mod uring; // the kernel's ring
 pub mod wake; // waking a worker from another thread
@@ -38,3 +40,4 @@ pub use crate::listen::ListenOptions;
 pub use crate::ring::{ConnectionId, Wait};
 pub use crate::settings::Settings;
 pub use crate::stream::{Unread, Written};
+pub use crate::tier::RingTier;

@@ -29,6 +29,7 @@ use io_uring::{
 use crate::buffers::{self, Buffers};
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
 use crate::settings::{Settings, SettingsError};
+use crate::tier::RingTier;
 use crate::width::{index, narrow};
 
 /// Completions that may wait for each submission entry: a multishot operation completes many times.
@@ -55,7 +56,7 @@ pub enum UringError {
     Forbidden(#[source] io::Error),
     /// The kernel has none.
     #[error(
-        "this kernel has no io_uring, or a seccomp profile hides it; Linux 6.0 or later is needed"
+        "this kernel has no io_uring, or a seccomp profile hides it; Linux 5.19 or later is needed"
     )]
     Missing(#[source] io::Error),
     /// Memory could not be locked.
@@ -103,15 +104,29 @@ pub enum Tier {
     Deferred,
     /// Linux 6.0: completions run when we are in the kernel anyway.
     Cooperative,
+    /// Linux 5.19: the same, and each receive is for one piece.
+    Single,
 }
 
 impl Tier {
-    const ALL: [Self; 3] = [Self::DeferredDirect, Self::Deferred, Self::Cooperative];
+    const ALL: [Self; 4] = [Self::DeferredDirect, Self::Deferred, Self::Cooperative, Self::Single];
+
+    /// Returns the tier under which people know it.
+    #[must_use]
+    pub const fn ring_tier(self) -> RingTier {
+        match self {
+            Self::DeferredDirect | Self::Deferred => RingTier::A,
+            Self::Cooperative => RingTier::B,
+            Self::Single => RingTier::C,
+        }
+    }
 
     fn set_up(self, builder: &mut Builder) {
-        builder.setup_submit_all().setup_single_issuer().setup_coop_taskrun();
-        builder.setup_taskrun_flag();
-        if self != Self::Cooperative {
+        builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
+        if self != Self::Single {
+            builder.setup_single_issuer();
+        }
+        if matches!(self, Self::DeferredDirect | Self::Deferred) {
             builder.setup_defer_taskrun();
         }
         if self == Self::DeferredDirect {
@@ -145,6 +160,7 @@ pub struct Uring {
     /// The kernel waits for several completions and gives up early (Linux 6.12).
     can_gather: bool,
     tier: Tier,
+    buffer_bytes: u32,
     can_install: bool,
     is_registered: bool,
 }
@@ -171,12 +187,34 @@ impl Uring {
     /// # Errors
     /// [`UringError`], which says what to change.
     pub fn new(settings: &Settings) -> Result<Self, UringError> {
+        Self::of_tiers(settings, &Tier::ALL)
+    }
+
+    /// Makes a ring of a tier, even if the kernel has a better one.
+    ///
+    /// # Errors
+    /// [`UringError`], which says what to change.
+    ///
+    /// # Panics
+    /// If the tier is epoll's.
+    pub fn of_tier(settings: &Settings, tier: RingTier) -> Result<Self, UringError> {
+        let tiers: &[Tier] = match tier {
+            RingTier::A => &[Tier::DeferredDirect, Tier::Deferred],
+            RingTier::B => &[Tier::Cooperative],
+            RingTier::C => &[Tier::Single],
+            RingTier::D => unreachable!("epoll is no ring"),
+        };
+        Self::of_tiers(settings, tiers)
+    }
+
+    fn of_tiers(settings: &Settings, tiers: &[Tier]) -> Result<Self, UringError> {
         settings.check()?;
         // Nothing may fail between leaking the ring and making the value whose drop frees it.
         let buffers = Buffers::new(settings.buffers, settings.buffer_bytes)
             .map_err(UringError::at("map the receive buffers"))?;
-        let (ring, tier) = set_up(settings)?;
-        let can_gather = ring.params().is_feature_min_timeout();
+        let (ring, tier) = set_up(settings, tiers)?;
+        // Not for the older ways, which are to be as they are where the kernel is old.
+        let can_gather = tier.ring_tier() == RingTier::A && ring.params().is_feature_min_timeout();
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
@@ -200,6 +238,7 @@ impl Uring {
             is_send_urgent: false,
             can_gather,
             tier,
+            buffer_bytes: settings.buffer_bytes,
             can_install: false,
             is_registered: false,
         };
@@ -267,7 +306,15 @@ impl Uring {
                 (entry, Completed::Install, id)
             }
             Operation::Receive(id) => {
-                let entry = opcode::RecvMulti::new(socket(id), buffers::GROUP).build();
+                let entry = if self.tier == Tier::Single {
+                    let size = self.buffer_bytes;
+                    opcode::Recv::new(socket(id), ptr::null_mut(), size)
+                        .buf_group(buffers::GROUP)
+                        .build()
+                        .flags(squeue::Flags::BUFFER_SELECT)
+                } else {
+                    opcode::RecvMulti::new(socket(id), buffers::GROUP).build()
+                };
                 (entry, Completed::Receive, id)
             }
             Operation::Send { id, output, offset, is_last } => {
@@ -356,15 +403,15 @@ impl Uring {
     }
 }
 
-/// Makes the ring with the best flags that the kernel takes.
-fn set_up(settings: &Settings) -> Result<(IoUring, Tier), UringError> {
+/// Makes the ring with the first of these sets of flags that the kernel takes.
+fn set_up(settings: &Settings, tiers: &[Tier]) -> Result<(IoUring, Tier), UringError> {
     let completions = settings
         .entries
         .max(settings.connections_max.next_power_of_two() / COMPLETIONS_PER_ENTRY)
         .max(u32::from(settings.buffers))
         .saturating_mul(COMPLETIONS_PER_ENTRY);
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for tier in Tier::ALL {
+    for &tier in tiers {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
         tier.set_up(&mut builder);
@@ -567,7 +614,7 @@ mod tests {
         let text = |code| UringError::at("x")(io::Error::from_raw_os_error(code)).to_string();
         assert!(text(libc::EPERM).contains("kernel.io_uring_disabled"));
         assert!(text(libc::EPERM).contains("seccomp"));
-        assert!(text(libc::ENOSYS).contains("Linux 6.0"));
+        assert!(text(libc::ENOSYS).contains("Linux 5.19"));
         assert!(text(libc::ENOMEM).contains("RLIMIT_MEMLOCK"));
     }
 }

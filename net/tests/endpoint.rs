@@ -1,4 +1,5 @@
-//! A real endpoint on a real ring, spoken to over loopback in raw bytes.
+//! A real endpoint on a real ring, spoken to over loopback in raw bytes. `MIDGE_TEST_RING_TIER` names a tier other
+//! than the machine's best; `epoll.rs` runs all of it on epoll.
 //!
 //! One server thread per test runs a small host: it echoes bodies, answers `/big/N` with N bytes, and defers
 //! `/later` until the test says so. Tests wait for bytes or for counters, with a bound, and never sleep.
@@ -13,16 +14,19 @@ mod pressure; // peers that don't read, pools that run dry
 mod refusals; // what isn't taken, and how the connection ends
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use midge_net::clock::MonotonicClock;
 use midge_net::counters::Counters;
+use midge_net::epoll::Epoll;
+use midge_net::ring::Ring;
 use midge_net::uring::Uring;
 use midge_net::wake::Waker;
-use midge_net::{ConnectionId, Endpoint, Event, ListenOptions, Settings, Wait, listen};
+use midge_net::{ConnectionId, Endpoint, Event, ListenOptions, RingTier, Settings, Wait, listen};
 
 /// Longest wait for anything: far above what a loaded machine takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,13 +72,17 @@ impl Server {
         let event = waker.descriptor().expect("a descriptor is free");
         let (commands, inbox) = channel();
         let (outbox, reports) = channel();
-        let thread = std::thread::spawn(move || {
-            let ring = Uring::new(&settings).expect("a ring can be made");
-            let clock = MonotonicClock::new();
-            let mut endpoint =
-                Endpoint::new(ring, clock, listener, settings).expect("settings are in bounds");
-            endpoint.watch(event);
-            run(&mut endpoint, &inbox, &outbox);
+        let thread = std::thread::spawn(move || match tier() {
+            Some(RingTier::D) => {
+                let ring = Epoll::new(&settings).expect("epoll can be had");
+                host(ring, listener, settings, event, &inbox, &outbox);
+            }
+            tier => {
+                let ring = tier
+                    .map_or_else(|| Uring::new(&settings), |tier| Uring::of_tier(&settings, tier));
+                let ring = ring.expect("a ring can be made");
+                host(ring, listener, settings, event, &inbox, &outbox);
+            }
         });
         Self { address, waker, commands, reports, thread: Some(thread) }
     }
@@ -121,9 +129,34 @@ impl Drop for Server {
     }
 }
 
+/// The tier that these tests run on, if it isn't the best.
+#[expect(clippy::disallowed_methods, reason = "the tier is a test's own setting")]
+fn tier() -> Option<RingTier> {
+    if env!("CARGO_CRATE_NAME") == "epoll" {
+        return Some(RingTier::D);
+    }
+    let name = std::env::var("MIDGE_TEST_RING_TIER").ok()?;
+    Some(RingTier::from_name(&name).expect("a tier is a, b, c or d"))
+}
+
+fn host(
+    ring: impl Ring,
+    listener: TcpListener,
+    settings: Settings,
+    event: OwnedFd,
+    inbox: &Receiver<Command>,
+    outbox: &Sender<Report>,
+) {
+    let clock = MonotonicClock::new();
+    let mut endpoint =
+        Endpoint::new(ring, clock, listener, settings).expect("settings are in bounds");
+    endpoint.watch(event);
+    run(&mut endpoint, inbox, outbox);
+}
+
 /// The host's loop.
-fn run(
-    endpoint: &mut Endpoint<Uring, MonotonicClock>,
+fn run<R: Ring>(
+    endpoint: &mut Endpoint<R, MonotonicClock>,
     inbox: &Receiver<Command>,
     outbox: &Sender<Report>,
 ) {
@@ -184,8 +217,8 @@ fn run(
     }
 }
 
-fn answer(
-    endpoint: &mut Endpoint<Uring, MonotonicClock>,
+fn answer<R: Ring>(
+    endpoint: &mut Endpoint<R, MonotonicClock>,
     id: ConnectionId,
     deferred: &mut Vec<(ConnectionId, Vec<u8>)>,
 ) {
