@@ -28,6 +28,8 @@ use axum::{
 };
 use tokio::{runtime, sync::oneshot, time};
 
+use midge_net::RingTier;
+
 use self::metrics::Metrics;
 use crate::stats::Stats;
 
@@ -73,6 +75,7 @@ struct Shared {
     // Replaced with every reload; locked by the admin thread and a reload alone.
     metrics: Mutex<Metrics>,
     is_draining: Arc<AtomicBool>,
+    ring_tier: RingTier,
 }
 
 impl Admin {
@@ -84,13 +87,14 @@ impl Admin {
         address: SocketAddr,
         stats: Arc<Stats>,
         is_draining: Arc<AtomicBool>,
+        ring_tier: RingTier,
     ) -> Result<Self, AdminError> {
         let listen = |cause| AdminError::Listen { address, cause };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let metrics = Mutex::new(Metrics::new(stats, is_draining.clone()));
-        let shared = Arc::new(Shared { metrics, is_draining });
+        let metrics = Mutex::new(Metrics::new(stats, is_draining.clone(), ring_tier));
+        let shared = Arc::new(Shared { metrics, is_draining, ring_tier });
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -112,7 +116,8 @@ impl Admin {
 
     /// Shows these counters from now on.
     pub fn serve(&self, stats: Arc<Stats>) {
-        let metrics = Metrics::new(stats, self.shared.is_draining.clone());
+        let shared = &self.shared;
+        let metrics = Metrics::new(stats, shared.is_draining.clone(), shared.ring_tier);
         *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
     }
 
@@ -191,7 +196,7 @@ mod tests {
         let (stats, _) = Stats::new(2, &["hello".into()]);
         let is_draining = Arc::new(AtomicBool::new(false));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        (Admin::start(address, stats, is_draining.clone()).unwrap(), is_draining)
+        (Admin::start(address, stats, is_draining.clone(), RingTier::A).unwrap(), is_draining)
     }
 
     /// Returns head and body.
@@ -242,7 +247,7 @@ mod tests {
     fn a_taken_address_is_named() {
         let (admin, _) = start();
         let (stats, _) = Stats::new(1, &[]);
-        let error = Admin::start(admin.address(), stats, Arc::default()).unwrap_err();
+        let error = Admin::start(admin.address(), stats, Arc::default(), RingTier::A).unwrap_err();
         assert!(error.to_string().contains(&admin.address().to_string()), "{error}");
         admin.stop().unwrap();
     }

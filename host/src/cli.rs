@@ -13,8 +13,8 @@ use clap::{
 
 pub use self::external::External;
 use crate::config::{
-    BuildLimits, ByteSize, LogFormat, LogLevel, Origin, Overrides, Setting, Technique, Workers,
-    keys,
+    BuildLimits, ByteSize, LogFormat, LogLevel, Origin, Overrides, RingChoice, Setting, Technique,
+    Workers, keys,
 };
 
 const DESCRIPTION: &str = "\
@@ -319,6 +319,9 @@ pub struct HostArgs {
         value_parser = Workers::parse
     )]
     pub workers: Option<Workers>,
+    /// The way to the kernel: the best there is, io_uring of Linux 6.1, 6.0 or 5.19, or epoll
+    #[arg(long, value_name = "TIER", env = "MIDGE_RING_TIER", hide_env_values = true, value_enum)]
+    pub ring_tier: Option<RingChoice>,
     /// The least grave message that is logged
     #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = false)]
     pub log_level: Option<LogLevel>,
@@ -350,12 +353,13 @@ impl HostArgs {
     #[must_use]
     pub fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let own = matches.subcommand().map_or(matches, |(_, own)| own);
-        let Self { listen, admin, workers, log_level, log_format, build } = self.clone();
+        let Self { listen, admin, workers, ring_tier, log_level, log_format, build } = self.clone();
         let BuildLimitArgs { build_memory, build_time } = build;
         Overrides {
             listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen),
             admin: given(own, "admin", "--admin", "MIDGE_ADMIN", admin),
             workers: given(own, "workers", "--workers", "MIDGE_WORKERS", workers),
+            ring_tier: given(own, "ring_tier", "--ring-tier", "MIDGE_RING_TIER", ring_tier),
             build_memory: given(own, "build_memory", BUILD_MEMORY, "", build_memory),
             build_time: given(own, "build_time", BUILD_TIME, "", build_time),
             log_level: given(own, "log_level", "--log-level", "", log_level),

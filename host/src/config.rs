@@ -15,6 +15,7 @@ pub mod pattern; // routes and host names
 mod read; // the walk over the parsed file
 pub mod source; // the file's text and places in it
 pub mod suggest; // the nearest known word
+mod ring; // names of the ways to the kernel
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
@@ -26,6 +27,7 @@ pub use self::{
     methods::Methods,
     origin::{Origin, Setting},
     pattern::Pattern,
+    ring::RingChoice,
     source::{Source, SourceError},
     technique::Technique,
     unit::{ByteSize, Quantity, UnitError, Workers},
@@ -42,6 +44,8 @@ pub struct Settings {
     pub admin: Setting<SocketAddr>,
     /// Worker threads.
     pub workers: Setting<Workers>,
+    /// Which way to the kernel workers take.
+    pub ring_tier: Setting<RingChoice>,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Setting<Duration>,
     /// Limits of the network.
@@ -155,6 +159,8 @@ pub struct Overrides {
     pub admin: Option<Setting<SocketAddr>>,
     /// Of `workers`.
     pub workers: Option<Setting<Workers>>,
+    /// Of `ring_tier`.
+    pub ring_tier: Option<Setting<RingChoice>>,
     /// Of `build.memory`.
     pub build_memory: Option<Setting<ByteSize>>,
     /// Of `build.time`.

@@ -92,6 +92,10 @@ pub fn examine(machine: &Machine) -> Vec<Finding> {
 pub(crate) mod tests {
     use std::{fs, io};
 
+    use midge_net::RingTier;
+    use midge_net::tier::Chosen;
+    use midge_net::uring::UringError;
+
     use super::*;
 
     /// A tree of files that stands for a machine.
@@ -134,12 +138,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_ring_that_cannot_be_made_is_bad() {
+    fn a_ring_that_is_forbidden_leaves_epoll_and_one_without_memory_nothing() {
         let folder = tree(&[]);
-        let probe = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        let findings = examine(&Machine { root: folder.path().into(), probe: Some(probe) });
-        let ring = findings.iter().find(|finding| finding.what == "io_uring").unwrap();
-        assert_eq!(ring.verdict, Verdict::Bad);
-        assert!(ring.found.contains("permission denied"), "{}", ring.found);
+        let of = |probe| {
+            let findings = examine(&Machine { root: folder.path().into(), probe: Some(probe) });
+            let ring = findings.into_iter().find(|finding| finding.what == "io_uring").unwrap();
+            (ring.verdict, ring.found)
+        };
+        let forbidden = of(|| {
+            let hindrance = UringError::Forbidden(io::ErrorKind::PermissionDenied.into());
+            Ok(Chosen { tier: RingTier::D, hindrance: Some(hindrance) })
+        });
+        assert_eq!(forbidden, (Verdict::Warn, "forbidden or missing: tier d".into()));
+        let (verdict, found) = of(|| Err(UringError::Memory(io::ErrorKind::OutOfMemory.into())));
+        assert_eq!(verdict, Verdict::Bad);
+        assert!(found.contains("RLIMIT_MEMLOCK"), "{found}");
     }
 }

@@ -25,13 +25,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use midge_loader::engine::Engines;
 use midge_net::clock::MonotonicClock;
 use midge_net::endpoint::Endpoint;
+use midge_net::epoll::Epoll;
 use midge_net::listen::{ListenOptions, bind};
-use midge_net::ring::Ring as _;
+use midge_net::ring::Ring;
 use midge_net::uring::Uring;
 use midge_net::wake::Waker;
+use midge_net::{RingTier, tier};
 
 use crate::admin::Admin;
-use crate::config::{Limits, Settings, Workers};
+use crate::config::{Limits, RingChoice, Settings, Workers};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{Deployment, Open, Shared};
 use crate::log::{DataLog, LogSender};
@@ -54,6 +56,7 @@ pub struct Host {
     is_draining: Arc<AtomicBool>,
     shared: Shared,
     address: SocketAddr,
+    ring_tier: RingTier,
     ticker: Ticker,
 }
 
@@ -96,6 +99,7 @@ impl Host {
         };
         let ticker = Ticker::start(Arc::clone(&shared.engines), shared.clock.clone())
             .context("cannot start the ticker's thread")?;
+        let ring_tier = ring_tier(settings.ring_tier.value)?;
         let (serving, assignments) = Serving::load(settings, &shared, cpus.len(), open)?;
         let listeners = listeners(settings.listen.value, cpus.len())?;
         let address = listeners[0].local_addr().context("the listener has no address")?;
@@ -104,6 +108,7 @@ impl Host {
             settings.admin.value,
             Arc::clone(&serving.stats),
             Arc::clone(&is_draining),
+            ring_tier,
         )?;
         let (ended_sender, ended) = bounded(cpus.len());
         let mut workers = Vec::with_capacity(cpus.len());
@@ -115,13 +120,14 @@ impl Host {
                 listener,
                 assignment,
                 network: network(&settings.limits),
+                ring_tier,
                 clock: shared.clock.clone(),
                 prefix: request_prefix(&shared.key, index),
                 ended: ended_sender.clone(),
             };
             workers.push(WorkerHandle::start(seed)?);
         }
-        Ok(Self { workers, ended, serving, admin, is_draining, shared, address, ticker })
+        Ok(Self { workers, ended, serving, admin, is_draining, shared, address, ticker, ring_tier })
     }
 
     /// Returns where functions are served.
@@ -134,6 +140,12 @@ impl Host {
     #[must_use]
     pub const fn admin_address(&self) -> SocketAddr {
         self.admin.address()
+    }
+
+    /// Returns the way to the kernel that the workers take.
+    #[must_use]
+    pub const fn ring_tier(&self) -> RingTier {
+        self.ring_tier
     }
 
     /// Returns the counters.
@@ -252,6 +264,7 @@ struct Seed {
     listener: TcpListener,
     assignment: Assignment,
     network: midge_net::settings::Settings,
+    ring_tier: RingTier,
     clock: CoarseClock,
     prefix: [u8; 8],
     ended: Sender<Ended>,
@@ -296,7 +309,41 @@ impl WorkerHandle {
     }
 }
 
+/// Decides on the way to the kernel, once for all workers.
+fn ring_tier(asked: RingChoice) -> Result<RingTier> {
+    if let Some(tier) = asked.tier() {
+        tier::check(tier).with_context(|| {
+            format!("tier {tier} ({}) is not to be had here", tier.description())
+        })?;
+        return Ok(tier);
+    }
+    let chosen = tier::choose()?;
+    if let Some(hindrance) = chosen.hindrance {
+        tracing::warn!("served by epoll, a system call for each operation: {hindrance}");
+    }
+    Ok(chosen.tier)
+}
+
 fn run(
+    seed: Seed,
+    event: std::os::fd::OwnedFd,
+    messages: Receiver<Message>,
+    started: &Sender<Result<PathBuf>>,
+) -> Result<()> {
+    match seed.ring_tier {
+        RingTier::D => {
+            let make = |settings: &_| Epoll::new(settings).context("cannot make an epoll instance");
+            run_on(make, seed, event, messages, started)
+        }
+        tier => {
+            let make = move |settings: &_| Ok(Uring::of_tier(settings, tier)?);
+            run_on(make, seed, event, messages, started)
+        }
+    }
+}
+
+fn run_on<R: Ring>(
+    make_ring: impl FnOnce(&midge_net::settings::Settings) -> Result<R>,
     seed: Seed,
     event: std::os::fd::OwnedFd,
     messages: Receiver<Message>,
@@ -308,7 +355,7 @@ fn run(
             "cannot pin a worker to CPU {}; name others with --workers",
             seed.cpu.id
         );
-        let ring = Uring::new(&seed.network)?;
+        let ring = make_ring(&seed.network)?;
         let are_sources_limited =
             seed.network.connections_per_source_max < seed.network.connections_max;
         if are_sources_limited && !ring.can_install() {

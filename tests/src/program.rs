@@ -87,12 +87,23 @@ pub fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Comma
 
 /// Takes everything out of a command's environment that the program would read.
 pub fn without_settings(command: &mut Command) {
-    let names =
-        ["MIDGE_LISTEN", "MIDGE_ADMIN", "MIDGE_WORKERS", "RUST_BACKTRACE", "RUST_LOG", "COLUMNS"];
+    let names = [
+        "MIDGE_LISTEN",
+        "MIDGE_ADMIN",
+        "MIDGE_WORKERS",
+        "MIDGE_RING_TIER",
+        "RUST_BACKTRACE",
+        "RUST_LOG",
+        "COLUMNS",
+    ];
     for name in names {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1");
+    // The whole suite on another way to the kernel.
+    if let Some(tier) = std::env::var_os("MIDGE_TEST_RING_TIER") {
+        command.env("MIDGE_RING_TIER", tier);
+    }
 }
 
 /// How a command ended.

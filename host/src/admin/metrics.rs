@@ -13,6 +13,7 @@ use std::{
 
 use midge_abi::problem::Problem;
 use midge_loader::{slot::Discard, start::Tier};
+use midge_net::RingTier;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode},
@@ -53,6 +54,7 @@ pub struct Family {
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Version,
+    RingTier,
     Draining,
     WorkerGauge(fn(&WorkerStats) -> u64),
     WorkerCount(fn(&WorkerStats) -> u64),
@@ -77,6 +79,7 @@ const fn family(
 /// All families, in the order of the text and of the manual.
 pub const FAMILIES: &[Family] = &[
     family("midge_build", &["version"], Source::Version, "The program's version"),
+    family("midge_ring", &["tier"], Source::RingTier, "The way to the kernel that workers take"),
     family("midge_draining", &[], Source::Draining, "1 while the host is about to stop, else 0"),
     family(
         "midge_connections",
@@ -216,14 +219,15 @@ pub const FAMILIES: &[Family] = &[
 struct StatsCollector {
     stats: Arc<Stats>,
     is_draining: Arc<AtomicBool>,
+    ring_tier: RingTier,
 }
 
 impl Metrics {
     /// Makes the source.
     #[must_use]
-    pub fn new(stats: Arc<Stats>, is_draining: Arc<AtomicBool>) -> Self {
+    pub fn new(stats: Arc<Stats>, is_draining: Arc<AtomicBool>, ring_tier: RingTier) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(StatsCollector { stats, is_draining }));
+        registry.register_collector(Box::new(StatsCollector { stats, is_draining, ring_tier }));
         Self(registry)
     }
 
@@ -260,7 +264,7 @@ pub fn manual_table() -> String {
 impl Source {
     const fn kind(self) -> MetricType {
         match self {
-            Self::Version => MetricType::Info,
+            Self::Version | Self::RingTier => MetricType::Info,
             Self::Draining | Self::WorkerGauge(_) => MetricType::Gauge,
             Self::WorkerTimes(_) | Self::FunctionTimes(_) => MetricType::Histogram,
             _ => MetricType::Counter,
@@ -283,6 +287,7 @@ impl Collector for StatsCollector {
 impl StatsCollector {
     fn encode_family(&self, family: &Family, mut metric: MetricEncoder<'_>) -> fmt::Result {
         match family.source {
+            Source::RingTier => metric.encode_info(&[("tier", self.ring_tier.name())]),
             Source::Version => metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))]),
             Source::Draining => metric.encode_gauge(&i64::from(self.is_draining.load(Relaxed))),
             Source::WorkerGauge(number) => self.each_worker(|labels, worker| {
@@ -467,7 +472,7 @@ pub(super) mod tests {
             writer.service_took(hello, 100_000_000_000);
             writer.request_unrouted(Problem::NotFound);
         }
-        Metrics::new(stats, Arc::default())
+        Metrics::new(stats, Arc::default(), RingTier::A)
     }
 
     #[test]

@@ -29,6 +29,7 @@ struct Ready<'a> {
     listen: String,
     admin: String,
     cpus: Vec<usize>,
+    ring_tier: &'a str,
     functions: Vec<ReadyFunction<'a>>,
 }
 
@@ -99,7 +100,11 @@ pub fn announce(host: &Host, is_json: bool) -> Result<()> {
     }
     let workers = counted(host.cpus().count(), "worker");
     let (address, admin) = (host.address(), host.admin_address());
-    tracing::info!("serving on http://{address} with {workers}; admin on http://{admin}");
+    let tier = host.ring_tier();
+    tracing::info!(
+        "serving on http://{address} with {workers} on {} (tier {tier}); admin on http://{admin}",
+        tier.description()
+    );
     if !is_json {
         return Ok(());
     }
@@ -113,6 +118,7 @@ pub fn announce(host: &Host, is_json: bool) -> Result<()> {
         listen: address.to_string(),
         admin: admin.to_string(),
         cpus: host.cpus().collect(),
+        ring_tier: host.ring_tier().name(),
         functions: functions.collect(),
     })?;
     Ok(())

@@ -16,12 +16,23 @@ pub struct Row {
 /// Returns all rows, in the order of the manual.
 #[must_use]
 pub fn rows(settings: &Settings) -> Vec<Row> {
-    let Settings { listen, admin, workers, drain_timeout, limits, build, log, functions, .. } =
-        settings;
+    let Settings {
+        listen,
+        admin,
+        workers,
+        ring_tier,
+        drain_timeout,
+        limits,
+        build,
+        log,
+        functions,
+        ..
+    } = settings;
     let mut rows = vec![
         shown("listen", listen),
         shown("admin", admin),
         shown("workers", workers),
+        shown("ring_tier", ring_tier),
         quantity("drain_timeout", drain_timeout),
         quantity("limits.header_deadline", &limits.header_deadline),
         quantity("limits.idle", &limits.idle),

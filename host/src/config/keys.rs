@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
 use midge_net::settings as network;
 
-use super::{ByteSize, LogFormat, LogLevel, Quantity, Technique};
+use super::{ByteSize, LogFormat, LogLevel, Quantity, RingChoice, Technique};
 
 /// Default, smallest and largest value of a setting.
 #[derive(Debug, Clone, Copy)]
@@ -270,6 +270,8 @@ pub enum Takes {
     Truth(bool),
     /// A technique's name.
     Technique,
+    /// The name of a way to the kernel.
+    Ring,
     /// The name of an isolation.
     Isolation,
     /// A level's name.
@@ -331,6 +333,7 @@ impl Takes {
             }
             Self::Truth(default) => ("`true` or `false`".into(), default.to_string()),
             Self::Technique => (names(Technique::ALL.map(Technique::name)), "auto".into()),
+            Self::Ring => (names(RingChoice::ALL.map(RingChoice::name)), "auto".into()),
             Self::Isolation => (names(Isolation::ALL.map(Isolation::name)), "guard-pages".into()),
             Self::Level => (names(LogLevel::ALL.map(LogLevel::name)), "info".into()),
             Self::Format => (names(LogFormat::ALL.map(LogFormat::name)), "text".into()),
@@ -350,6 +353,7 @@ pub const KEYS: &[Key] = &[
     key(Part::Top, "listen", Takes::Address(LISTEN_DEFAULT), "where functions are served"),
     key(Part::Top, "admin", Takes::Address(ADMIN_DEFAULT), "where health and metrics are served"),
     key(Part::Top, "workers", Takes::Workers, "worker threads, one CPU each"),
+    key(Part::Top, "ring_tier", Takes::Ring, "the way to the kernel: docs/manual/tiers.md"),
     key(
         Part::Top,
         "drain_timeout",

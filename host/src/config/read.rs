@@ -13,7 +13,8 @@ use toml::{
 
 use super::{
     BuildLimits, ByteSize, Complaints, Function, Limits, LogFormat, LogLevel, LogSettings, Methods,
-    Origin, Overrides, Pattern, Quantity, Setting, Settings, Source, Technique, Workers,
+    Origin, Overrides, Pattern, Quantity, RingChoice, Setting, Settings, Source, Technique,
+    Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
     pattern,
@@ -103,11 +104,14 @@ impl<'s> Reader<'s> {
         let listen = self.address(top, "listen", keys::LISTEN_DEFAULT);
         let admin = self.address(top, "admin", keys::ADMIN_DEFAULT);
         let workers = self.workers(top);
+        let rings = RingChoice::ALL.map(|choice| (choice.name(), choice));
+        let ring_tier = self.choice(top, "ring_tier", &rings, RingChoice::Auto);
         Settings {
             file: Some(self.source.path.clone()),
             listen: over.listen.unwrap_or(listen),
             admin: over.admin.unwrap_or(admin),
             workers: over.workers.unwrap_or(workers),
+            ring_tier: over.ring_tier.unwrap_or(ring_tier),
             drain_timeout: self.quantity(top, "drain_timeout", &keys::DRAIN_TIMEOUT),
             limits: self.limits(&limits),
             build: self.build(&build, overrides),

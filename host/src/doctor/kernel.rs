@@ -1,9 +1,12 @@
 //! The kernel, its rings, and its limits on processes and sockets.
 
+use midge_net::RingTier;
+use midge_net::tier::Chosen;
+
 use super::{Finding, Machine};
 
-/// Workers set up their rings with DEFER_TASKRUN (6.1).
-const KERNEL_MIN: (u32, u32) = (6, 1);
+/// Workers set up their rings with DEFER_TASKRUN (6.1); below they take an older way.
+const KERNEL_FAST: (u32, u32) = (6, 1);
 /// PAGEMAP_SCAN, which `pool-scan` needs, and socket options on direct descriptors.
 const KERNEL_GOOD: (u32, u32) = (6, 7);
 /// A few workers' connections.
@@ -27,14 +30,14 @@ pub(super) fn examine(machine: &Machine) -> Vec<Finding> {
 
 fn version(machine: &Machine) -> Finding {
     let what = "kernel";
-    let why = "workers need io_uring with DEFER_TASKRUN (6.1), `pool-scan` PAGEMAP_SCAN (6.7)";
+    let why = "workers want io_uring with DEFER_TASKRUN (6.1), `pool-scan` PAGEMAP_SCAN (6.7)";
     let Some(release) = machine.text("proc/sys/kernel/osrelease") else {
         return Finding::unknown(what, why);
     };
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < KERNEL_MIN => {
-            Finding::bad(what, release, why, "install Linux 6.1 or later")
+        (Some(major), Some(minor)) if (major, minor) < KERNEL_FAST => {
+            Finding::warn(what, release, why, "install Linux 6.1 or later")
         }
         (Some(major), Some(minor)) if (major, minor) < KERNEL_GOOD => {
             Finding::warn(what, release, why, "install Linux 6.7 or later")
@@ -45,27 +48,39 @@ fn version(machine: &Machine) -> Finding {
 
 fn ring(machine: &Machine) -> Finding {
     let what = "io_uring";
-    let why = "every worker does its input and output through a ring";
+    let why = "workers do their input and output through a ring, or by a system call each (tier d)";
     let disabled = machine.number("proc/sys/kernel/io_uring_disabled");
     let allow = "sysctl -w kernel.io_uring_disabled=0";
     if let Some(probe) = machine.probe {
         return match (probe(), disabled) {
-            (Ok(()), Some(1)) => {
-                Finding::warn(what, "works, but for the privileged alone", why, allow)
+            (Err(error), _) => Finding::bad(
+                what,
+                error.to_string(),
+                why,
+                "do what the message says, or serve --ring-tier d",
+            ),
+            (Ok(Chosen { tier, hindrance: Some(_) }), Some(1 | 2)) => {
+                Finding::warn(what, format!("disabled: tier {tier}"), why, allow)
             }
-            (Ok(()), _) => Finding::ok(what, "works", why),
-            (Err(error), Some(1 | 2)) => Finding::bad(what, error.to_string(), why, allow),
-            (Err(error), _) => {
+            (Ok(Chosen { tier, hindrance: Some(_) }), _) => {
                 let better = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
                               container's seccomp profile";
-                Finding::bad(what, error.to_string(), why, better)
+                Finding::warn(what, format!("forbidden or missing: tier {tier}"), why, better)
+            }
+            (Ok(_), Some(1)) => {
+                Finding::warn(what, "works, but for the privileged alone", why, allow)
+            }
+            (Ok(Chosen { tier: RingTier::A, .. }), _) => Finding::ok(what, "works: tier a", why),
+            (Ok(Chosen { tier, .. }), _) => {
+                let found = format!("works: tier {tier}");
+                Finding::warn(what, found, why, "install Linux 6.1 or later")
             }
         };
     }
     match disabled {
         Some(0) => Finding::ok(what, "enabled", why),
         Some(1) => Finding::warn(what, "for the privileged alone", why, allow),
-        Some(_) => Finding::bad(what, "disabled", why, allow),
+        Some(_) => Finding::warn(what, "disabled: tier d", why, allow),
         None => Finding::unknown(what, why),
     }
 }
@@ -136,7 +151,7 @@ mod tests {
     #[test]
     fn the_kernels_version_decides() {
         for (release, expected) in [
-            ("5.15.0-91-generic\n", "bad 5.15.0-91-generic"),
+            ("5.15.0-91-generic\n", "warn 5.15.0-91-generic"),
             ("6.1.0\n", "warn 6.1.0"),
             ("6.18-rc1\n", "ok 6.18-rc1"),
             ("7.0.1\n", "ok 7.0.1"),
@@ -147,10 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn disabled_rings_make_serving_impossible() {
-        for (disabled, expected) in
-            [("0", "ok enabled"), ("1", "warn for the privileged alone"), ("2", "bad disabled")]
-        {
+    fn disabled_rings_leave_epoll() {
+        for (disabled, expected) in [
+            ("0", "ok enabled"),
+            ("1", "warn for the privileged alone"),
+            ("2", "warn disabled: tier d"),
+        ] {
             check(&[("proc/sys/kernel/io_uring_disabled", disabled)], "io_uring", expected);
         }
     }

@@ -1,33 +1,28 @@
 //! Where the facts are read: a root folder with `proc` and `sys`, so that a copy of another machine's can be
 //! looked at too.
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::PathBuf,
-};
+use std::{fs, io::Read, path::PathBuf};
 
-use io_uring::IoUring;
+use midge_net::tier::{Chosen, choose};
+use midge_net::uring::UringError;
 
 /// The most that is read of one file; those of interest are short.
 pub const FACT_BYTES_MAX: u64 = 64 * 1024;
-/// Entries of the probe's ring.
-const PROBE_RING_ENTRIES: u32 = 8;
 
 /// A machine to look at.
 #[derive(Debug)]
 pub struct Machine {
     /// The folder that holds `proc` and `sys`.
     pub root: PathBuf,
-    /// Tries to set up a worker's ring, if the machine is this one.
-    pub probe: Option<fn() -> io::Result<()>>,
+    /// Finds the best way to the kernel, if the machine is this one.
+    pub probe: Option<fn() -> Result<Chosen, UringError>>,
 }
 
 impl Machine {
     /// Returns the machine that this runs on.
     #[must_use]
     pub fn this() -> Self {
-        Self { root: "/".into(), probe: Some(probe_ring) }
+        Self { root: "/".into(), probe: Some(choose) }
     }
 
     /// Returns a file's text without surrounding white space, if it can be read.
@@ -78,14 +73,6 @@ impl Machine {
             })
             .collect()
     }
-}
-
-/// Sets up a ring as a worker does, and drops it.
-fn probe_ring() -> io::Result<()> {
-    let ring: IoUring =
-        IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(PROBE_RING_ENTRIES)?;
-    drop(ring);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use midge_net::Settings;
 
-use super::{Client, Command, GET, Server, until};
+use super::{Client, Command, GET, Server, has_paused, until};
 
 #[test]
 fn a_peer_that_only_sends_is_not_read_from_for_long() {
