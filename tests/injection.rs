@@ -137,6 +137,36 @@ fn a_ring_that_is_busy_or_interrupted_serves_on() {
 }
 
 #[test]
+fn a_machine_without_rings_is_served_by_epoll_and_told_so() {
+    for (errno, reason) in [(libc::EPERM, "io_uring is forbidden"), (libc::ENOSYS, "no io_uring")] {
+        let schedule = Schedule {
+            call: "io_uring_setup",
+            errno,
+            first: 1,
+            every: 1,
+            count: u64::MAX >> 1,
+            switch: None,
+        };
+        let setup = Setup::new().file("stateful.wat", STATEFUL);
+        let host = setup.environment(schedule.environment()).function("stateful.wat");
+        assert_eq!(host.ready["ring_tier"], "d");
+        let answers = ask(&host);
+        assert_eq!((answers.served, answers.refused), (REQUESTS, 0));
+        let log = host.log();
+        assert_eq!(log.matches("served by epoll").count(), 1, "{log}");
+        assert!(log.contains(reason), "{log}");
+
+        // Who asks for a ring by name gets none instead of something else.
+        let mut command = command(["run", "stateful.wat", "--ring-tier", "a"]);
+        command.current_dir(host.folder()).envs(schedule.environment());
+        let ended = Ended::from(command.output().expect("midge can be run"));
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("tier a"), "{}", ended.stderr);
+        assert!(ended.stderr.contains(reason), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_build_whose_nth_call_fails_leaves_the_old_artifact_or_the_new_one() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("hello.wat"), HELLO).expect("the folder takes files");

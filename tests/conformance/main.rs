@@ -31,9 +31,13 @@ const CUTS: usize = 12;
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(1);
 
 fn host() -> Host {
+    host_with(Setup::new())
+}
+
+fn host_with(setup: Setup) -> Host {
     // `hello`, with another status in its response; the body stays, and must not be sent.
     let status = |bytes: &str| HELLO.replace(r"\c8\00\00\00\01", &format!(r"{bytes}\00\00\01"));
-    let setup = Setup::new().file("echo.wat", ECHO);
+    let setup = setup.file("echo.wat", ECHO);
     let setup = setup.file("s204.wat", status(r"\cc\00")).file("s304.wat", status(r"\30\01"));
     setup.serve(
         r#"
@@ -102,6 +106,32 @@ fn a_request_byte_by_byte_is_answered_as_the_whole() {
         let size: usize = case.sends().iter().map(Vec::len).sum();
         if size <= BYTE_BY_BYTE_MAX { vec![Cut::Bytes] } else { Vec::new() }
     });
+}
+
+#[test]
+fn every_way_to_the_kernel_gives_the_same_bytes() {
+    let best = host();
+    let tiers = ["b", "c", "d"].map(|tier| {
+        let host = host_with(Setup::new().argument("--ring-tier").argument(tier));
+        assert_eq!(host.ready["ring_tier"], tier);
+        (tier, host)
+    });
+    let told = |host: &Host, case: &Case| {
+        let outcome = replay(host.listen, case, Cut::Whole, PATIENCE).expect("the host listens");
+        outcome.without_its_moment()
+    };
+    let mut faults = Vec::new();
+    for case in cases().into_iter().map(Case::into_known) {
+        let expected = told(&best, &case);
+        for (tier, host) in &tiers {
+            let found = told(host, &case);
+            if found != expected {
+                let name = &case.name;
+                faults.push(format!("{name}, tier {tier}: expected {expected}; got {found}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{} answers differ:\n{}", faults.len(), faults.join("\n"));
 }
 
 #[test]

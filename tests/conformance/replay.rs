@@ -189,6 +189,21 @@ impl<'c> Peer<'c> {
 
 impl Outcome {
     /// Returns the statuses.
+    /// Takes out what differs from one moment to the next: dates, and the names of requests.
+    pub(crate) fn without_its_moment(mut self) -> Self {
+        const NAME: &str = "urn:midge:request:";
+        for answer in &mut self.answers {
+            answer.headers.retain(|line| !line.starts_with("date:"));
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            if let Some(start) = text.find(NAME) {
+                let (front, back) = text.split_at(start);
+                let rest = back.get(NAME.len() + 32..).unwrap_or_default();
+                answer.body = format!("{front}{rest}").into_bytes();
+            }
+        }
+        self
+    }
+
     pub(crate) fn statuses(&self) -> Vec<u16> {
         self.answers.iter().map(|answer| answer.status).collect()
     }

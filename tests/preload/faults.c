@@ -146,7 +146,7 @@ int ioctl(int file, unsigned long request, ...)
     return fails("ioctl") ? -1 : next(file, request, argument);
 }
 
-/* The ring's calls come this way: 426 is io_uring_enter. */
+/* The ring's calls come this way: 425 is io_uring_setup, 426 io_uring_enter. */
 long syscall(long call, ...)
 {
     static __typeof__(&syscall) next;
@@ -158,6 +158,8 @@ long syscall(long call, ...)
     va_end(rest);
     if (!next)
         next = NEXT(syscall);
+    if (call == 425 && fails("io_uring_setup"))
+        return -1;
     if (call == 426 && fails("io_uring_enter"))
         return -1;
     return next(call, a[0], a[1], a[2], a[3], a[4], a[5]);
