@@ -4,20 +4,25 @@
 //! descriptors, Linux 5.19); the slot is the connection's. A multishot accept would save their entries, but one
 //! enter of it takes all that waits in the kernel's queue, and the kernel drops a socket that finds no slot:
 //! no margin below the limit is safe, for the queue may be longer. So accepts and connections together never
-//! exceed the limit, and above it peers wait in the kernel's queue.
+//! exceed the table, and above the limit peers wait in the kernel's queue.
+//!
+//! Each listener has an accept under way while there is room, so that none is kept waiting by another; the table
+//! has a slot more for each listener after the first, for accepts that are under way when the limit is reached.
 
 use crate::clock::Clock;
-use crate::connection::Phase;
+use crate::connection::{Exchange, Phase};
 use crate::endpoint::Endpoint;
+use crate::listen::{Family, Listener};
 use crate::ring::{Completion, Operation, Ring};
 use crate::settings::ACCEPTS_MAX;
 use crate::timers::Tick;
-use crate::width::{index, result_size};
+use crate::width::{byte, index, result_size};
 
 /// Where accepting stands.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    /// Accepts under way.
+    doors: Vec<Door>,
+    /// Accepts under way, of all listeners.
     armed_count: u32,
     is_stopped: bool,
     /// Nothing is accepted because there is no room.
@@ -26,9 +31,24 @@ pub(crate) struct Acceptor {
     retry: Tick,
 }
 
+/// One listener.
+#[derive(Debug)]
+struct Door {
+    /// Accepts under way.
+    armed_count: u32,
+    family: Family,
+    has_preface: bool,
+}
+
 impl Acceptor {
-    pub(crate) const fn new() -> Self {
-        Self { armed_count: 0, is_stopped: false, is_full: false, retry: 0 }
+    pub(crate) fn new(listeners: &[Listener]) -> Self {
+        let door = |listener: &Listener| Door {
+            armed_count: 0,
+            family: listener.family(),
+            has_preface: listener.has_preface(),
+        };
+        let doors = listeners.iter().map(door).collect();
+        Self { doors, armed_count: 0, is_stopped: false, is_full: false, retry: 0 }
     }
 }
 
@@ -40,10 +60,17 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if acceptor.is_stopped || self.now < acceptor.retry {
             return;
         }
-        let room = self.settings.connections_max - self.connection_count;
-        while acceptor.armed_count < room.min(ACCEPTS_MAX) {
-            acceptor.armed_count += 1;
-            self.ring.push(Operation::Accept);
+        let room = self.settings.connections_max.saturating_sub(self.connection_count);
+        if room > 0 {
+            let each = 1 + (room - 1) / self.settings.listeners;
+            let free = self.settings.slots() - self.connection_count;
+            for (number, door) in acceptor.doors.iter_mut().enumerate() {
+                while door.armed_count < each.min(ACCEPTS_MAX) && acceptor.armed_count < free {
+                    door.armed_count += 1;
+                    acceptor.armed_count += 1;
+                    self.ring.push(Operation::Accept(byte(number)));
+                }
+            }
         }
         if room == 0 && !acceptor.is_full {
             self.counters.accept_paused += 1;
@@ -64,24 +91,29 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         waits.then_some(acceptor.retry).or(acceptor.is_full.then_some(self.shedder.due))
     }
 
-    /// Stops all accepts for good; the listener closes after the last of them.
+    /// Stops all accepts for good; the listeners close after the last of them.
     pub(crate) fn stop_accepts(&mut self) {
         if self.acceptor.is_stopped {
             return;
         }
         self.acceptor.is_stopped = true;
-        if self.acceptor.armed_count > 0 {
-            self.ring.push(Operation::CancelAccepts);
-        } else {
-            self.ring.unlisten();
+        if self.acceptor.armed_count == 0 {
+            return self.ring.unlisten();
+        }
+        for (number, door) in self.acceptor.doors.iter().enumerate() {
+            if door.armed_count > 0 {
+                self.ring.push(Operation::CancelAccepts(byte(number)));
+            }
         }
     }
 
     /// A socket was accepted, or could not be.
     pub(crate) fn accepted(&mut self, completion: Completion) {
+        let number = completion.id.slot();
         self.acceptor.armed_count -= 1;
+        self.acceptor.doors[index(number)].armed_count -= 1;
         match -completion.result {
-            ..=0 => self.open(result_size(completion.result)),
+            ..=0 => self.open(result_size(completion.result), number),
             libc::ECANCELED => {}
             // The peer went before it was accepted.
             libc::ECONNABORTED => self.counters.accept_failed += 1,
@@ -97,7 +129,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
     }
 
-    fn open(&mut self, slot: usize) {
+    fn open(&mut self, slot: usize, number: u32) {
         assert!(slot < self.connections.len(), "the kernel's table has as many slots as ours");
         if self.connections[slot].phase == Phase::Closing {
             // The kernel has closed the socket and used the slot again before it said so.
@@ -105,10 +137,16 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         let connection = &mut self.connections[slot];
         assert!(connection.phase == Phase::Free, "the kernel accepts into free slots");
+        let door = &self.acceptor.doors[index(number)];
+        connection.listener = byte(index(number));
         connection.since = self.now;
+        if door.has_preface {
+            connection.exchange = Exchange::Preface;
+        }
         self.connection_count += 1;
         self.counters.accepted += 1;
-        if self.settings.wants_peer && self.ring.can_install() {
+        let wants_peer = self.settings.wants_peer || door.has_preface;
+        if wants_peer && door.family == Family::Internet && self.ring.can_install() {
             connection.phase = Phase::Opening;
             connection.is_asking = true;
             self.ring.push(Operation::Install(connection.id));
@@ -126,10 +164,29 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         connection.is_asking = false;
         connection.peer = peer;
         connection.phase = Phase::Open;
-        if peer.is_some_and(|peer| !self.sources.enter(peer)) {
-            self.counters.connections_crowded += 1;
-            return self.end(slot);
+        if connection.exchange == Exchange::Preface {
+            let is_trusted =
+                peer.is_some_and(|peer| self.settings.trusted_proxies.contains(peer.ip()));
+            if !is_trusted {
+                self.counters.prefaces_refused += 1;
+                return self.end(slot);
+            }
+        } else if !self.count_in(slot) {
+            return;
         }
         self.settle(index(completion.id.slot()));
+    }
+
+    /// Counts a connection for its source, if that is known. One too many is ended, and the answer false.
+    pub(crate) fn count_in(&mut self, slot: usize) -> bool {
+        let connection = &mut self.connections[slot];
+        let Some(peer) = connection.peer else { return true };
+        connection.is_counted = true;
+        if self.sources.enter(peer) {
+            return true;
+        }
+        self.counters.connections_crowded += 1;
+        self.end(slot);
+        false
     }
 }

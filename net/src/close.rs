@@ -92,7 +92,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     pub(crate) fn release(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         self.wheel.clear(connection.id.slot());
-        if let Some(peer) = connection.peer {
+        if let (Some(peer), true) = (connection.peer, connection.is_counted) {
             self.sources.leave(peer);
         }
         if connection.reserved_bytes > 0 {

@@ -61,6 +61,8 @@ pub(crate) enum Phase {
 pub(crate) enum Exchange {
     /// Between requests. Input, if there is any, was not looked at.
     Idle,
+    /// A proxy says who the client is, before the first request.
+    Preface,
     /// A head has begun.
     Head,
     /// The host was told of a head and decides about its body.
@@ -138,6 +140,10 @@ pub(crate) struct Connection {
     pub(crate) is_asking: bool,
     /// It stands in the queue of connections to go on with.
     pub(crate) is_queued: bool,
+    /// It counts as one of its source.
+    pub(crate) is_counted: bool,
+    /// Number of the listener it came from.
+    pub(crate) listener: u8,
     /// The peer sends nothing more.
     pub(crate) has_peer_ended: bool,
     /// No request is taken after the present one.
@@ -211,6 +217,8 @@ impl Connection {
             is_sending: false,
             is_asking: false,
             is_queued: false,
+            is_counted: false,
+            listener: 0,
             has_peer_ended: false,
             is_last: false,
             is_head_method: false,
@@ -322,7 +330,9 @@ impl Connection {
             Phase::Open if self.is_sending => Some(self.since + limits.write),
             Phase::Open => match self.exchange {
                 Exchange::Idle if self.requests > 0 => Some(self.since + limits.idle),
-                Exchange::Idle | Exchange::Head => Some(self.since + limits.header),
+                Exchange::Idle | Exchange::Preface | Exchange::Head => {
+                    Some(self.since + limits.header)
+                }
                 Exchange::Body | Exchange::Discard => {
                     let earned = self.body_bytes / limits.body_bytes_per_tick_min;
                     Some(self.since + limits.body_grace + earned)

@@ -15,6 +15,9 @@ pub struct Counters {
     pub connections_shed: u64,
     /// Connections closed because their source has as many as it may.
     pub connections_crowded: u64,
+    /// Connections closed because what stood before their first request was no PROXY protocol, or came from
+    /// somebody whose word does not count.
+    pub prefaces_refused: u64,
     /// Connections closed.
     pub closed: u64,
     /// Requests handed to the host.

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::counters::Counters;
 use crate::http::refusal::Refusal;
 use crate::http::request::Head;
 use crate::http::response::{self, Circumstances, DateLine};
+use crate::listen::Listeners;
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
 use crate::settings::Settings;
 use crate::shed::{Shedder, Sources};
@@ -64,8 +65,10 @@ pub struct RequestView<'a> {
     pub head: &'a Head,
     /// The decoded body; what has arrived of it, for [`Event::Head`].
     pub body: &'a [u8],
-    /// Address of the peer, where it is known.
+    /// Address of the peer, where it is known; of the client, where a proxy told it.
     pub peer: Option<SocketAddr>,
+    /// Number of the listener that the connection came from.
+    pub listener: u8,
 }
 
 /// Where the bytes at hand lie.
@@ -140,29 +143,36 @@ pub struct Endpoint<R: Ring, C: Clock> {
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
-    /// Makes an endpoint that accepts from `listener`.
+    /// Makes an endpoint that accepts from `listeners`.
     ///
     /// # Errors
-    /// If a setting is out of bounds.
+    /// If a setting is out of bounds, or there are other listeners than it says.
     pub fn new(
         mut ring: R,
         mut clock: C,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         settings: Settings,
     ) -> io::Result<Self> {
         settings.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let slots = settings.connections_max;
+        let Listeners(listeners) = listeners.into();
+        if listeners.len() != index(settings.listeners) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "another number of listeners"));
+        }
+        let slots = settings.slots();
         let elapsed = clock.elapsed();
         let now = tick_at(elapsed);
         let date = DateLine::new(clock.unix_seconds());
-        ring.listen(listener);
+        let acceptor = Acceptor::new(&listeners);
+        for listener in listeners {
+            ring.listen(listener.into_socket());
+        }
         Ok(Self {
             ring,
             clock,
             limits: Ticks::new(&settings),
             connections: (0..slots).map(Connection::free).collect(),
             connection_count: 0,
-            acceptor: Acceptor::new(),
+            acceptor,
             shedder: Shedder::default(),
             sources: Sources::new(settings.connections_per_source_max, slots),
             wheel: Wheel::new(slots, now),
@@ -284,6 +294,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             head: &self.head,
             body: &bytes[current.head_end..current.body_end],
             peer: connection.peer,
+            listener: connection.listener,
         }
     }
 
@@ -337,7 +348,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.settle_exchange(slot, keep_alive);
     }
 
-    /// Stops accepting for good and closes the listener.
+    /// Stops accepting for good and closes the listeners.
     pub fn stop_accepting(&mut self) {
         self.stop_accepts();
     }
@@ -347,7 +358,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         for slot in 0..self.connections.len() {
             let connection = &self.connections[slot];
             if connection.phase == Phase::Open
-                && connection.exchange == Exchange::Idle
+                && matches!(connection.exchange, Exchange::Idle | Exchange::Preface)
                 && connection.input.is_empty()
                 && connection.output.is_empty()
                 && !connection.is_sending
@@ -475,6 +486,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             }
             (Phase::Open, _) if connection.is_sending => {
                 self.counters.timeouts_write += 1;
+                self.end(slot);
+            }
+            (Phase::Open, Exchange::Preface) => {
+                self.counters.timeouts_header += 1;
                 self.end(slot);
             }
             (Phase::Open, Exchange::Idle) => {

@@ -18,15 +18,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use socket2::Socket as Stream;
 
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
-use crate::settings::Settings;
+use crate::settings::{LISTENERS_MAX, Settings};
 use crate::width::{index, narrow, wide};
 
 /// Events taken by one wait.
@@ -34,17 +35,15 @@ const EVENTS_MAX: usize = 256;
 /// Pieces that one socket may receive before others have their turn.
 const PIECES_PER_VISIT: u32 = 4;
 
-/// What the listener's events and those of the watched event are told by; sockets' are told by their slot.
-const LISTENER: u64 = u64::MAX;
-const EVENT: u64 = u64::MAX - 1;
+/// What the watched event is told by, and from where on listeners are; sockets are told by their slot.
+const EVENT: u64 = u64::MAX;
+const LISTENERS: u64 = 1 << 32;
+const LISTENERS_END: u64 = LISTENERS + LISTENERS_MAX as u64;
 
 /// A queue of operations over epoll.
 pub struct Epoll {
     epoll: OwnedFd,
-    listener: Option<TcpListener>,
-    is_listener_ready: bool,
-    /// Accepts that are armed.
-    accepts: u32,
+    doors: Vec<Door>,
     event: Option<File>,
     is_event_ready: bool,
     is_wake_armed: bool,
@@ -63,10 +62,19 @@ pub struct Epoll {
     enters: u64,
 }
 
+/// One listener.
+#[derive(Debug)]
+struct Door {
+    listener: Stream,
+    is_ready: bool,
+    /// Accepts that are armed.
+    accepts: u32,
+}
+
 /// One slot.
 #[derive(Debug)]
 struct Socket {
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     receive: Option<ConnectionId>,
     send: Option<ConnectionId>,
     output: Vec<u8>,
@@ -100,12 +108,10 @@ impl Epoll {
     /// If a setting is out of bounds, or the system has no descriptor left.
     pub fn new(settings: &Settings) -> io::Result<Self> {
         settings.check().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-        let slots = settings.connections_max;
+        let slots = settings.slots();
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            listener: None,
-            is_listener_ready: false,
-            accepts: 0,
+            doors: Vec::new(),
             event: None,
             is_event_ready: false,
             is_wake_armed: false,
@@ -127,14 +133,9 @@ impl Epoll {
     }
 
     fn begin(&mut self, operation: Operation) {
-        let none = ConnectionId::new(0, 0);
         match operation {
-            Operation::Accept => self.accepts += 1,
-            Operation::CancelAccepts => {
-                for _ in 0..std::mem::take(&mut self.accepts) {
-                    self.complete(Completed::Accept, none, -libc::ECANCELED);
-                }
-            }
+            Operation::Accept(number) => self.doors[usize::from(number)].accepts += 1,
+            Operation::CancelAccepts(number) => self.fail_accepts(number, -libc::ECANCELED),
             // The slot stands for the descriptor: `peer` asks the socket in it.
             Operation::Install(id) => {
                 let slot = i32::try_from(id.slot()).unwrap_or(i32::MAX);
@@ -210,7 +211,9 @@ impl Epoll {
             self.try_receive(slot);
             self.try_later(slot);
         }
-        self.try_accept();
+        for number in 0..self.doors.len() {
+            self.try_accept(number);
+        }
     }
 
     fn try_send(&mut self, slot: u32) {
@@ -274,36 +277,40 @@ impl Epoll {
         }
     }
 
-    fn try_accept(&mut self) {
-        let none = ConnectionId::new(0, 0);
-        while self.accepts > 0 && self.is_listener_ready {
-            let Some(listener) = &self.listener else { return };
+    fn try_accept(&mut self, number: usize) {
+        let id = ConnectionId::new(narrow(number), 0);
+        while self.doors[number].accepts > 0 && self.doors[number].is_ready {
             self.enters += 2;
-            match listener.accept().and_then(|(stream, _)| self.install(stream)) {
+            let accepted = self.doors[number].listener.accept();
+            let accepted = accepted.and_then(|(stream, _)| self.install(stream));
+            let door = &mut self.doors[number];
+            match accepted {
                 Ok(slot) => {
-                    self.accepts -= 1;
-                    self.complete(Completed::Accept, none, slot);
+                    door.accepts -= 1;
+                    self.complete(Completed::Accept, id, slot);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_listener_ready = false;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => door.is_ready = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {
-                    self.accepts -= 1;
-                    self.complete(Completed::Accept, none, code(&error));
+                    door.accepts -= 1;
+                    self.complete(Completed::Accept, id, code(&error));
                 }
                 // Out of something: the next would fail as well.
-                Err(error) => {
-                    for _ in 0..std::mem::take(&mut self.accepts) {
-                        self.complete(Completed::Accept, none, code(&error));
-                    }
-                }
+                Err(error) => self.fail_accepts(crate::width::byte(number), code(&error)),
             }
         }
     }
 
+    /// Ends all accepts of a listener.
+    fn fail_accepts(&mut self, number: u8, result: i32) {
+        let door = &mut self.doors[usize::from(number)];
+        for _ in 0..std::mem::take(&mut door.accepts) {
+            self.complete(Completed::Accept, ConnectionId::new(number.into(), 0), result);
+        }
+    }
+
     /// Gives a socket its slot.
-    fn install(&mut self, stream: TcpStream) -> io::Result<i32> {
+    fn install(&mut self, stream: Stream) -> io::Result<i32> {
         stream.set_nonblocking(true)?;
         let slot = *self.free.last().expect("accepts and connections fit the table together");
         let wanted = epoll::EventFlags::IN
@@ -348,8 +355,11 @@ impl Epoll {
             let event = self.events[place];
             let (flags, data) = (event.flags, event.data.u64());
             match data {
-                LISTENER => self.is_listener_ready = true,
                 EVENT => self.is_event_ready = true,
+                LISTENERS..LISTENERS_END => {
+                    let number = index(crate::width::low(data - LISTENERS));
+                    self.doors[number].is_ready = true;
+                }
                 slot => {
                     let slot = crate::width::low(slot);
                     let socket = &mut self.sockets[index(slot)];
@@ -370,18 +380,18 @@ impl Epoll {
 }
 
 impl Ring for Epoll {
-    fn listen(&mut self, listener: TcpListener) {
+    fn listen(&mut self, listener: Stream) {
+        let data = epoll::EventData::new_u64(LISTENERS + wide(self.doors.len()));
         let added = listener.set_nonblocking(true).and_then(|()| {
             let wanted = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            Ok(epoll::add(&self.epoll, &listener, epoll::EventData::new_u64(LISTENER), wanted)?)
+            Ok(epoll::add(&self.epoll, &listener, data, wanted)?)
         });
         added.expect("a new epoll instance takes a listener");
-        self.is_listener_ready = true;
-        self.listener = Some(listener);
+        self.doors.push(Door { listener, is_ready: true, accepts: 0 });
     }
 
     fn unlisten(&mut self) {
-        self.listener = None;
+        self.doors.clear();
     }
 
     fn watch(&mut self, event: OwnedFd) {
@@ -449,7 +459,7 @@ impl Ring for Epoll {
     fn peer(&mut self, descriptor: i32) -> Option<SocketAddr> {
         self.enters += 1;
         let slot = usize::try_from(descriptor).ok()?;
-        self.sockets.get(slot)?.stream.as_ref()?.peer_addr().ok()
+        self.sockets.get(slot)?.stream.as_ref()?.peer_addr().ok()?.as_socket()
     }
 
     fn can_install(&self) -> bool {
@@ -564,11 +574,11 @@ mod tests {
     fn an_empty_pool_ends_the_receive() {
         let settings = Settings { connections_max: 2, buffers: 1, ..Settings::default() };
         let mut ring = Epoll::new(&settings).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        ring.listen(listener);
-        ring.push(Operation::Accept);
-        let mut peer = TcpStream::connect(address).unwrap();
+        ring.listen(listener.into());
+        ring.push(Operation::Accept(0));
+        let mut peer = std::net::TcpStream::connect(address).unwrap();
         peer.write_all(b"hello").unwrap();
         let next = |ring: &mut Epoll| loop {
             if let Some(completion) = ring.next_completion() {

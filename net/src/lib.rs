@@ -20,7 +20,8 @@ pub mod counters; // what an endpoint counts
 pub mod epoll; // the ring's stand-in where there is none
 pub mod endpoint; // turn, next event, respond
 pub mod http; // requests and responses as bytes
-pub mod listen; // a listening socket of one's own per worker
+pub mod listen; // where connections come from
+mod preface; // what a proxy says of the client before the first request
 mod receive; // bytes become requests
 pub mod ring; // what the endpoint asks of a ring, and the ids that travel through it
 mod send; // responses become bytes on the wire
@@ -29,6 +30,7 @@ mod stream; // bodies piece by piece, both ways
 mod shed; // who gives way at the limit of connections
 pub mod tier; // which way to the kernel
 mod timers; // deadlines on one wheel
+pub mod trust; // whose word on a client's address counts
 pub mod uring; // the kernel's ring
 pub mod wake; // waking a worker from another thread
 mod width; // conversions between widths
@@ -36,8 +38,9 @@ mod width; // conversions between widths
 pub use crate::endpoint::{Endpoint, Event, RequestView};
 pub use crate::http::refusal::Refusal;
 pub use crate::http::request::{Framing, Head, HeaderSpan, Method, Span};
-pub use crate::listen::ListenOptions;
+pub use crate::listen::{ListenOptions, Listener};
 pub use crate::ring::{ConnectionId, Wait};
 pub use crate::settings::Settings;
 pub use crate::stream::{Unread, Written};
 pub use crate::tier::RingTier;
+pub use crate::trust::Networks;

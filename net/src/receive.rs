@@ -123,7 +123,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 self.recycle(buffer);
                 self.settle(slot);
             }
-            Exchange::Idle | Exchange::Discard if connection.input.is_empty() => {
+            Exchange::Idle | Exchange::Preface | Exchange::Discard
+                if connection.input.is_empty() =>
+            {
                 self.current = Some(Current::new(connection.id, Source::Buffer(buffer), size));
             }
             Exchange::Streaming if !connection.is_body_complete => {
@@ -136,7 +138,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                     Exchange::Head => {
                         is_worth_parsing(&connection.input, size, index(connection.head_bytes))
                     }
-                    Exchange::Body | Exchange::Discard => true,
+                    Exchange::Preface | Exchange::Body | Exchange::Discard => true,
                     _ => false,
                 };
                 if is_due {
@@ -207,6 +209,11 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                         return self.leave(current);
                     }
                     self.skip(slot, &mut current);
+                }
+                Exchange::Preface => {
+                    if !self.read_preface(slot, &mut current) {
+                        return self.leave(current);
+                    }
                 }
                 Exchange::Idle | Exchange::Head => {
                     if current.next == current.end || !connection.may_go_on(&self.settings) {

@@ -5,7 +5,7 @@
 //! unsafe code, and a ring without a kernel can take the real one's place in tests.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -76,10 +76,10 @@ pub enum Wait {
 /// What a ring is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Accept one socket; the result is a slot.
-    Accept,
-    /// Stop all accepts; their completions tell when.
-    CancelAccepts,
+    /// Accept one socket from the listener of this number; the result is a slot.
+    Accept(u8),
+    /// Stop all accepts of this listener; their completions tell when.
+    CancelAccepts(u8),
     /// Make a plain descriptor of the connection's socket, to ask for its peer.
     Install(ConnectionId),
     /// Receive into lent buffers, one completion each.
@@ -158,7 +158,7 @@ impl Completed {
 pub struct Completion {
     /// Which operation.
     pub completed: Completed,
-    /// Of which connection; without meaning for accept and wake.
+    /// Of which connection; of an accept its slot is the listener's number; without meaning for wake.
     pub id: ConnectionId,
     /// A size, a slot or a descriptor; or a negative error number.
     pub result: i32,
@@ -170,10 +170,10 @@ pub struct Completion {
 
 /// A queue of operations and a queue of completions.
 pub trait Ring {
-    /// Takes the listener that [`Operation::Accept`] accepts from.
-    fn listen(&mut self, listener: TcpListener);
+    /// Takes a listener that [`Operation::Accept`] accepts from; they are numbered as they come, from 0.
+    fn listen(&mut self, listener: socket2::Socket);
 
-    /// Closes the listener; accepting has ended before.
+    /// Closes the listeners; accepting has ended before.
     fn unlisten(&mut self);
 
     /// Takes the event that [`Operation::Wake`] waits for.

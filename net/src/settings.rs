@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::trust::Networks;
+
 /// Connections of one worker. Each costs under 1 KiB while it idles.
 pub const CONNECTIONS_DEFAULT: u32 = 4096;
 /// Fewer than this can't even be tested.
@@ -9,7 +11,10 @@ pub const CONNECTIONS_MIN: u32 = 1;
 /// What a worker's slot numbers are sized for; `RLIMIT_NOFILE` bounds them too.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
-/// Accepts under way at a time: what one turn takes of a burst. The rest waits in the kernel's queue.
+/// Listening sockets of one worker.
+pub const LISTENERS_MAX: u32 = 16;
+
+/// Accepts of one listener under way at a time: what one turn takes of a burst. The rest waits in the kernel's queue.
 pub const ACCEPTS_MAX: u32 = 32;
 
 /// Receive buffers of one worker. None is held by an idle connection, so this follows the load of one turn.
@@ -88,6 +93,11 @@ pub const ACCEPT_RETRY_DEFAULT: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// Connections at a time.
     pub connections_max: u32,
+    /// Listening sockets. Each always has an accept under way, so up to as many less one are held beyond
+    /// `connections_max`.
+    pub listeners: u32,
+    /// Whose PROXY protocol is believed.
+    pub trusted_proxies: Networks,
     /// Connections of one source, an IPv4 address or an IPv6 network of 64 bits; needs `wants_peer`.
     pub connections_per_source_max: u32,
     /// Receive buffers; a power of two.
@@ -138,6 +148,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connections_max: CONNECTIONS_DEFAULT,
+            listeners: 1,
+            trusted_proxies: Networks::default(),
             connections_per_source_max: CONNECTIONS_MAX,
             buffers: BUFFERS_DEFAULT,
             buffer_bytes: BUFFER_BYTES_DEFAULT,
@@ -177,6 +189,11 @@ pub struct SettingsError {
 }
 
 impl Settings {
+    /// Returns the size of the table of sockets.
+    pub(crate) fn slots(&self) -> u32 {
+        self.connections_max + self.listeners - 1
+    }
+
     /// Checks every setting against its bounds.
     ///
     /// # Errors
@@ -190,6 +207,12 @@ impl Settings {
             self.connections_max.into(),
             (CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&self.connections_max),
             "1 to 1048576",
+        )?;
+        within(
+            "listeners",
+            self.listeners.into(),
+            (1..=LISTENERS_MAX).contains(&self.listeners),
+            "1 to 16",
         )?;
         within(
             "buffers",

@@ -86,7 +86,7 @@ fn source(address: IpAddr) -> IpAddr {
 fn may_go(connection: &Connection) -> bool {
     let waits = match connection.exchange {
         Exchange::Idle => connection.input.is_empty(),
-        Exchange::Head => true,
+        Exchange::Preface | Exchange::Head => true,
         _ => false,
     };
     waits

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -150,7 +150,7 @@ pub struct Uring {
     memory: Option<Box<Memory>>,
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
-    listener: Option<TcpListener>,
+    listeners: Vec<socket2::Socket>,
     event: Option<OwnedFd>,
     enters: u64,
     /// Sends since the last enter that complete within the next one, as a rule.
@@ -221,9 +221,7 @@ impl Uring {
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
         let memory = Memory {
             buffers,
-            outputs: std::iter::repeat_with(Vec::new)
-                .take(index(settings.connections_max))
-                .collect(),
+            outputs: std::iter::repeat_with(Vec::new).take(index(settings.slots())).collect(),
             event: 0,
         };
         let mut uring = Self {
@@ -231,7 +229,7 @@ impl Uring {
             ring,
             memory: Some(Box::new(memory)),
             backlog: VecDeque::with_capacity(index(settings.entries)),
-            listener: None,
+            listeners: Vec::new(),
             event: None,
             enters: 0,
             sends_inline: 0,
@@ -263,15 +261,15 @@ impl Uring {
         if self.parts.submitter.register_probe(&mut probe).is_ok() {
             self.can_install = probe.is_supported(opcode::FixedFdInstall::CODE);
         }
-        self.parts.submitter.register_files_sparse(settings.connections_max).map_err(|source| {
-            match source.raw_os_error() {
+        self.parts.submitter.register_files_sparse(settings.slots()).map_err(
+            |source| match source.raw_os_error() {
                 Some(libc::EMFILE) => {
-                    let connections = settings.connections_max;
+                    let connections = settings.slots();
                     UringError::Descriptors { connections, source }
                 }
                 _ => UringError::at("register the table of sockets")(source),
-            }
-        })?;
+            },
+        )?;
         let memory = self.memory.as_ref().expect("memory is there until drop");
         // SAFETY: `drop` frees the memory after the ring was closed, or leaks it.
         unsafe { memory.buffers.register(&self.parts.submitter) }
@@ -291,14 +289,15 @@ impl Uring {
         let none = ConnectionId::new(0, 0);
         let socket = |id: ConnectionId| Fixed(id.slot());
         let (entry, completed, id) = match operation {
-            Operation::Accept => {
-                let listener = self.listener.as_ref().expect("a listener was given").as_raw_fd();
+            Operation::Accept(number) => {
+                let listener = self.listeners[usize::from(number)].as_raw_fd();
                 let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
                     .file_index(Some(DestinationSlot::auto_target()));
-                (entry.build(), Completed::Accept, none)
+                (entry.build(), Completed::Accept, ConnectionId::new(number.into(), 0))
             }
-            Operation::CancelAccepts => {
-                let target = CancelBuilder::user_data(Completed::Accept.user_data(none)).all();
+            Operation::CancelAccepts(number) => {
+                let listener = ConnectionId::new(number.into(), 0);
+                let target = CancelBuilder::user_data(Completed::Accept.user_data(listener)).all();
                 (opcode::AsyncCancel2::new(target).build(), Completed::Nothing, none)
             }
             Operation::Install(id) => {
@@ -407,7 +406,7 @@ impl Uring {
 fn set_up(settings: &Settings, tiers: &[Tier]) -> Result<(IoUring, Tier), UringError> {
     let completions = settings
         .entries
-        .max(settings.connections_max.next_power_of_two() / COMPLETIONS_PER_ENTRY)
+        .max(settings.slots().next_power_of_two() / COMPLETIONS_PER_ENTRY)
         .max(u32::from(settings.buffers))
         .saturating_mul(COMPLETIONS_PER_ENTRY);
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
@@ -425,12 +424,12 @@ fn set_up(settings: &Settings, tiers: &[Tier]) -> Result<(IoUring, Tier), UringE
 }
 
 impl Ring for Uring {
-    fn listen(&mut self, listener: TcpListener) {
-        self.listener = Some(listener);
+    fn listen(&mut self, listener: socket2::Socket) {
+        self.listeners.push(listener);
     }
 
     fn unlisten(&mut self) {
-        self.listener = None;
+        self.listeners.clear();
     }
 
     fn watch(&mut self, event: OwnedFd) {

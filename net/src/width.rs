@@ -33,6 +33,12 @@ pub(crate) fn result_size(result: i32) -> usize {
     usize::try_from(result).unwrap_or(0)
 }
 
+/// The number of a listener, which `LISTENERS_MAX` bounds.
+#[inline]
+pub(crate) fn byte(number: usize) -> u8 {
+    u8::try_from(number).expect("bounded by LISTENERS_MAX, far below 256")
+}
+
 /// The lower half of a word.
 #[inline]
 pub(crate) const fn low(word: u64) -> u32 {

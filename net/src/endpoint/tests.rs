@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::listen::{self, ListenOptions};
+use crate::listen::{self, ListenOptions, Listener};
 use crate::ring::fake::{FakeClock, FakeRing, More};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -27,7 +27,7 @@ impl World {
         let endpoint = Endpoint::new(ring, clock.clone(), listener, settings).unwrap();
         let mut world = Self { endpoint, clock };
         assert_eq!(world.turn(), []);
-        assert!(world.pushed().contains(&Operation::Accept));
+        assert!(world.pushed().contains(&Operation::Accept(0)));
         world
     }
 
@@ -39,7 +39,7 @@ impl World {
     fn pushed(&mut self) -> Vec<Operation> {
         let mut pushed = self.ring().take_pushed();
         let is_first = self.endpoint.connection_count() == 0;
-        pushed.retain(|operation| is_first || *operation != Operation::Accept);
+        pushed.retain(|operation| is_first || *operation != Operation::Accept(0));
         pushed
     }
 
@@ -532,7 +532,7 @@ fn a_peer_that_does_not_read_is_paused_then_goes_on() {
 
 fn accepts(world: &mut World) -> usize {
     let pushed = world.ring().take_pushed();
-    pushed.iter().filter(|operation| **operation == Operation::Accept).count()
+    pushed.iter().filter(|operation| **operation == Operation::Accept(0)).count()
 }
 
 #[test]
@@ -573,6 +573,41 @@ fn a_burst_is_taken_in_portions() {
     world.serve();
     world.turn();
     assert_eq!((world.endpoint.connection_count(), accepts(&mut world)), (20, 20));
+}
+
+#[test]
+fn no_listener_waits_for_another() {
+    let clock = FakeClock::default();
+    let listener = || {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Listener::from(listen::bind(any, &ListenOptions::default()).unwrap())
+    };
+    let ring = FakeRing::new(1, 0);
+    let settings = Settings { connections_max: 1, listeners: 2, ..Settings::default() };
+    let listeners = vec![listener(), listener()];
+    let endpoint = Endpoint::new(ring, clock.clone(), listeners, settings).unwrap();
+    let mut world = World { endpoint, clock };
+    let accepts = |world: &mut World| {
+        let mut pushed = world.ring().take_pushed();
+        pushed.retain(|operation| matches!(operation, Operation::Accept(_)));
+        pushed
+    };
+    world.turn();
+    assert_eq!(accepts(&mut world), [Operation::Accept(0), Operation::Accept(1)]);
+    for (slot, number) in [(0, 1), (1, 0)] {
+        let from = ConnectionId::new(number, 0);
+        world.ring().complete(Completed::Accept, from, slot, More::Last);
+    }
+    world.serve();
+    world.turn();
+    assert_eq!((world.endpoint.connection_count(), accepts(&mut world)), (2, vec![]));
+    let id = world.endpoint.connections[0].id;
+    for step in [Completed::Receive, Completed::Close] {
+        world.ring().complete(step, id, 0, More::Last);
+        world.serve();
+    }
+    world.turn();
+    assert_eq!((world.endpoint.connection_count(), accepts(&mut world)), (1, vec![]));
 }
 
 #[test]
@@ -617,7 +652,8 @@ fn draining_ends_every_connection_with_its_next_response() {
     world.endpoint.close_idle();
     let pushed = world.pushed();
     assert!(
-        pushed.contains(&Operation::CancelAccepts) && pushed.contains(&Operation::Shutdown(idle))
+        pushed.contains(&Operation::CancelAccepts(0))
+            && pushed.contains(&Operation::Shutdown(idle))
     );
     respond(&mut world.endpoint, busy, 200);
     world.turn();

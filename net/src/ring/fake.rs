@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -102,7 +102,7 @@ pub(crate) enum More {
 }
 
 impl Ring for FakeRing {
-    fn listen(&mut self, _listener: TcpListener) {}
+    fn listen(&mut self, _listener: socket2::Socket) {}
 
     fn unlisten(&mut self) {}
 

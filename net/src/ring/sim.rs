@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -211,11 +211,11 @@ impl SimRing {
             has_more: false,
         };
         match operation {
-            Operation::Accept => {
+            Operation::Accept(_) => {
                 assert!(self.is_listening, "accepts have a listener");
                 self.accepts += 1;
             }
-            Operation::CancelAccepts => {
+            Operation::CancelAccepts(_) => {
                 for _ in 0..std::mem::take(&mut self.accepts) {
                     let none = ConnectionId::new(0, 0);
                     self.untold.push(later(Completed::Accept, none, -libc::ECANCELED));
@@ -425,7 +425,7 @@ impl SimRing {
 }
 
 impl Ring for SimRing {
-    fn listen(&mut self, _listener: TcpListener) {}
+    fn listen(&mut self, _listener: socket2::Socket) {}
 
     fn unlisten(&mut self) {
         assert_eq!(self.accepts, 0, "the listener outlives its accepts");
