@@ -34,8 +34,8 @@ struct Peer {
 pub(crate) fn serve(address: SocketAddr) -> Result<()> {
     let settings = Settings::default();
     let mut ring = Uring::new(&settings)?;
-    ring.listen(bind(address, &ListenOptions::default())?);
-    ring.push(Operation::Accept);
+    ring.listen(bind(address, &ListenOptions::default())?.into());
+    ring.push(Operation::Accept(0));
     let mut peers: HashMap<u32, Peer> = HashMap::new();
     let mut spare: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -60,7 +60,7 @@ fn on_completion(
                 ring.push(Operation::Receive(ConnectionId::from_u64(slot.into())));
             }
             if !completion.has_more {
-                ring.push(Operation::Accept);
+                ring.push(Operation::Accept(0));
             }
         }
         Completed::Receive => {

@@ -13,8 +13,8 @@ use clap::{
 
 pub use self::external::External;
 use crate::config::{
-    BuildLimits, ByteSize, LogFormat, LogLevel, Origin, Overrides, RingChoice, Setting, Technique,
-    Workers, keys,
+    self, BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
+    RingChoice, Setting, Technique, Workers, keys,
 };
 
 const DESCRIPTION: &str = "\
@@ -305,8 +305,18 @@ pub enum BodySource {
 #[command(next_help_heading = "Settings")]
 pub struct HostArgs {
     /// Where functions are served
-    #[arg(long, value_name = "ADDRESS:PORT", env = "MIDGE_LISTEN", hide_env_values = true)]
-    pub listen: Option<SocketAddr>,
+    ///
+    /// ADDRESS:PORT, unix:PATH, or systemd or systemd:NAME for sockets that the service manager made; several
+    /// with a comma between them
+    #[arg(
+        long,
+        value_name = "WHERE",
+        env = "MIDGE_LISTEN",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = config::listen::read_one
+    )]
+    pub listen: Option<Vec<ListenAddress>>,
     /// Where health and metrics are served
     #[arg(long, value_name = "ADDRESS:PORT", env = "MIDGE_ADMIN", hide_env_values = true)]
     pub admin: Option<SocketAddr>,
@@ -356,7 +366,7 @@ impl HostArgs {
         let Self { listen, admin, workers, ring_tier, log_level, log_format, build } = self.clone();
         let BuildLimitArgs { build_memory, build_time } = build;
         Overrides {
-            listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen),
+            listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen.map(Listens::from)),
             admin: given(own, "admin", "--admin", "MIDGE_ADMIN", admin),
             workers: given(own, "workers", "--workers", "MIDGE_WORKERS", workers),
             ring_tier: given(own, "ring_tier", "--ring-tier", "MIDGE_RING_TIER", ring_tier),

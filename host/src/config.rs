@@ -9,6 +9,7 @@
 pub mod complaint; // a fault with place, quote and remedy
 pub mod explain; // every effective setting as text
 pub mod keys; // the table of settings, and their limits
+pub mod listen; // where to listen, and whom to trust
 mod methods; // sets of request methods
 mod origin; // default, file, environment, flag
 pub mod pattern; // routes and host names
@@ -24,6 +25,7 @@ use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 pub use self::{
     complaint::Complaints,
+    listen::{ClientAddress, Listen, ListenAddress, Listens, Trusted},
     methods::Methods,
     origin::{Origin, Setting},
     pattern::Pattern,
@@ -39,7 +41,13 @@ pub struct Settings {
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
     /// Where functions are served.
-    pub listen: Setting<SocketAddr>,
+    pub listen: Setting<Listens>,
+    /// Connections go to the worker on whose CPU their packets arrive.
+    pub listen_on_cpu: Setting<bool>,
+    /// Whose word on a client's address counts.
+    pub trusted_proxies: Setting<Trusted>,
+    /// What a client's address is taken from.
+    pub client_address: Setting<ClientAddress>,
     /// Where health and metrics are served.
     pub admin: Setting<SocketAddr>,
     /// Worker threads.
@@ -154,7 +162,7 @@ pub struct Function {
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Of `listen`.
-    pub listen: Option<Setting<SocketAddr>>,
+    pub listen: Option<Setting<Listens>>,
     /// Of `admin`.
     pub admin: Option<Setting<SocketAddr>>,
     /// Of `workers`.

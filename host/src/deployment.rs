@@ -17,6 +17,7 @@ use midge_loader::start::choose::{Choice, Machine, check, choose};
 use crate::compile;
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
+use crate::forwarded::Clients;
 use crate::log::GuestLog;
 use crate::route::{FunctionIndex, RouteTable};
 use crate::services::{HostServices, RandomKey};
@@ -28,6 +29,8 @@ pub struct Deployment {
     pub routes: RouteTable,
     /// The functions; a [`FunctionIndex`] is a position here.
     pub functions: Vec<Deployed>,
+    /// How a client's address is found, if not by the connection alone.
+    pub clients: Option<Clients>,
 }
 
 /// One function with its limits.
@@ -105,7 +108,12 @@ impl Deployment {
             .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
-        Ok(Self { routes: RouteTable::new(&settings.functions), functions })
+        let trusted = settings.trusted_proxies.value.clone();
+        Ok(Self {
+            routes: RouteTable::new(&settings.functions),
+            functions,
+            clients: Clients::new(settings.client_address.value, trusted),
+        })
     }
 }
 

@@ -12,7 +12,7 @@
 //! Invariant: a worker's thread touches nothing of another's; messages go through a bounded queue and an
 //! eventfd that the worker's ring watches.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,19 +23,21 @@ use anyhow::{Context, Result};
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use midge_loader::engine::Engines;
+use midge_net::Listener;
 use midge_net::clock::MonotonicClock;
 use midge_net::endpoint::Endpoint;
 use midge_net::epoll::Epoll;
-use midge_net::listen::{ListenOptions, bind};
+use midge_net::listen::Family;
 use midge_net::ring::Ring;
 use midge_net::uring::Uring;
 use midge_net::wake::Waker;
 use midge_net::{RingTier, tier};
 
 use crate::admin::Admin;
-use crate::config::{Limits, RingChoice, Settings, Workers};
+use crate::config::{RingChoice, Settings, Workers};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{Deployment, Open, Shared};
+use crate::listeners::Places;
 use crate::log::{DataLog, LogSender};
 use crate::plan;
 use crate::services::RandomKey;
@@ -55,7 +57,7 @@ pub struct Host {
     admin: Admin,
     is_draining: Arc<AtomicBool>,
     shared: Shared,
-    address: SocketAddr,
+    places: Places,
     ring_tier: RingTier,
     ticker: Ticker,
 }
@@ -101,8 +103,7 @@ impl Host {
             .context("cannot start the ticker's thread")?;
         let ring_tier = ring_tier(settings.ring_tier.value)?;
         let (serving, assignments) = Serving::load(settings, &shared, cpus.len(), open)?;
-        let listeners = listeners(settings.listen.value, cpus.len())?;
-        let address = listeners[0].local_addr().context("the listener has no address")?;
+        let (places, listeners) = Places::open(settings, &cpus)?;
         let is_draining = Arc::new(AtomicBool::new(false));
         let admin = Admin::start(
             settings.admin.value,
@@ -113,13 +114,13 @@ impl Host {
         let (ended_sender, ended) = bounded(cpus.len());
         let mut workers = Vec::with_capacity(cpus.len());
         let each = cpus.into_iter().zip(listeners).zip(assignments).enumerate();
-        for (index, ((cpu, listener), assignment)) in each {
+        for (index, ((cpu, listeners), assignment)) in each {
             let seed = Seed {
                 index,
                 cpu,
-                listener,
+                network: network(settings, listeners.len()),
+                listeners,
                 assignment,
-                network: network(&settings.limits),
                 ring_tier,
                 clock: shared.clock.clone(),
                 prefix: request_prefix(&shared.key, index),
@@ -127,13 +128,13 @@ impl Host {
             };
             workers.push(WorkerHandle::start(seed)?);
         }
-        Ok(Self { workers, ended, serving, admin, is_draining, shared, address, ticker, ring_tier })
+        Ok(Self { workers, ended, serving, admin, is_draining, shared, places, ticker, ring_tier })
     }
 
     /// Returns where functions are served.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Returns where health and metrics are served.
@@ -261,7 +262,7 @@ impl Serving {
 struct Seed {
     index: usize,
     cpu: CoreId,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     assignment: Assignment,
     network: midge_net::settings::Settings,
     ring_tier: RingTier,
@@ -361,8 +362,15 @@ fn run_on<R: Ring>(
         if are_sources_limited && !ring.can_install() {
             tracing::warn!("`connections_per_source` is not kept: Linux 6.8 or later is needed");
         }
+        let is_asked =
+            |listener: &Listener| listener.has_preface() && listener.family() == Family::Internet;
+        anyhow::ensure!(
+            ring.can_install() || !seed.listeners.iter().any(is_asked),
+            "`proxy_protocol` on an internet address needs Linux 6.8 or later, to ask for the proxy's address; \
+             listen on a Unix socket, or take ring_tier = \"d\""
+        );
         let clock = MonotonicClock::new();
-        let mut endpoint = Endpoint::new(ring, clock, seed.listener, seed.network)?;
+        let mut endpoint = Endpoint::new(ring, clock, seed.listeners, seed.network)?;
         endpoint.watch(event);
         let task = std::fs::canonicalize("/proc/thread-self").context("/proc is not mounted")?;
         anyhow::Ok((endpoint, task))
@@ -379,24 +387,6 @@ fn run_on<R: Ring>(
     let request_ids = RequestIds::new(seed.prefix);
     let mut worker = Worker::new(endpoint, seed.assignment, messages, seed.clock, request_ids);
     worker.run().context("the ring failed")
-}
-
-/// Makes a listener for each worker, all on one address: the kernel spreads connections by their hash.
-fn listeners(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
-    let listen = |address: SocketAddr| {
-        bind(address, &ListenOptions::default())
-            .with_context(|| format!("cannot listen on `{address}`"))
-    };
-    // Listeners of other processes that share their ports as ours do would take a part of the connections
-    // without a word. A plain bind finds them; it is given up before the workers' own.
-    drop(TcpListener::bind(address).with_context(|| format!("cannot listen on `{address}`"))?);
-    let first = listen(address)?;
-    let address = first.local_addr().context("the listener has no address")?;
-    let mut listeners = vec![first];
-    for _ in 1..count {
-        listeners.push(listen(address)?);
-    }
-    Ok(listeners)
 }
 
 /// Returns the CPUs that workers are pinned to.
@@ -430,8 +420,11 @@ fn cpus(workers: &Workers) -> Result<Vec<CoreId>> {
     Ok(chosen)
 }
 
-fn network(limits: &Limits) -> midge_net::settings::Settings {
+fn network(settings: &Settings, listeners: usize) -> midge_net::settings::Settings {
+    let limits = &settings.limits;
     midge_net::settings::Settings {
+        listeners: u32::try_from(listeners).expect("bounded by LISTENS_MAX"),
+        trusted_proxies: settings.trusted_proxies.value.networks.clone(),
         connections_max: limits.connections_per_worker.value,
         connections_per_source_max: limits.connections_per_source.value,
         requests_per_connection_max: limits.requests_per_connection.value,

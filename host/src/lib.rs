@@ -7,6 +7,7 @@
 pub mod cli; // the command line
 pub mod commands; // one file for each command
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
+pub mod forwarded; // the client behind proxies
 pub mod host; // everything that runs, started, reloaded and stopped together
 pub mod worker; // one worker: the way of a request
 pub mod route; // host and path to a function
@@ -18,6 +19,7 @@ pub mod deployment; // functions loaded, and the routes to them
 pub mod services; // clocks, chance and log of the guests
 pub mod deadline; // slices and the coarse clock
 pub mod stats; // counters: a worker writes, the admin thread reads
+pub mod listeners; // the sockets that workers accept from
 pub mod log; // the host's own log, and that of the data plane
 pub mod admin; // health and metrics over HTTP
 pub mod doctor; // what the machine offers

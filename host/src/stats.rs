@@ -49,6 +49,8 @@ pub struct WorkerStats {
     pub shed: Counter,
     /// Connections closed because their source had as many as it may.
     pub crowded: Counter,
+    /// Connections closed for their preface.
+    pub prefaces_refused: Counter,
     /// Connections open.
     pub connections: Gauge,
     /// System calls that entered the ring: the only ones on the way of a request.
@@ -185,6 +187,7 @@ impl WorkerStats {
             accepted: Counter::default(),
             shed: Counter::default(),
             crowded: Counter::default(),
+            prefaces_refused: Counter::default(),
             connections: Gauge::default(),
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
@@ -210,9 +213,10 @@ impl WorkerStats {
 
 impl StatsWriter {
     /// Notes how many connections were closed so far to make room, and for their source's having enough.
-    pub fn connections_given_up(&self, shed: u64, crowded: u64) {
+    pub fn connections_given_up(&self, shed: u64, crowded: u64, prefaces: u64) {
         self.mine().shed.raise_to(shed);
         self.mine().crowded.raise_to(crowded);
+        self.mine().prefaces_refused.raise_to(prefaces);
     }
 
     /// Notes how many connections were accepted so far, and how many are open.

@@ -211,7 +211,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     /// The way of a request.
     fn serve(&mut self, connection: ConnectionId, arrived: Arrived) {
         let request_id = self.request_ids.next();
-        let view = self.endpoint.request(connection);
+        let mut view = self.endpoint.request(connection);
+        if let Some(clients) = &self.assignment.deployment.clients {
+            view.peer = clients.of(&view);
+        }
         let body_bytes = match arrived {
             Arrived::Whole => view.body.len() as u64,
             Arrived::InPart => announced(&view).max(view.body.len() as u64),
@@ -535,7 +538,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let open = u64::from(self.endpoint.connection_count());
         self.assignment.stats.connections(counters.accepted, open);
         let (shed, crowded) = (counters.connections_shed, counters.connections_crowded);
-        self.assignment.stats.connections_given_up(shed, crowded);
+        self.assignment.stats.connections_given_up(shed, crowded, counters.prefaces_refused);
         self.assignment.stats.ring_entered(counters.enters);
         self.assignment.stats.queue_depth(self.suspended.len() as u64);
         self.assignment.stats.parked(self.parked_count);

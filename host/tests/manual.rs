@@ -43,9 +43,10 @@ fn the_table_of_metrics_is_fresh() {
 
 #[test]
 fn the_examples_of_settings_are_sound() {
-    let text = fs::read_to_string(page("configuration.md")).unwrap();
-    let examples: Vec<_> = text.split("```toml\n").skip(1).collect();
-    assert!(!examples.is_empty());
+    let texts =
+        ["configuration.md", "listeners.md"].map(|name| fs::read_to_string(page(name)).unwrap());
+    let examples: Vec<_> = texts.iter().flat_map(|text| text.split("```toml\n").skip(1)).collect();
+    assert!(texts.len() <= examples.len());
     for example in examples {
         let (example, _) = example.split_once("```").unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -138,7 +138,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         let connection = &mut self.connections[slot];
         assert!(connection.phase == Phase::Free, "the kernel accepts into free slots");
         let door = &self.acceptor.doors[index(number)];
-        connection.listener = byte(index(number));
+        connection.is_local = door.family == Family::Local;
         connection.since = self.now;
         if door.has_preface {
             connection.exchange = Exchange::Preface;

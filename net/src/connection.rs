@@ -142,8 +142,8 @@ pub(crate) struct Connection {
     pub(crate) is_queued: bool,
     /// It counts as one of its source.
     pub(crate) is_counted: bool,
-    /// Number of the listener it came from.
-    pub(crate) listener: u8,
+    /// It came over a Unix socket.
+    pub(crate) is_local: bool,
     /// The peer sends nothing more.
     pub(crate) has_peer_ended: bool,
     /// No request is taken after the present one.
@@ -218,7 +218,7 @@ impl Connection {
             is_asking: false,
             is_queued: false,
             is_counted: false,
-            listener: 0,
+            is_local: false,
             has_peer_ended: false,
             is_last: false,
             is_head_method: false,

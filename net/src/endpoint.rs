@@ -67,8 +67,8 @@ pub struct RequestView<'a> {
     pub body: &'a [u8],
     /// Address of the peer, where it is known; of the client, where a proxy told it.
     pub peer: Option<SocketAddr>,
-    /// Number of the listener that the connection came from.
-    pub listener: u8,
+    /// The connection came over a Unix socket.
+    pub is_local: bool,
 }
 
 /// Where the bytes at hand lie.
@@ -294,7 +294,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             head: &self.head,
             body: &bytes[current.head_end..current.body_end],
             peer: connection.peer,
-            listener: connection.listener,
+            is_local: connection.is_local,
         }
     }
 

@@ -20,6 +20,7 @@ pub mod counters; // what an endpoint counts
 pub mod epoll; // the ring's stand-in where there is none
 pub mod endpoint; // turn, next event, respond
 pub mod http; // requests and responses as bytes
+pub mod inherited; // sockets that the service manager made
 pub mod listen; // where connections come from
 mod preface; // what a proxy says of the client before the first request
 mod receive; // bytes become requests

@@ -111,7 +111,9 @@ impl Listener {
         self.socket.local_addr().ok()?.as_socket()
     }
 
-    pub(crate) const fn has_preface(&self) -> bool {
+    /// Tells whether each connection begins with the PROXY protocol.
+    #[must_use]
+    pub const fn has_preface(&self) -> bool {
         self.has_preface
     }
 

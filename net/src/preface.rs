@@ -277,6 +277,7 @@ mod tests {
             }
         }
 
+        #[expect(clippy::disallowed_methods, reason = "the macro shares its parts")]
         fn prefaces() -> impl Strategy<Value = Vec<u8>> {
             let line = (any::<SocketAddr>(), any::<SocketAddr>(), any::<bool>()).prop_map(
                 |(source, destination, is_honest)| {

@@ -8,6 +8,8 @@ use crate::program::workspace;
 pub const HELLO: &str = include_str!("../guests/hello.wat");
 /// Answers a body with itself, and nothing with `hello`.
 pub const ECHO: &str = include_str!("../guests/echo.wat");
+/// Answers with the bytes of its peer's address and port.
+pub const PEER: &str = include_str!("../guests/peer.wat");
 /// Answers what the body tells it to, true or not.
 pub const CLAIMS: &str = include_str!("../guests/claims.wat");
 /// Does the harm that the query's first letter names.

@@ -34,7 +34,7 @@ pub struct Host {
     stderr: Arc<Mutex<String>>,
     /// What it said when it was ready.
     pub ready: Value,
-    /// Where functions are served.
+    /// Where functions are served: the first internet address.
     pub listen: SocketAddr,
     /// Where health and metrics are served.
     pub admin: SocketAddr,
@@ -120,8 +120,11 @@ impl Setup {
 
     fn start(self, verb: &str, file: &str) -> Host {
         let Self { folder, arguments, environment } = self;
-        let fixed = [verb, file, "--json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let mut command = command(fixed);
+        let mut command = command([verb, file, "--json", "--admin", "127.0.0.1:0"]);
+        let settings = std::fs::read_to_string(folder.path().join(SETTINGS)).unwrap_or_default();
+        if !settings.lines().any(|line| line.starts_with("listen =")) {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         if !arguments.iter().any(|argument| argument == "--workers") {
             command.args(["--workers", "1"]);
         }
@@ -145,11 +148,11 @@ impl Setup {
             drop(child.kill());
             panic!("the host is not ready; it said\n{}", locked(&stderr));
         };
-        let address = |key: &str| {
-            let text = ready[key].as_str().expect("an address");
-            text.parse().expect("an address")
-        };
-        let (listen, admin) = (address("listen"), address("admin"));
+        let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+        let listeners = ready["listeners"].as_array().expect("a list");
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let listen = listeners.iter().find_map(address).unwrap_or(nowhere);
+        let admin = address(&ready["admin"]).expect("an address");
         Host { child, folder, stderr, ready, listen, admin }
     }
 }
@@ -178,6 +181,16 @@ impl Host {
     /// Waits until the numbers are as they should be.
     pub fn wait_for_metrics(&self, what: &str, mut holds: impl FnMut(&Metrics) -> bool) {
         wait_for(what, || holds(&self.metrics()));
+    }
+
+    /// Returns the addresses that it told, all of them.
+    ///
+    /// # Panics
+    /// If it told none.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<&str> {
+        let all = self.ready["listeners"].as_array().expect("a list");
+        all.iter().filter_map(Value::as_str).collect()
     }
 
     /// Returns its folder.

@@ -106,6 +106,12 @@ pub const FAMILIES: &[Family] = &[
         "Connections closed beyond `connections_per_source`",
     ),
     family(
+        "midge_prefaces_refused",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.prefaces_refused.get()),
+        "Connections closed for what stood in place of the PROXY protocol, or for who said it",
+    ),
+    family(
         "midge_ring_enters",
         &["worker"],
         Source::WorkerCount(|worker| worker.ring_enters.get()),

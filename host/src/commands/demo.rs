@@ -202,7 +202,7 @@ fn open(
 }
 
 fn introduce(host: &Host) -> Result<()> {
-    let address = host.address();
+    let address = host.places().internet().map_or_else(|| "localhost".into(), |at| at.to_string());
     let mut text = String::from("\n");
     for (example, deployed) in EXAMPLES.iter().zip(&host.deployment().functions) {
         let technique = deployed.function.technique();
@@ -215,7 +215,7 @@ fn introduce(host: &Host) -> Result<()> {
         host.admin_address()
     );
     text += "A load to look at: wrk -c 64 -d 10 'http://ADDRESS/hello'. Ctrl-C ends the demo.\n\n";
-    Ok(output::print(&text.replace("ADDRESS", &address.to_string()))?)
+    Ok(output::print(&text.replace("ADDRESS", &address))?)
 }
 
 /// Reads the counters from time to time.

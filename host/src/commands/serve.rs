@@ -27,6 +27,7 @@ const SCHEMA: &str = "midge/serve/1";
 struct Ready<'a> {
     schema: &'static str,
     listen: String,
+    listeners: Vec<String>,
     admin: String,
     cpus: Vec<usize>,
     ring_tier: &'a str,
@@ -99,10 +100,10 @@ pub fn announce(host: &Host, is_json: bool) -> Result<()> {
         tracing::info!(function = deployed.name, technique, "ready: {}", deployed.reason);
     }
     let workers = counted(host.cpus().count(), "worker");
-    let (address, admin) = (host.address(), host.admin_address());
+    let (places, admin) = (host.places(), host.admin_address());
     let tier = host.ring_tier();
     tracing::info!(
-        "serving on http://{address} with {workers} on {} (tier {tier}); admin on http://{admin}",
+        "serving on {places} with {workers} on {} (tier {tier}); admin on http://{admin}",
         tier.description()
     );
     if !is_json {
@@ -115,7 +116,8 @@ pub fn announce(host: &Host, is_json: bool) -> Result<()> {
     });
     output::print_json(&Ready {
         schema: SCHEMA,
-        listen: address.to_string(),
+        listen: places.addresses().next().unwrap_or_default(),
+        listeners: places.addresses().collect(),
         admin: admin.to_string(),
         cpus: host.cpus().collect(),
         ring_tier: host.ring_tier().name(),

@@ -18,6 +18,9 @@ pub struct Row {
 pub fn rows(settings: &Settings) -> Vec<Row> {
     let Settings {
         listen,
+        listen_on_cpu,
+        trusted_proxies,
+        client_address,
         admin,
         workers,
         ring_tier,
@@ -30,6 +33,9 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
     } = settings;
     let mut rows = vec![
         shown("listen", listen),
+        shown("listen_on_cpu", listen_on_cpu),
+        shown("trusted_proxies", trusted_proxies),
+        shown("client_address", client_address),
         shown("admin", admin),
         shown("workers", workers),
         shown("ring_tier", ring_tier),
@@ -115,6 +121,7 @@ mod tests {
         for key in KEYS.iter().filter(|key| !matches!(key.takes, Takes::Tables)) {
             let name = match (key.part, key.name) {
                 (Part::Function, "route") => continue, // stands under `routes`
+                (Part::Listen, _) => continue,         // stands under `listen`
                 (Part::Top, name) => name.to_owned(),
                 (Part::Limits, name) => format!("limits.{name}"),
                 (Part::Build, name) => format!("build.{name}"),

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
 use midge_net::settings as network;
 
-use super::{ByteSize, LogFormat, LogLevel, Quantity, RingChoice, Technique};
+use super::{ByteSize, ClientAddress, LogFormat, LogLevel, Quantity, RingChoice, Technique};
 
 /// Default, smallest and largest value of a setting.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,10 @@ pub struct Bounds<T> {
     pub maximum: T,
 }
 
+/// Places to listen at.
+pub const LISTENS_MAX: usize = midge_net::settings::LISTENERS_MAX as usize;
+/// Entries of `trusted_proxies`.
+pub const TRUSTED_MAX: usize = 64;
 /// Where the data plane listens: on this machine alone, until told otherwise.
 pub const LISTEN_DEFAULT: SocketAddr = loopback(8080);
 /// Where health and metrics are served.
@@ -230,6 +234,8 @@ pub const BUILD_TIME: Bounds<Duration> = bounds(BUILD_TIME_DEFAULT, BUILD_TIME_M
 pub enum Part {
     /// Above all tables.
     Top,
+    /// A table in `listen`.
+    Listen,
     /// `[limits]`.
     Limits,
     /// `[build]`.
@@ -258,6 +264,10 @@ pub struct Key {
 pub enum Takes {
     /// An address with a port.
     Address(SocketAddr),
+    /// One place to listen at, or a list of them.
+    Listens(SocketAddr),
+    /// Where a client's address comes from.
+    ClientAddress,
     /// `auto`, a count, or a list of CPUs.
     Workers,
     /// A duration.
@@ -292,6 +302,7 @@ impl Part {
     pub const fn heading(self) -> &'static str {
         match self {
             Self::Top => "",
+            Self::Listen => "listen = [{ .. }]",
             Self::Limits => "[limits]",
             Self::Build => "[build]",
             Self::Log => "[log]",
@@ -325,6 +336,10 @@ impl Takes {
     pub fn columns(self) -> (String, String) {
         match self {
             Self::Address(default) => ("address and port".into(), default.to_string()),
+            Self::Listens(default) => ("address, or a list, below".into(), default.to_string()),
+            Self::ClientAddress => {
+                (names(ClientAddress::ALL.map(ClientAddress::name)), "peer".into())
+            }
             Self::Workers => ("`auto`, a count, CPUs `\"1-7,9\"`".into(), "auto".into()),
             Self::Duration(bounds) => quantity("duration", bounds),
             Self::Size(bounds) => quantity("size", bounds),
@@ -350,7 +365,45 @@ const fn key(part: Part, name: &'static str, takes: Takes, meaning: &'static str
 
 /// All settings, in the order of the manual.
 pub const KEYS: &[Key] = &[
-    key(Part::Top, "listen", Takes::Address(LISTEN_DEFAULT), "where functions are served"),
+    key(Part::Top, "listen", Takes::Listens(LISTEN_DEFAULT), "where functions are served"),
+    key(
+        Part::Top,
+        "listen_on_cpu",
+        Takes::Truth(false),
+        "connections go to the worker on whose CPU their packets arrive",
+    ),
+    key(
+        Part::Top,
+        "trusted_proxies",
+        Takes::Optional("list of networks and `unix`, up to 64", "none"),
+        "whose PROXY protocol and headers tell a client's address",
+    ),
+    key(
+        Part::Top,
+        "client_address",
+        Takes::ClientAddress,
+        "what a client's address is taken from, of trusted proxies",
+    ),
+    key(
+        Part::Listen,
+        "address",
+        Takes::Required(
+            "`\"0.0.0.0:80\"`, `\"[::]:80\"`, `\"unix:/path\"`, `\"systemd\"`, `\"systemd:NAME\"`",
+        ),
+        "where, relative to the file for a path",
+    ),
+    key(
+        Part::Listen,
+        "proxy_protocol",
+        Takes::Truth(false),
+        "connections begin with the PROXY protocol, version 1 or 2; others are closed",
+    ),
+    key(
+        Part::Listen,
+        "mode",
+        Takes::Optional("permissions in octal", "0660"),
+        "who may connect to a Unix socket",
+    ),
     key(Part::Top, "admin", Takes::Address(ADMIN_DEFAULT), "where health and metrics are served"),
     key(Part::Top, "workers", Takes::Workers, "worker threads, one CPU each"),
     key(Part::Top, "ring_tier", Takes::Ring, "the way to the kernel: docs/manual/tiers.md"),
@@ -547,7 +600,7 @@ pub const KEYS: &[Key] = &[
 #[must_use]
 pub fn manual_tables() -> String {
     let mut text = String::new();
-    for part in [Part::Top, Part::Limits, Part::Build, Part::Log, Part::Function] {
+    for part in [Part::Top, Part::Listen, Part::Limits, Part::Build, Part::Log, Part::Function] {
         if !part.heading().is_empty() {
             text += &format!("\n### `{}`\n\n", part.heading());
         }

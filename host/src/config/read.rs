@@ -12,15 +12,17 @@ use toml::{
 };
 
 use super::{
-    BuildLimits, ByteSize, Complaints, Function, Limits, LogFormat, LogLevel, LogSettings, Methods,
-    Origin, Overrides, Pattern, Quantity, RingChoice, Setting, Settings, Source, Technique,
-    Workers,
+    BuildLimits, ByteSize, ClientAddress, Complaints, Function, Limits, LogFormat, LogLevel,
+    LogSettings, Methods, Origin, Overrides, Pattern, Quantity, RingChoice, Setting, Settings,
+    Source, Technique, Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
     pattern,
     source::Place,
     suggest,
 };
+
+mod listen; // where to listen, and whom to trust
 
 /// Entries of a folder that are looked at for a file of a similar name.
 const FOLDER_ENTRIES_MAX: usize = 1000;
@@ -101,7 +103,8 @@ impl<'s> Reader<'s> {
         let build = self.table(top, "build", Part::Build, &empty);
         let log = self.table(top, "log", Part::Log, &empty);
         let over = overrides.clone();
-        let listen = self.address(top, "listen", keys::LISTEN_DEFAULT);
+        let listen = self.listens(top);
+        let sources = ClientAddress::ALL.map(|source| (source.name(), source));
         let admin = self.address(top, "admin", keys::ADMIN_DEFAULT);
         let workers = self.workers(top);
         let rings = RingChoice::ALL.map(|choice| (choice.name(), choice));
@@ -109,6 +112,9 @@ impl<'s> Reader<'s> {
         Settings {
             file: Some(self.source.path.clone()),
             listen: over.listen.unwrap_or(listen),
+            listen_on_cpu: self.truth(top, "listen_on_cpu"),
+            trusted_proxies: self.trusted(top),
+            client_address: self.choice(top, "client_address", &sources, ClientAddress::Peer),
             admin: over.admin.unwrap_or(admin),
             workers: over.workers.unwrap_or(workers),
             ring_tier: over.ring_tier.unwrap_or(ring_tier),
@@ -527,16 +533,6 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn check_addresses(&mut self, top: &Section<'_>, settings: &Settings) {
-        let is_shared = settings.listen.value == settings.admin.value;
-        if is_shared && settings.listen.value.port() != 0 {
-            // One that came by flag is left to the kernel, which refuses the second to listen.
-            let Some(value) = top.get("admin").or_else(|| top.get("listen")) else { return };
-            let what = format!("`listen` and `admin` are both {}", settings.admin.value);
-            self.fault(&value.span(), &what, "two addresses");
-        }
-    }
-
     fn check_names_unique(&mut self) {
         let mut seen = HashMap::new();
         for (name, span) in std::mem::take(&mut self.names) {
@@ -570,7 +566,8 @@ impl<'s> Reader<'s> {
     ) -> Option<&'t Value<'t>> {
         let value = section.get(name);
         if value.is_none() {
-            self.fault(&section.span.clone(), &format!("the function has no `{name}`"), example);
+            let of = if section.part == Part::Listen { "listener" } else { "function" };
+            self.fault(&section.span.clone(), &format!("the {of} has no `{name}`"), example);
         }
         value
     }

@@ -84,7 +84,7 @@ impl RawRequest {
             Err(refusal) => return Err(format!("not a request of HTTP/1.1: {refusal}")),
         }
         let (bytes, body) = bytes.split_at(head.bytes_total());
-        let view = RequestView { bytes, head: &head, body, peer: None, listener: 0 };
+        let view = RequestView { bytes, head: &head, body, peer: None, is_local: false };
         let mut block = vec![0; call::block_bytes(&view)];
         call::lay_out(&mut block, &view, facts);
         Ok(block)
