@@ -17,14 +17,20 @@ pub enum Problem {
     MethodNotAllowed,
     /// The head did not arrive in time.
     RequestTimeout,
+    /// The file is not what the client thinks it is.
+    PreconditionFailed,
     /// The body is longer than the function takes.
     BodyTooLarge,
     /// The target is too long.
     TargetTooLong,
+    /// The file has no such part.
+    RangeNotSatisfiable,
     /// An expectation other than 100-continue.
     ExpectationFailed,
     /// Too many headers, or too long ones.
     HeadersTooLarge,
+    /// A file could not be read.
+    FileFailed,
     /// The guest said that it failed.
     FunctionFailed,
     /// A method or transfer coding that we do not have.
@@ -60,15 +66,18 @@ pub struct Row {
 
 impl Problem {
     /// All rows, for the manual and for counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
+        Self::PreconditionFailed,
         Self::BodyTooLarge,
         Self::TargetTooLong,
+        Self::RangeNotSatisfiable,
         Self::ExpectationFailed,
         Self::HeadersTooLarge,
+        Self::FileFailed,
         Self::FunctionFailed,
         Self::NotImplemented,
         Self::Trapped,
@@ -91,7 +100,7 @@ impl Problem {
                 "send a request that follows RFC 9112; the connection is closed",
             ),
             Self::NotFound => {
-                ("not-found", 404, "No function has this path", "check the path and the host")
+                ("not-found", 404, "Nothing has this path", "check the path and the host")
             }
             Self::MethodNotAllowed => (
                 "method-not-allowed",
@@ -105,6 +114,12 @@ impl Problem {
                 "The request did not arrive in time",
                 "send the whole request without long pauses",
             ),
+            Self::PreconditionFailed => (
+                "precondition-failed",
+                412,
+                "The file is not what the request asks for",
+                "fetch it anew; it was changed",
+            ),
             Self::BodyTooLarge => (
                 "body-too-large",
                 413,
@@ -114,6 +129,12 @@ impl Problem {
             Self::TargetTooLong => {
                 ("target-too-long", 414, "The target is too long", "shorten path and query")
             }
+            Self::RangeNotSatisfiable => (
+                "range-not-satisfiable",
+                416,
+                "The file has no such part",
+                "ask for a range within the size that Content-Range tells",
+            ),
             Self::ExpectationFailed => (
                 "expectation-failed",
                 417,
@@ -125,6 +146,12 @@ impl Problem {
                 431,
                 "The headers are too many or too long",
                 "send fewer or shorter headers",
+            ),
+            Self::FileFailed => (
+                "file-failed",
+                500,
+                "The file could not be read",
+                "the cause stands in the host's log under this request id",
             ),
             Self::FunctionFailed => (
                 "function-failed",

@@ -64,6 +64,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The functions, in the order of the file: a function's index is its position here.
     pub functions: Vec<Function>,
+    /// The folders whose files are served, in the order of the file.
+    pub statics: Vec<Static>,
 }
 
 /// Limits of the network.
@@ -119,6 +121,27 @@ pub struct LogSettings {
     pub format: Setting<LogFormat>,
     /// A line for each request.
     pub access: Setting<bool>,
+}
+
+/// A folder whose files are served.
+#[derive(Debug, Clone)]
+pub struct Static {
+    /// Unique among functions and folders.
+    pub name: Setting<String>,
+    /// The folder's path, ready to be opened.
+    pub folder: Setting<PathBuf>,
+    /// At least one; prefixes alone.
+    pub routes: Setting<Vec<Pattern>>,
+    /// Answers requests for this host alone, in lower case.
+    pub host: Setting<Option<String>>,
+    /// The file that stands for its folder.
+    pub index: Setting<String>,
+    /// Variants with `.br`, `.zst` and `.gz` behind their names are served to those who take them.
+    pub precompressed: Setting<bool>,
+    /// Files are served whose names begin with a dot.
+    pub hidden: Setting<bool>,
+    /// The value of `Cache-Control`.
+    pub cache_control: Setting<Option<String>>,
 }
 
 /// One function.
@@ -232,10 +255,26 @@ impl Settings {
         read::of_one(module, overrides)
     }
 
-    /// Returns how many routes all functions have together.
+    /// Returns host and routes of everything that a request may reach: functions, then folders.
+    pub fn targets(&self) -> impl Iterator<Item = (Option<&str>, &[Pattern])> {
+        let functions = self.functions.iter().map(|function| (&function.host, &function.routes));
+        let statics = self.statics.iter().map(|files| (&files.host, &files.routes));
+        functions
+            .chain(statics)
+            .map(|(host, routes)| (host.value.as_deref(), routes.value.as_slice()))
+    }
+
+    /// Returns the names of functions and folders, in the same order.
+    pub fn target_names(&self) -> impl Iterator<Item = &str> {
+        let functions = self.functions.iter().map(|function| &function.name);
+        let statics = self.statics.iter().map(|files| &files.name);
+        functions.chain(statics).map(|name| name.value.as_str())
+    }
+
+    /// Returns how many routes functions and folders have together.
     #[must_use]
     pub fn route_count(&self) -> usize {
-        self.functions.iter().map(|function| function.routes.value.len()).sum()
+        self.targets().map(|(_, routes)| routes.len()).sum()
     }
 }
 

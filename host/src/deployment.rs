@@ -4,7 +4,7 @@
 //! A worker gets a deployment that is complete, and keeps it until it gets the next.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,6 +17,8 @@ use midge_loader::start::choose::{Choice, Machine, check, choose};
 use crate::compile;
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
+use crate::files::Folder;
+use crate::files::pool::Pool;
 use crate::forwarded::Clients;
 use crate::log::GuestLog;
 use crate::route::{FunctionIndex, RouteTable};
@@ -29,6 +31,10 @@ pub struct Deployment {
     pub routes: RouteTable,
     /// The functions; a [`FunctionIndex`] is a position here.
     pub functions: Vec<Deployed>,
+    /// The folders of files; their indices follow the functions'.
+    pub folders: Vec<Arc<Folder>>,
+    /// The threads that wait for disks, where there are folders.
+    pub pool: Option<Pool>,
     /// How a client's address is found, if not by the connection alone.
     pub clients: Option<Clients>,
 }
@@ -82,6 +88,22 @@ pub struct Shared {
     pub clock: CoarseClock,
     /// The key of random bytes.
     pub key: RandomKey,
+    /// The threads that wait for disks, once there are folders of files.
+    pub files: OnceLock<Pool>,
+}
+
+impl Shared {
+    /// Returns the threads that wait for disks; starts them for the first who asks.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn pool(&self) -> Result<Pool> {
+        if let Some(pool) = self.files.get() {
+            return Ok(pool.clone());
+        }
+        let pool = Pool::start().context("cannot start the threads that read files")?;
+        Ok(self.files.get_or_init(|| pool).clone())
+    }
 }
 
 impl Deployment {
@@ -108,10 +130,18 @@ impl Deployment {
             .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
+        let folder = |files: &config::Static| {
+            let (name, path) = (&files.name.value, files.folder.value.display());
+            let opened = Folder::open(files);
+            opened.with_context(|| format!("cannot serve `{name}`: folder `{path}`")).map(Arc::new)
+        };
+        let folders = settings.statics.iter().map(folder).collect::<Result<Vec<_>>>()?;
         let trusted = settings.trusted_proxies.value.clone();
         Ok(Self {
-            routes: RouteTable::new(&settings.functions),
+            routes: RouteTable::new(settings.targets()),
             functions,
+            pool: (!folders.is_empty()).then(|| shared.pool()).transpose()?,
+            folders,
             clients: Clients::new(settings.client_address.value, trusted),
         })
     }

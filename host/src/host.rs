@@ -14,8 +14,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -98,6 +98,7 @@ impl Host {
             engines: Arc::new(Engines::new()),
             clock: CoarseClock::new(),
             key: RandomKey::draw().context("the system gives no random bytes")?,
+            files: OnceLock::new(),
         };
         let ticker = Ticker::start(Arc::clone(&shared.engines), shared.clock.clone())
             .context("cannot start the ticker's thread")?;
@@ -230,8 +231,7 @@ impl Serving {
         worker_count: usize,
         open: Open<'_>,
     ) -> Result<(Self, Vec<Assignment>)> {
-        let names: Vec<_> =
-            settings.functions.iter().map(|function| function.name.value.clone()).collect();
+        let names: Vec<_> = settings.target_names().map(str::to_owned).collect();
         let (stats, writers) = Stats::new(worker_count, &names);
         let (log, senders) =
             DataLog::start(&settings.log, Arc::clone(&stats), Box::new(std::io::stderr()))
@@ -276,13 +276,14 @@ impl WorkerHandle {
         let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
         let waker = Waker::new().context("no descriptor left for a worker's eventfd")?;
         let event = waker.descriptor().context("no descriptor left for a worker's eventfd")?;
+        let desk = waker.try_clone().context("no descriptor left for a worker's eventfd")?;
         let (started, starts) = bounded(1);
         let (index, cpu) = (seed.index, seed.cpu.id);
         let thread = Builder::new()
             .name(format!("midge-worker-{index}"))
             .spawn(move || {
                 let ended = seed.ended.clone();
-                let result = run(seed, event, messages, &started);
+                let result = run(seed, event, desk, messages, &started);
                 // Nobody listens any more when the host itself is about to end.
                 let _ignored = ended.send(Ended { worker: index, result });
             })
@@ -328,17 +329,18 @@ fn ring_tier(asked: RingChoice) -> Result<RingTier> {
 fn run(
     seed: Seed,
     event: std::os::fd::OwnedFd,
+    desk: Waker,
     messages: Receiver<Message>,
     started: &Sender<Result<PathBuf>>,
 ) -> Result<()> {
     match seed.ring_tier {
         RingTier::D => {
             let make = |settings: &_| Epoll::new(settings).context("cannot make an epoll instance");
-            run_on(make, seed, event, messages, started)
+            run_on(make, seed, event, desk, messages, started)
         }
         tier => {
             let make = move |settings: &_| Ok(Uring::of_tier(settings, tier)?);
-            run_on(make, seed, event, messages, started)
+            run_on(make, seed, event, desk, messages, started)
         }
     }
 }
@@ -347,6 +349,7 @@ fn run_on<R: Ring>(
     make_ring: impl FnOnce(&midge_net::settings::Settings) -> Result<R>,
     seed: Seed,
     event: std::os::fd::OwnedFd,
+    desk: Waker,
     messages: Receiver<Message>,
     started: &Sender<Result<PathBuf>>,
 ) -> Result<()> {
@@ -385,7 +388,8 @@ fn run_on<R: Ring>(
     };
     let _ignored = started.send(Ok(task));
     let request_ids = RequestIds::new(seed.prefix);
-    let mut worker = Worker::new(endpoint, seed.assignment, messages, seed.clock, request_ids);
+    let mut worker =
+        Worker::new(endpoint, seed.assignment, messages, desk, seed.clock, request_ids);
     worker.run().context("the ring failed")
 }
 

@@ -7,6 +7,7 @@
 pub mod cli; // the command line
 pub mod commands; // one file for each command
 pub mod config; // midge.toml, environment and flags become settings, each with its origin
+pub mod files; // files of folders
 pub mod forwarded; // the client behind proxies
 pub mod host; // everything that runs, started, reloaded and stopped together
 pub mod worker; // one worker: the way of a request

@@ -19,9 +19,9 @@
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
-use crate::config::{Function, Pattern, pattern::HOST_BYTES_MAX};
+use crate::config::{Pattern, pattern::HOST_BYTES_MAX};
 
-/// A function's position in the settings.
+/// A target's position in the settings: functions, then folders of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionIndex(pub u32);
 
@@ -51,21 +51,21 @@ struct Prefix {
 }
 
 impl RouteTable {
-    /// Makes the table. A function's index is its position.
+    /// Makes the table from host and routes of each target. A target's index is its position.
     ///
     /// # Panics
-    /// If there are more functions than an index counts: settings bound them far below.
+    /// If there are more targets than an index counts: settings bound them far below.
     #[must_use]
-    pub fn new(functions: &[Function]) -> Self {
+    pub fn new<'a>(targets: impl IntoIterator<Item = (Option<&'a str>, &'a [Pattern])>) -> Self {
         let mut hosts: BTreeMap<&[u8], Paths> = BTreeMap::new();
         let mut any_host = Paths::default();
-        for (position, function) in functions.iter().enumerate() {
+        for (position, (host, routes)) in targets.into_iter().enumerate() {
             let index = u32::try_from(position).expect("bounded by FUNCTIONS_MAX");
-            let paths = match &function.host.value {
+            let paths = match host {
                 Some(host) => hosts.entry(host.as_bytes()).or_default(),
                 None => &mut any_host,
             };
-            for pattern in &function.routes.value {
+            for pattern in routes {
                 paths.add(pattern, FunctionIndex(index));
             }
         }
@@ -159,7 +159,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Overrides, Setting, Settings};
+    use crate::config::{Function, Overrides, Setting, Settings};
 
     pub(super) fn function(host: Option<&str>, routes: &[Pattern]) -> Function {
         let mut settings = Settings::of_one(Path::new("x.wasm"), &Overrides::default());
@@ -167,6 +167,14 @@ mod tests {
         function.host = Setting::default(host.map(str::to_owned));
         function.routes = Setting::default(routes.to_vec());
         function
+    }
+
+    fn target(function: &Function) -> (Option<&str>, &[Pattern]) {
+        (function.host.value.as_deref(), &function.routes.value)
+    }
+
+    pub(super) fn table_of(functions: &[Function]) -> RouteTable {
+        RouteTable::new(functions.iter().map(target))
     }
 
     fn parsed(host: Option<&str>, routes: &[&str]) -> Function {
@@ -182,7 +190,7 @@ mod tests {
 
     #[test]
     fn exact_before_longest_prefix() {
-        let table = RouteTable::new(&[
+        let table = table_of(&[
             parsed(None, &["/a"]),
             parsed(None, &["/*"]),
             parsed(None, &["/a/*"]),
@@ -208,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_host_before_any_host() {
-        let table = RouteTable::new(&[
+        let table = table_of(&[
             parsed(None, &["/a", "/*"]),
             parsed(Some("example.org"), &["/b/*"]),
             parsed(Some("[::1]"), &["/a"]),
@@ -229,7 +237,7 @@ mod tests {
 
     #[test]
     fn paths_are_not_decoded() {
-        let table = RouteTable::new(&[parsed(None, &["/caf%C3%A9"])]);
+        let table = table_of(&[parsed(None, &["/caf%C3%A9"])]);
         check(&table, "", "/caf%C3%A9", Some(0));
         check(&table, "", "/caf%c3%a9", None);
         check(&table, "", "/x/../caf%C3%A9", None);
@@ -240,7 +248,9 @@ mod tests {
 mod props {
     use proptest::prelude::*;
 
-    use super::{tests::function, *};
+    use super::tests::{function, table_of};
+    use super::*;
+    use crate::config::Function;
 
     /// The naive twin: looks at every route of every function.
     fn linear(functions: &[Function], host: &str, path: &[u8]) -> Option<FunctionIndex> {
@@ -286,7 +296,7 @@ mod props {
             let hosts = [None, Some("a"), Some("b")];
             let functions: Vec<_> =
                 routes.iter().map(|(host, pattern)| function(hosts[*host], std::slice::from_ref(pattern))).collect();
-            let table = RouteTable::new(&functions);
+            let table = table_of(&functions);
             for path in &paths {
                 for host in ["a", "b", "c"] {
                     let path = path.as_bytes();
@@ -297,7 +307,7 @@ mod props {
 
         #[test]
         fn any_bytes_are_routed_or_not(host in any::<Vec<u8>>(), path in any::<Vec<u8>>()) {
-            let table = RouteTable::new(&[function(Some("a"), &[Pattern::Prefix("/".into())])]);
+            let table = table_of(&[function(Some("a"), &[Pattern::Prefix("/".into())])]);
             prop_assert!(table.route(&host, &path).is_none() || path.starts_with(b"/"));
         }
     }

@@ -49,6 +49,8 @@ pub struct WorkerStats {
     pub shed: Counter,
     /// Connections closed because their source had as many as it may.
     pub crowded: Counter,
+    /// Opens and reads of files that a thread did.
+    pub file_waits: Counter,
     /// Connections closed for their preface.
     pub prefaces_refused: Counter,
     /// Connections open.
@@ -187,6 +189,7 @@ impl WorkerStats {
             accepted: Counter::default(),
             shed: Counter::default(),
             crowded: Counter::default(),
+            file_waits: Counter::default(),
             prefaces_refused: Counter::default(),
             connections: Gauge::default(),
             ring_enters: Counter::default(),
@@ -212,6 +215,11 @@ impl WorkerStats {
 }
 
 impl StatsWriter {
+    /// A file could not be opened or read without waiting.
+    pub fn file_waits(&self) {
+        self.mine().file_waits.add(1);
+    }
+
     /// Notes how many connections were closed so far to make room, and for their source's having enough.
     pub fn connections_given_up(&self, shed: u64, crowded: u64, prefaces: u64) {
         self.mine().shed.raise_to(shed);

@@ -34,6 +34,7 @@ use midge_loader::start::{Started, Tier};
 use midge_net::clock::Clock;
 use midge_net::endpoint::{Endpoint, Event, RequestView};
 use midge_net::ring::{ConnectionId, Ring, Wait};
+use midge_net::wake::Waker;
 
 use crate::call::{self, Area, Facts, Outcome, Reason, WriteError};
 use crate::config::Methods;
@@ -45,6 +46,7 @@ use crate::services::wall_ns;
 use crate::slots::{Slots, TakeError};
 use crate::stats::StatsWriter;
 
+mod files; // files on their way
 mod stream; // calls that wait
 
 /// One request in so many is timed: two reads of the clock for each would cost more than a restore.
@@ -87,6 +89,7 @@ pub struct Worker<R: Ring, C: Clock> {
     /// Those that sleep: when they wake, and their connection.
     sleepers: BinaryHeap<Reverse<(u64, u64)>>,
     inbox: Receiver<Message>,
+    files: files::Files,
     clock: CoarseClock,
     request_ids: RequestIds,
     is_draining: bool,
@@ -143,6 +146,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         endpoint: Endpoint<R, C>,
         assignment: Assignment,
         inbox: Receiver<Message>,
+        waker: Waker,
         clock: CoarseClock,
         request_ids: RequestIds,
     ) -> Self {
@@ -156,6 +160,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             parked_count: 0,
             sleepers: BinaryHeap::new(),
             inbox,
+            files: files::Files::new(waker),
             clock,
             request_ids,
             is_draining: false,
@@ -194,6 +199,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         match event {
             Event::Request(connection) => self.serve(connection, Arrived::Whole),
             Event::Head(connection) => self.admit(connection),
+            Event::Room(connection) if self.files.is_sending(connection) => {
+                self.send_file(connection);
+            }
             Event::Body(connection) | Event::Room(connection) => self.wake(connection),
             Event::Refused(connection, refusal) => {
                 // The body of a call under way broke off.
@@ -203,8 +211,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 self.assignment.stats.request_unrouted(problem);
                 self.respond_problem(connection, problem, &request_id, None);
             }
-            Event::Gone(connection) => self.abandon(connection),
-            Event::Woken => self.read_inbox(),
+            Event::Gone(connection) => {
+                self.files.drop_sending(connection);
+                self.abandon(connection);
+            }
+            Event::Woken => {
+                self.read_inbox();
+                self.read_files();
+            }
         }
     }
 
@@ -226,7 +240,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let stats = &self.assignment.stats;
         stats.request_routed(function);
         let index = usize::try_from(function.0).expect("64-bit targets alone");
-        let deployed = &self.assignment.deployment.functions[index];
+        let Some(deployed) = self.assignment.deployment.functions.get(index) else {
+            return self.serve_file(connection, function, request_id);
+        };
         // What of the body goes with the head; the guest reads the rest.
         let area =
             Area { address: deployed.function.area(), bytes: deployed.function.area_bytes() };
@@ -303,7 +319,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         match route(&self.assignment.deployment, &view, announced(&view)) {
             Ok(function) => {
                 let index = usize::try_from(function.0).expect("64-bit targets alone");
-                let deployed = &self.assignment.deployment.functions[index];
+                let Some(deployed) = self.assignment.deployment.functions.get(index) else {
+                    // Files are asked for without a body.
+                    return self.endpoint.admit(connection, 0);
+                };
                 if deployed.function.reads_body() {
                     return self.serve(connection, Arrived::InPart);
                 }
@@ -583,7 +602,9 @@ fn route(
         return Err(Refused { function: None, problem: Problem::NotFound, allow: None });
     };
     let index = usize::try_from(function.0).expect("64-bit targets alone");
-    let deployed = &deployment.functions[index];
+    let Some(deployed) = deployment.functions.get(index) else {
+        return files::check(function, view, body_bytes);
+    };
     if !deployed.methods.allows(call::method(view.head.method)) {
         let allow = Some(deployed.methods);
         return Err(Refused { allow, ..Refused::by(function, Problem::MethodNotAllowed) });

@@ -43,13 +43,14 @@ fn the_table_of_metrics_is_fresh() {
 
 #[test]
 fn the_examples_of_settings_are_sound() {
-    let texts =
-        ["configuration.md", "listeners.md"].map(|name| fs::read_to_string(page(name)).unwrap());
+    let texts = ["configuration.md", "files.md", "listeners.md"]
+        .map(|name| fs::read_to_string(page(name)).unwrap());
     let examples: Vec<_> = texts.iter().flat_map(|text| text.split("```toml\n").skip(1)).collect();
     assert!(texts.len() <= examples.len());
     for example in examples {
         let (example, _) = example.split_once("```").unwrap();
         let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("public")).unwrap();
         for module in ["hello.wasm", "files.wat"] {
             fs::write(folder.path().join(module), b"").unwrap();
         }

@@ -399,6 +399,56 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         Written::Bytes(size)
     }
 
+    /// Lets `fill` write up to `size_max` bytes of a response that has begun with its length: it gets room for
+    /// them, and says how many it wrote. Less if there is less room.
+    ///
+    /// # Errors
+    /// Those of `fill`; nothing was added then.
+    ///
+    /// # Cost
+    /// The room is zeroed. No system call but those of `fill`: the next turn sends.
+    pub fn fill_response<E>(
+        &mut self,
+        id: ConnectionId,
+        size_max: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Written, E> {
+        let slot = index(id.slot());
+        let connection = &mut self.connections[slot];
+        let is_there = connection.id == id && connection.phase == Phase::Open;
+        let Reply::Length(left) = connection.reply else { return Ok(Written::Later) };
+        if !is_there {
+            return Ok(Written::Later);
+        }
+        let room = REPLY_BYTES_MAX.saturating_sub(connection.output.len());
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(Written::TooLong);
+        }
+        let size = size_max.min(room).min(left);
+        if size == 0 {
+            connection.is_room_awaited = true;
+            return Ok(Written::Later);
+        }
+        if connection.output.capacity() == 0 {
+            connection.output = self.areas.take();
+        }
+        let output = &mut connection.output;
+        let start = output.len();
+        if output.capacity() - start < size {
+            output.reserve_exact(REPLY_BYTES_MAX - start);
+        }
+        output.resize(start + size, 0);
+        let filled = fill(&mut output[start..]);
+        output.truncate(start + filled.as_ref().map_or(0, |filled| *filled));
+        let filled = filled?;
+        if let Reply::Length(left) = &mut connection.reply {
+            *left -= wide(filled);
+        }
+        self.queue(slot);
+        Ok(Written::Bytes(filled))
+    }
+
     /// Ends a response that has begun. One that lacks bytes of the length that it told is cut, with its
     /// connection; returns false then.
     pub fn end_response(&mut self, id: ConnectionId) -> bool {

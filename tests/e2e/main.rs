@@ -2,6 +2,7 @@
 
 mod connections; // keep-alive, pipelining, HEAD, many connections
 mod examples; // every example's expected answers
+mod files; // files of folders
 mod listeners; // several addresses, Unix sockets, proxies, socket activation
 mod limits; // slow, silent and too many peers
 mod observe; // metrics, Server-Timing, log lines, traps

@@ -106,6 +106,12 @@ pub const FAMILIES: &[Family] = &[
         "Connections closed beyond `connections_per_source`",
     ),
     family(
+        "midge_file_waits",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.file_waits.get()),
+        "Opens and reads of files that had to wait for a disk, and were done by a thread",
+    ),
+    family(
         "midge_prefaces_refused",
         &["worker"],
         Source::WorkerCount(|worker| worker.prefaces_refused.get()),
@@ -181,7 +187,7 @@ pub const FAMILIES: &[Family] = &[
         "midge_function_requests",
         &["function"],
         Source::FunctionCount(|function| &function.requests),
-        "Requests routed to the function",
+        "Requests routed to the function, or to the folder of files",
     ),
     family(
         "midge_function_refused",

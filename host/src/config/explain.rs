@@ -1,6 +1,6 @@
 //! Every effective setting with its value and its origin.
 
-use super::{Function, Origin, Quantity, Setting, Settings};
+use super::{Function, Origin, Quantity, Setting, Settings, Static};
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         build,
         log,
         functions,
+        statics,
         ..
     } = settings;
     let mut rows = vec![
@@ -62,6 +63,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         shown("log.access", &log.access),
     ];
     rows.extend(functions.iter().flat_map(function_rows));
+    rows.extend(statics.iter().flat_map(static_rows));
     rows
 }
 
@@ -90,6 +92,25 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
     let name = function.name.value.clone();
     rows.into_iter()
         .map(move |row| Row { setting: format!("function.{name}.{}", row.setting), ..row })
+}
+
+fn static_rows(files: &Static) -> impl Iterator<Item = Row> {
+    let routes: Vec<_> = files.routes.value.iter().map(ToString::to_string).collect();
+    let host = files.host.value.as_deref().unwrap_or("any");
+    let cache_control = files.cache_control.value.as_deref().unwrap_or("none");
+    let rows = [
+        shown("name", &files.name),
+        row("folder", files.folder.value.display().to_string(), files.folder.origin),
+        row("routes", routes.join(" "), files.routes.origin),
+        row("host", host.into(), files.host.origin),
+        shown("index", &files.index),
+        shown("precompressed", &files.precompressed),
+        shown("hidden", &files.hidden),
+        row("cache_control", cache_control.into(), files.cache_control.origin),
+    ];
+    let name = files.name.value.clone();
+    rows.into_iter()
+        .map(move |row| Row { setting: format!("static.{name}.{}", row.setting), ..row })
 }
 
 fn shown<T: ToString>(name: &str, setting: &Setting<T>) -> Row {
@@ -121,6 +142,7 @@ mod tests {
         for key in KEYS.iter().filter(|key| !matches!(key.takes, Takes::Tables)) {
             let name = match (key.part, key.name) {
                 (Part::Function, "route") => continue, // stands under `routes`
+                (Part::Static, _) => continue,         // no folder is served here
                 (Part::Listen, _) => continue,         // stands under `listen`
                 (Part::Top, name) => name.to_owned(),
                 (Part::Limits, name) => format!("limits.{name}"),

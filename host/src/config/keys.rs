@@ -20,6 +20,8 @@ pub struct Bounds<T> {
 
 /// Places to listen at.
 pub const LISTENS_MAX: usize = midge_net::settings::LISTENERS_MAX as usize;
+/// Folders of files.
+pub const STATICS_MAX: usize = 256;
 /// Entries of `trusted_proxies`.
 pub const TRUSTED_MAX: usize = 64;
 /// Where the data plane listens: on this machine alone, until told otherwise.
@@ -244,6 +246,8 @@ pub enum Part {
     Log,
     /// Each `[[function]]`.
     Function,
+    /// Each `[[static]]`.
+    Static,
 }
 
 /// One row of the table.
@@ -307,6 +311,7 @@ impl Part {
             Self::Build => "[build]",
             Self::Log => "[log]",
             Self::Function => "[[function]]",
+            Self::Static => "[[static]]",
         }
     }
 
@@ -417,6 +422,7 @@ pub const KEYS: &[Key] = &[
     key(Part::Top, "build", Takes::Tables, "limits of compiling a module, below"),
     key(Part::Top, "log", Takes::Tables, "the log, below"),
     key(Part::Top, "function", Takes::Tables, "the functions, one `[[function]]` each, below"),
+    key(Part::Top, "static", Takes::Tables, "folders of files, one `[[static]]` each, below"),
     key(
         Part::Limits,
         "header_deadline",
@@ -594,13 +600,60 @@ pub const KEYS: &[Key] = &[
         Takes::Truth(false),
         "a Server-Timing header with tier and duration",
     ),
+    key(
+        Part::Static,
+        "name",
+        Takes::Required("1 to 64 of `a-z 0-9 - _ .`"),
+        "unique, for log and metrics",
+    ),
+    key(Part::Static, "folder", Takes::Required("path"), "the files, relative to this file"),
+    key(
+        Part::Static,
+        "route",
+        Takes::Required("`\"/x/*\"`"),
+        "the path above the files; the rest is the file's own",
+    ),
+    key(Part::Static, "routes", Takes::Optional("list of routes, 1 to 256", "`route`"), "several"),
+    key(Part::Static, "host", Takes::Optional("host name", "any"), "answers this host alone"),
+    key(
+        Part::Static,
+        "index",
+        Takes::Optional("file name", "index.html"),
+        "the file that stands for its folder",
+    ),
+    key(
+        Part::Static,
+        "precompressed",
+        Takes::Truth(false),
+        "`x.br`, `x.zst` or `x.gz` is served for `x` to those who take it",
+    ),
+    key(
+        Part::Static,
+        "hidden",
+        Takes::Truth(false),
+        "serves names that begin with a dot; without it only `.well-known`",
+    ),
+    key(
+        Part::Static,
+        "cache_control",
+        Takes::Optional("a header's value", "none"),
+        "what `Cache-Control` says",
+    ),
 ];
 
 /// Returns the manual's tables, one for each part.
 #[must_use]
 pub fn manual_tables() -> String {
     let mut text = String::new();
-    for part in [Part::Top, Part::Listen, Part::Limits, Part::Build, Part::Log, Part::Function] {
+    for part in [
+        Part::Top,
+        Part::Listen,
+        Part::Limits,
+        Part::Build,
+        Part::Log,
+        Part::Function,
+        Part::Static,
+    ] {
         if !part.heading().is_empty() {
             text += &format!("\n### `{}`\n\n", part.heading());
         }

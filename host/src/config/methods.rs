@@ -24,6 +24,8 @@ const _: () = assert!(Method::Connect.code() < 16, "each code has a bit");
 impl Methods {
     /// Every method, also those without a code.
     pub const ANY: Self = Self(u16::MAX);
+    /// Those that read: what files answer.
+    pub const READING: Self = Self(1 << Method::Get.code() | 1 << Method::Head.code());
     /// None yet.
     pub const NONE: Self = Self(0);
 

@@ -22,6 +22,7 @@ use super::{
     suggest,
 };
 
+mod files; // folders of files
 mod listen; // where to listen, and whom to trust
 
 /// Entries of a folder that are looked at for a file of a similar name.
@@ -89,9 +90,10 @@ impl<'s> Reader<'s> {
         let mut settings = self.top(&top, overrides);
         if only_duplicates {
             settings.functions = self.functions(&top);
+            settings.statics = self.statics(&top, settings.functions.len());
             self.check_addresses(&top, &settings);
             self.check_names_unique();
-            self.check_routes_unique(&settings.functions);
+            self.check_routes_unique(&settings);
         }
         settings
     }
@@ -123,6 +125,7 @@ impl<'s> Reader<'s> {
             build: self.build(&build, overrides),
             log: self.log(&log, overrides),
             functions: Vec::new(),
+            statics: Vec::new(),
         }
     }
 
@@ -181,6 +184,9 @@ impl<'s> Reader<'s> {
 
     fn functions(&mut self, top: &Section<'_>) -> Vec<Function> {
         let Some(value) = top.get("function") else {
+            if top.get("static").is_some() {
+                return Vec::new();
+            }
             self.fault(&(0..0), "there is no function", "a [[function]] with name, module, route");
             return Vec::new();
         };
@@ -545,10 +551,11 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn check_routes_unique(&mut self, functions: &[Function]) {
+    fn check_routes_unique(&mut self, settings: &Settings) {
+        let hosts: Vec<_> = settings.targets().map(|(host, _)| host).collect();
         let mut seen = HashMap::new();
         for (pattern, position, span) in std::mem::take(&mut self.routes) {
-            let host = &functions[position].host.value;
+            let host = hosts[position];
             let place = self.source.place(span.start);
             let what = format!("route `{pattern}` stands");
             if let Some(Place { line, column }) = seen.insert((host, pattern), place) {
@@ -566,7 +573,11 @@ impl<'s> Reader<'s> {
     ) -> Option<&'t Value<'t>> {
         let value = section.get(name);
         if value.is_none() {
-            let of = if section.part == Part::Listen { "listener" } else { "function" };
+            let of = match section.part {
+                Part::Listen => "listener",
+                Part::Static => "folder",
+                _ => "function",
+            };
             self.fault(&section.span.clone(), &format!("the {of} has no `{name}`"), example);
         }
         value
