@@ -34,9 +34,11 @@ use midge_net::wake::Waker;
 use midge_net::{RingTier, tier};
 
 use crate::admin::Admin;
+use crate::budget::{self, Budget};
 use crate::config::{RingChoice, Settings, Workers};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{Deployment, Open, Shared};
+use crate::doctor::Machine;
 use crate::listeners::Places;
 use crate::log::{DataLog, LogSender};
 use crate::plan;
@@ -105,6 +107,11 @@ impl Host {
         let ring_tier = ring_tier(settings.ring_tier.value)?;
         let (serving, assignments) = Serving::load(settings, &shared, cpus.len(), open)?;
         let (places, listeners) = Places::open(settings, &cpus)?;
+        let budget = Budget::of(settings, places.count());
+        let available = budget::available_bytes(&Machine::this());
+        if let Some(warning) = available.and_then(|bytes| budget.warning(cpus.len(), bytes)) {
+            tracing::warn!("{warning}");
+        }
         let is_draining = Arc::new(AtomicBool::new(false));
         let admin = Admin::start(
             settings.admin.value,
@@ -424,7 +431,12 @@ fn cpus(workers: &Workers) -> Result<Vec<CoreId>> {
     Ok(chosen)
 }
 
-fn network(settings: &Settings, listeners: usize) -> midge_net::settings::Settings {
+/// Returns what the settings say of the network.
+///
+/// # Panics
+/// If there are more listeners than settings allow.
+#[must_use]
+pub fn network(settings: &Settings, listeners: usize) -> midge_net::settings::Settings {
     let limits = &settings.limits;
     midge_net::settings::Settings {
         listeners: u32::try_from(listeners).expect("bounded by LISTENS_MAX"),

@@ -14,6 +14,7 @@ pub mod worker; // one worker: the way of a request
 pub mod route; // host and path to a function
 pub mod plan; // how many slots fit into the process's mappings
 pub mod slots; // the slots of one function on one worker
+pub mod budget; // the memory that clients may make a host take
 pub mod call; // a request into a guest's memory, a response out of it
 pub mod compile; // a module compiled in a child process, within limits
 pub mod deployment; // functions loaded, and the routes to them

@@ -82,6 +82,12 @@ impl Places {
         Ok((Self(places), workers))
     }
 
+    /// Returns how many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Returns the first internet address.
     #[must_use]
     pub fn internet(&self) -> Option<SocketAddr> {

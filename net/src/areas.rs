@@ -11,6 +11,9 @@ const AREA_BYTES: usize = 2048;
 /// Capacity above which an area isn't kept.
 pub(crate) const AREA_BYTES_KEPT_MAX: usize = 64 * 1024;
 
+/// Bytes of all areas that are kept.
+pub(crate) const POOL_BYTES_MAX: u64 = (AREAS_KEPT_MAX * AREA_BYTES_KEPT_MAX) as u64;
+
 /// The areas of one endpoint.
 #[derive(Debug)]
 pub(crate) struct Areas {

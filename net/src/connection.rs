@@ -197,7 +197,7 @@ pub(crate) struct Connection {
 }
 
 /// Ten thousand idle connections fit 5 MiB; the goal for all of their memory is 1 KiB each.
-const CONNECTION_SIZE_MAX: usize = 512;
+pub(crate) const CONNECTION_SIZE_MAX: usize = 512;
 const _: () = assert!(size_of::<Connection>() <= CONNECTION_SIZE_MAX);
 
 impl Connection {

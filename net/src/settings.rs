@@ -259,6 +259,56 @@ impl Settings {
     }
 }
 
+/// The most memory that one endpoint takes, by what it is for. Sockets' buffers in the kernel come beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// Receive buffers, the table of connections, the ring, pooled areas: whatever clients do.
+    pub fixed_bytes: u64,
+    /// All bodies and streams.
+    pub bodies_bytes: u64,
+    /// One connection: a head or pipelined requests that wait, and responses that are not read, but for the
+    /// rest of the last of them.
+    pub connection_bytes: u64,
+    /// Connections.
+    pub connections: u64,
+}
+
+impl MemoryBound {
+    /// Returns the sum, with `response_bytes_max` for the last response of each connection.
+    #[must_use]
+    pub fn total_bytes(&self, response_bytes_max: u64) -> u64 {
+        let each = self.connection_bytes.saturating_add(response_bytes_max);
+        let connections = each.saturating_mul(self.connections);
+        connections.saturating_add(self.fixed_bytes).saturating_add(self.bodies_bytes)
+    }
+}
+
+impl Settings {
+    /// Returns the bound on memory that these settings set.
+    #[must_use]
+    pub fn memory_bound(&self) -> MemoryBound {
+        /// Of one slot besides its connection: wheel, queues, the ring's table and its output.
+        const SLOT_BYTES: u64 = 128;
+        /// Of one entry of the submission queue with its completions.
+        const ENTRY_BYTES: u64 = 64 + 4 * 16;
+        let slots = u64::from(self.slots());
+        let connection = crate::connection::CONNECTION_SIZE_MAX as u64 + SLOT_BYTES;
+        let buffers = u64::from(self.buffers) * u64::from(self.buffer_bytes);
+        // Received bytes are appended by whole buffers, to memory that grows by doubling.
+        let waiting = self.head_bytes_max.max(self.pipelined_bytes_max) as u64;
+        let input = 2 * (waiting + u64::from(self.buffer_bytes));
+        MemoryBound {
+            fixed_bytes: buffers
+                + slots * connection
+                + u64::from(self.entries) * ENTRY_BYTES
+                + crate::areas::POOL_BYTES_MAX,
+            bodies_bytes: self.bodies_bytes_max,
+            connection_bytes: input + self.unsent_bytes_max as u64,
+            connections: slots,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +316,24 @@ mod tests {
     #[test]
     fn the_defaults_are_within_their_bounds() {
         Settings::default().check().unwrap();
+    }
+
+    #[test]
+    fn the_bound_grows_with_each_limit() {
+        let of = |settings: Settings| settings.memory_bound().total_bytes(0);
+        let least = Settings { connections_max: 1, bodies_bytes_max: 0, ..Settings::default() };
+        let base = of(least.clone());
+        for more in [
+            Settings { connections_max: 2, ..least.clone() },
+            Settings { buffers: 1024, ..least.clone() },
+            Settings { unsent_bytes_max: 1 << 20, ..least.clone() },
+            Settings { pipelined_bytes_max: 1 << 20, ..least.clone() },
+            Settings { bodies_bytes_max: 1, ..least.clone() },
+        ] {
+            assert!(base < of(more.clone()), "{more:?}");
+        }
+        let huge = Settings { bodies_bytes_max: u64::MAX, ..least };
+        assert_eq!(of(huge), u64::MAX);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::ArgMatches;
 use serde::Serialize;
 
 use crate::{
+    budget::Budget,
     cli::CheckArgs,
     config::{
         Complaints, ConfigError, Origin, Settings, SourceError, counted,
@@ -30,6 +31,8 @@ struct Report<'a> {
     faults: Vec<Fault<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settings: Option<Vec<Explained>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Budget>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,13 +101,17 @@ fn show_settings(args: &CheckArgs, settings: &Settings) -> anyhow::Result<()> {
     let file = args.file.display().to_string();
     if args.json {
         let explained = || explain::rows(settings).into_iter().map(explained).collect();
+        let listeners = settings.listen.value.0.len();
+        let memory = args.explain.then(|| Budget::of(settings, listeners));
         let settings = args.explain.then(explained);
         let faults = Vec::new();
-        let report = Report { schema: SCHEMA, file, ok: true, functions, routes, faults, settings };
+        let report =
+            Report { schema: SCHEMA, file, ok: true, functions, routes, faults, settings, memory };
         return output::print_json(&report).context("cannot write to stdout");
     }
     let text = if args.explain {
-        table(settings).to_string()
+        let budget = Budget::of(settings, settings.listen.value.0.len());
+        format!("{}\n{}", table(settings), budget.text())
     } else {
         format!("{file}: ok, {}, {}\n", counted(functions, "function"), counted(routes, "route"))
     };
@@ -129,6 +136,7 @@ fn show_faults(args: &CheckArgs, complaints: &Complaints) -> anyhow::Result<()> 
             routes: 0,
             faults: faults.collect(),
             settings: None,
+            memory: None,
         };
         return output::print_json(&report).context("cannot write to stdout");
     }
