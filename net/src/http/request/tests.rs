@@ -1,7 +1,5 @@
-//! One rule each, then properties: any split gives one outcome, and whatever we take, httparse takes alike.
-
-use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
-use proptest::sample::select;
+//! One rule each. What holds for any bytes is checked by `tests/mutation.rs`: one outcome however they are split, and
+//! whatever we take, httparse takes alike.
 
 use super::*;
 
@@ -282,98 +280,4 @@ fn a_head_may_have_exactly_its_limit() {
     let endless = &head(HEAD_BYTES_MAX + 100)[..HEAD_BYTES_MAX];
     assert_eq!(parse_once(endless).unwrap_err(), Refusal::HeadTooLarge);
     assert!(matches!(parse_once(&endless[..HEAD_BYTES_MAX - 1]), Ok(None)));
-}
-
-/// Pieces of heads, right and wrong, from which properties draw.
-const PIECES: &[&str] = &[
-    "GET",
-    "POST",
-    "get",
-    " ",
-    " ",
-    "/",
-    "/a?b",
-    "*",
-    "http://a/",
-    "HTTP/1.1",
-    "HTTP/1.0",
-    "\r\n",
-    "\r\n",
-    "\r\n\r\n",
-    "\n",
-    "\r",
-    "Host: a\r\n",
-    "host:b",
-    ": ",
-    "Content-Length: 3\r\n",
-    "\0",
-    "Transfer-Encoding: chunked\r\n",
-    "x: y\r\n",
-    "Connection: close\r\n",
-    "\u{e9}",
-    "#",
-    "\t",
-    "GET / HTTP/1.1\r\nHost: a\r\n",
-    "Expect: 100-continue\r\n",
-    "X-Long: aaaaaaaaaaaaaaaaaaaaaa\r\n",
-];
-
-fn by_httparse(bytes: &[u8], head: &Head, is_taken: bool) -> bool {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut oracle = httparse::Request::new(&mut lines);
-    match oracle.parse(bytes) {
-        Ok(httparse::Status::Complete(size)) if is_taken => {
-            assert_eq!(size, head.bytes_total());
-            let bytes = &bytes[usize::from(head.bytes_skipped)..];
-            assert_eq!(oracle.method.unwrap().as_bytes(), head.method_name.of(bytes));
-            assert_eq!(oracle.path.unwrap().as_bytes(), head.target.of(bytes));
-            assert_eq!(oracle.version.unwrap(), head.version_minor);
-            assert_eq!(oracle.headers.len(), head.headers().len());
-            for (theirs, ours) in oracle.headers.iter().zip(head.headers()) {
-                assert!(theirs.name.as_bytes().eq_ignore_ascii_case(ours.name.of(bytes)));
-                assert_eq!(theirs.value, ours.value.of(bytes));
-            }
-            true
-        }
-        Ok(_) => true,
-        Err(_) => false,
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_split_has_one_outcome(pieces in prop::collection::vec(select(PIECES), 0..14), at in any::<prop::sample::Index>()) {
-        let text: String = pieces.concat();
-        let whole = outcome(&text);
-        // Two pieces, the second seen after the first was judged.
-        let bytes = text.as_bytes();
-        let (front, _) = bytes.split_at(at.index(bytes.len() + 1));
-        let mut head = Head::default();
-        let mut front = front.to_vec();
-        match parse(&mut front, &mut head) {
-            Ok(Progress::Partial) => {
-                front.extend_from_slice(&bytes[front.len()..]);
-                prop_assert_eq!(said(&parse_once(&front)), said(&whole));
-            }
-            Ok(Progress::Complete) => prop_assert!(matches!(whole, Ok(Some(_)))),
-            Err(refusal) => prop_assert_eq!(whole.err(), Some(refusal)),
-        }
-    }
-
-    #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        drop(parse_once(&bytes));
-    }
-
-    #[test]
-    fn what_we_take_httparse_takes_alike(pieces in prop::collection::vec(select(PIECES), 0..14)) {
-        let bytes = pieces.concat().into_bytes();
-        let mut ours = bytes.clone();
-        let mut head = Head::default();
-        let result = parse(&mut ours, &mut head);
-        let is_taken = matches!(result, Ok(Progress::Complete));
-        // Major versions and the like are none of httparse's business; 1.2 and above it refuses.
-        let is_taken_by_httparse = by_httparse(&bytes, &head, is_taken);
-        prop_assert!(!is_taken || is_taken_by_httparse);
-    }
 }

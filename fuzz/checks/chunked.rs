@@ -1,0 +1,155 @@
+//! A body in chunks: whole, in pieces, by a decoder of a few lines, and as an encoder writes it.
+//!
+//! The crate that includes this file has `cuts` at its root.
+
+use midge_net::http::chunked::{
+    Decoder, EXTENSION_BYTES_MAX, EXTENSIONS_BYTES_MAX, TRAILER_BYTES_MAX,
+};
+use midge_net::http::refusal::Refusal;
+
+use crate::cuts::{Numbers, cuts};
+
+/// The body, and how many bytes it took, once it is complete.
+type Outcome = Result<Option<(Vec<u8>, usize)>, Refusal>;
+
+/// What fills the place before a piece: it must be overwritten or left alone.
+const FILL: u8 = b'?';
+
+/// Decodes the bytes, then what an encoder makes of them.
+pub(crate) fn check(bytes: &[u8]) {
+    drop(decode(bytes));
+    let (body, encoded) = encode(bytes);
+    assert_eq!(decode(&encoded), Ok(Some((body, encoded.len()))));
+}
+
+/// Decodes in every way there is; all must agree.
+fn decode(bytes: &[u8]) -> Outcome {
+    let whole = in_pieces(bytes, &[bytes.len()]);
+    assert_eq!(in_pieces(bytes, &cuts(bytes)), whole);
+    let complete = whole.as_ref().ok().and_then(Option::as_ref);
+    assert_eq!(complete, reference(bytes).as_ref());
+    whole
+}
+
+/// Feeds the pieces as an endpoint does: each behind the body so far, or a little further on.
+fn in_pieces(bytes: &[u8], ends: &[usize]) -> Outcome {
+    let mut numbers = Numbers::of(bytes);
+    let mut decoder = Decoder::new();
+    let mut place = Vec::new();
+    let (mut body_size, mut start) = (0, 0);
+    for &end in ends {
+        let gap = numbers.below(3);
+        place.truncate(body_size);
+        place.resize(body_size + gap, FILL);
+        place.extend_from_slice(&bytes[start..end]);
+        let before = place[..body_size].to_vec();
+        let decoded = decoder.decode(&mut place, body_size, body_size + gap)?;
+        assert!(decoded.written <= decoded.read && decoded.read <= end - start);
+        assert!(place[..body_size] == before, "what was decoded stays");
+        body_size += decoded.written;
+        if decoded.is_complete {
+            place.truncate(body_size);
+            return Ok(Some((place, start + decoded.read)));
+        }
+        assert_eq!(decoded.read, end - start, "all is read until the end is found");
+        start = end;
+    }
+    Ok(None)
+}
+
+/// The grammar of RFC 9112, 7.1, over all of the bytes, with our limits.
+fn reference(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut rest, mut extensions_size) = (Vec::new(), bytes, 0);
+    loop {
+        let line = line(&mut rest)?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (digits, extension) = line.split_at(digits);
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() <= 16)?;
+        let size = usize::from_str_radix(digits, 16).ok()?;
+        extensions_size += extension.len();
+        let is_short = extension.len() <= usize::try_from(EXTENSION_BYTES_MAX).ok()?
+            && extensions_size <= usize::try_from(EXTENSIONS_BYTES_MAX).ok()?;
+        if !is_short || !is_extension(extension) {
+            return None;
+        }
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(rest.get(..size)?);
+        rest = rest[size..].strip_prefix(b"\r\n")?;
+    }
+    let mut trailer_size = 0;
+    loop {
+        let line = line(&mut rest)?;
+        trailer_size += line.len();
+        if line.is_empty() {
+            return Some((body, bytes.len() - rest.len()));
+        }
+        let name = &line[..line.iter().position(|&byte| byte == b':')?];
+        let is_token =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let is_trailer = !name.is_empty() && name.iter().all(is_token) && is_text(line);
+        if !is_trailer || trailer_size > usize::try_from(TRAILER_BYTES_MAX).ok()? {
+            return None;
+        }
+    }
+}
+
+/// Takes a line without its end.
+fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let size = rest.iter().position(|&byte| byte == b'\r')?;
+    let line = &rest[..size];
+    *rest = rest[size..].strip_prefix(b"\r\n")?;
+    Some(line)
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7F))
+}
+
+/// Nothing, or blanks, a semicolon, and text whose quotes are closed.
+fn is_extension(bytes: &[u8]) -> bool {
+    if bytes.is_empty() {
+        return true;
+    }
+    let Some(text) = bytes.trim_ascii_start().strip_prefix(b";") else { return false };
+    let (mut rest, mut is_quoted) = (text.iter(), false);
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\\' if is_quoted => drop(rest.next()),
+            _ => {}
+        }
+    }
+    is_text(bytes) && !is_quoted
+}
+
+/// Takes the bytes for sizes, styles and data in turn; returns the body and its chunks.
+fn encode(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut body, mut encoded) = (Vec::new(), Vec::new());
+    let mut extensions_left = 40;
+    while let Some((&[size, style], rest)) = bytes.split_first_chunk() {
+        let size = (usize::from(size) << (style >> 5)).min(rest.len());
+        if size == 0 {
+            break;
+        }
+        let (data, rest) = rest.split_at(size);
+        bytes = rest;
+        let width = usize::from(style & 15).max(1);
+        let digits = match style & 16 {
+            0 => format!("{size:0width$x}"),
+            _ => format!("{size:0width$X}"),
+        };
+        encoded.extend_from_slice(digits.as_bytes());
+        if style & 3 == 3 && extensions_left > 0 {
+            extensions_left -= 1;
+            encoded.extend_from_slice(b" ;a;b=\"c\\\";\"");
+        }
+        body.extend_from_slice(data);
+        encoded.extend_from_slice(&[b"\r\n", data, b"\r\n"].concat());
+    }
+    let end: &[u8] =
+        if bytes.len().is_multiple_of(2) { b"0\r\n\r\n" } else { b"00\r\na: b\r\n\r\n" };
+    encoded.extend_from_slice(end);
+    (body, encoded)
+}

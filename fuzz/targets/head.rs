@@ -1,0 +1,9 @@
+//! Fuzzes `checks/head.rs`.
+#![no_main]
+
+#[path = "../checks/head.rs"]
+mod check;
+#[path = "../checks/cuts.rs"]
+mod cuts;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));
