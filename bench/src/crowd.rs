@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
-use crate::request::{start_midge, start_nginx};
+use crate::request::{start_hyper, start_midge, start_nginx};
 use crate::servers::{Server, find};
 
 /// Latencies above this count as this.
@@ -104,6 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(nginx) => servers.push(start_nginx(&nginx, arguments.server_cpu, room)?),
         None => left_out.push("nginx: apt-get install nginx-light".into()),
     }
+    servers.push(start_hyper(arguments.server_cpu)?);
     let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.load_cpu });
     anyhow::ensure!(pinned, "cannot use CPU {} for the clients", arguments.load_cpu);
     let mut lanes: Vec<Lane> = servers.iter().map(|_| Lane::default()).collect();

@@ -3,6 +3,7 @@
 
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
+mod hyper; // a peer made of hyper
 mod load; // a closed loop of requests
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
@@ -39,6 +40,12 @@ enum Command {
         /// Where to listen.
         address: SocketAddr,
     },
+    /// Serves a fixed response by hyper.
+    #[command(hide = true)]
+    Hyper {
+        /// Where to listen.
+        address: SocketAddr,
+    },
     /// Serves a fixed response by midge's network layer alone.
     #[command(hide = true)]
     Fixed {
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
+        Command::Hyper { address } => hyper::serve(address),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

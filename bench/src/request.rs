@@ -169,6 +169,7 @@ fn start_all(arguments: &Arguments) -> Result<(Vec<Server>, Vec<String>)> {
         Some(nginx) => servers.push(start_nginx(&nginx, cpu, NGINX_CONNECTIONS)?),
         None => left_out.push("nginx: apt-get install nginx-light".into()),
     }
+    servers.push(start_hyper(cpu)?);
     Ok((servers, left_out))
 }
 
@@ -193,6 +194,14 @@ pub(crate) fn start_midge(
     let mut command = Command::new(midge);
     command.arg("serve").arg(&settings);
     Server::start(name, address, "/", cpu, command, folder)
+}
+
+/// Starts hyper with a fixed response.
+pub(crate) fn start_hyper(cpu: usize) -> Result<Server> {
+    let address = free_address()?;
+    let mut own = Command::new(std::env::current_exe()?);
+    own.args(["hyper", &address.to_string()]);
+    Server::start("hyper, one thread", address, crate::hyper::TARGET, cpu, own, tempfile::tempdir()?)
 }
 
 /// Starts nginx with a fixed response.
