@@ -47,3 +47,57 @@ pub fn synthetic(dirty_pages: u32, globals: u32) -> String {
     .expect("a string");
     text
 }
+
+/// Writes a response of so many bytes `m`, told by its length, in pieces of 64 KiB.
+#[must_use]
+pub fn writer(bytes: u64) -> String {
+    streaming(
+        bytes,
+        "(memory.fill (i32.const 131072) (i32.const 109) (i32.const 65536))
+        (loop $more
+          (call $write (i32.const 131072)
+            (i32.wrap_i64 (select (local.get $left) (i64.const 65536)
+              (i64.lt_u (local.get $left) (i64.const 65536)))))
+          (local.set $left (i64.sub (local.get $left) (i64.const 65536)))
+          (br_if $more (i64.gt_s (local.get $left) (i64.const 0))))",
+    )
+}
+
+/// Answers a body of so many bytes with itself, piece by piece.
+#[must_use]
+pub fn passer(bytes: u64) -> String {
+    streaming(
+        bytes,
+        "(loop $more
+          (local.set $size (call $read (i32.const 131072) (i32.const 65536)))
+          (if (local.get $size) (then
+            (call $write (i32.const 131072) (local.get $size))
+            (br $more))))",
+    )
+}
+
+fn streaming(bytes: u64, body: &str) -> String {
+    let length = bytes.to_string();
+    format!(
+        r#"(module
+  (import "midge" "body_read" (func $read (param i32 i32) (result i32)))
+  (import "midge" "response_start" (func $start (param i32)))
+  (import "midge" "response_write" (func $write (param i32 i32)))
+  (memory (export "memory") 4)
+  ;; The contract's record: magic, version 1, the area at 64 KiB, of 64 KiB.
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  ;; The response: status 200, one header at 2048, which tells the length.
+  (data (i32.const 1024) "\c8\00\00\00\01\00\00\00\00\08\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 2048) "\00\0c\00\00\0e\00\00\00\10\0c\00\00\{:02x}\00\00\00")
+  (data (i32.const 3072) "content-length\00\00{length}")
+  (func (export "midge_contract") (result i32) (i32.const 64))
+  (func (export "midge_handle") (param i32 i32) (result i32)
+    (local $left i64) (local $size i32)
+    (local.set $left (i64.const {bytes}))
+    (call $start (i32.const 1024))
+    {body}
+    (i32.const 0)))
+"#,
+        length.len()
+    )
+}

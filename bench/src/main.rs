@@ -8,6 +8,7 @@ mod load; // a closed loop of requests
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
+mod stream; // large bodies
 mod start; // techniques side by side in one process
 mod yardstick; // a server that does nothing
 
@@ -34,6 +35,8 @@ enum Command {
     Request(request::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
     Crowd(crowd::Arguments),
+    /// Compares servers by large bodies: files, functions that write them, and one that passes them on.
+    Stream(stream::Arguments),
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
     Yardstick {
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
+        Command::Stream(arguments) => stream::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),

@@ -201,7 +201,14 @@ pub(crate) fn start_hyper(cpu: usize) -> Result<Server> {
     let address = free_address()?;
     let mut own = Command::new(std::env::current_exe()?);
     own.args(["hyper", &address.to_string()]);
-    Server::start("hyper, one thread", address, crate::hyper::TARGET, cpu, own, tempfile::tempdir()?)
+    Server::start(
+        "hyper, one thread",
+        address,
+        crate::hyper::TARGET,
+        cpu,
+        own,
+        tempfile::tempdir()?,
+    )
 }
 
 /// Starts nginx with a fixed response.

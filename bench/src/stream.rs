@@ -1,0 +1,316 @@
+//! `midge-lab stream`: large bodies, servers side by side, in rounds that alternate.
+//!
+//! One client, one connection, one body after the other. The figures are bytes per second as the client reads
+//! them, and the server's CPU time for each MiB; the ratios are taken to nginx without `sendfile`, of the same
+//! round, which copies a file's bytes as midge has to.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use midge_bench::guests;
+use midge_bench::measure::Spread;
+use serde::Serialize;
+
+use crate::servers::{Server, find, free_address};
+
+/// A client that hears nothing for so long gives up.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Bytes read and written at once.
+const PIECE_BYTES: usize = 256 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Options of `midge-lab stream`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Size of a body, in MiB.
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+    /// Rounds; servers alternate within a round.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// CPU of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// CPU of the client.
+    #[arg(long, default_value_t = 1)]
+    load_cpu: usize,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    body_bytes: u64,
+    rows: Vec<Row>,
+    left_out: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    row: &'static str,
+    mib_per_second: Spread,
+    cpu_us_per_mib: Spread,
+    /// Bytes per second over those of nginx without `sendfile`.
+    rate_ratio: Option<Spread>,
+    /// CPU time for each MiB over nginx's.
+    cpu_ratio: Option<Spread>,
+}
+
+/// What a row asks of which server.
+struct Lane {
+    row: &'static str,
+    server: usize,
+    target: &'static str,
+    /// The client sends the body too.
+    is_sent: bool,
+    rate: Vec<f64>,
+    cpu: Vec<f64>,
+    rate_ratio: Vec<f64>,
+    cpu_ratio: Vec<f64>,
+}
+
+/// Runs the comparison.
+///
+/// # Errors
+/// If midge is missing, or a body does not come as it should.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    anyhow::ensure!(
+        arguments.server_cpu != arguments.load_cpu,
+        "servers and client need a CPU each: --server-cpu, --load-cpu"
+    );
+    let bytes = arguments.mib * MIB;
+    anyhow::ensure!((1..=1 << 20).contains(&arguments.mib), "a body has 1 MiB to 1 TiB");
+    let files = tempfile::tempdir()?;
+    write_file(&files.path().join("body"), bytes)?;
+    let (servers, mut lanes, left_out) = start_all(arguments, files.path(), bytes)?;
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.load_cpu });
+    anyhow::ensure!(pinned, "cannot use CPU {} for the client", arguments.load_cpu);
+    for round in 0..=arguments.rounds {
+        let mut base = None;
+        for lane in &mut lanes {
+            let server = &servers[lane.server];
+            let (rate, cpu) =
+                measure(server, lane, bytes).with_context(|| format!("measuring {}", lane.row))?;
+            if round == 0 {
+                continue; // files into memory, slots made
+            }
+            lane.rate.push(rate);
+            lane.cpu.push(cpu);
+            if lane.row == NGINX {
+                base = Some((rate, cpu));
+            }
+            if let Some((base_rate, base_cpu)) = base {
+                lane.rate_ratio.push(rate / base_rate);
+                lane.cpu_ratio.push(cpu / base_cpu);
+            }
+        }
+    }
+    let ratio = |ratios: Vec<f64>| (!ratios.is_empty()).then(|| Spread::of(ratios));
+    let rows = lanes.into_iter().map(|lane| Row {
+        row: lane.row,
+        mib_per_second: Spread::of(lane.rate),
+        cpu_us_per_mib: Spread::of(lane.cpu),
+        rate_ratio: ratio(lane.rate_ratio),
+        cpu_ratio: ratio(lane.cpu_ratio),
+    });
+    let rows = rows.collect();
+    let report = Report { schema: "midge-lab/stream/1", body_bytes: bytes, rows, left_out };
+    if arguments.json { crate::print_json(&report) } else { print_table(&report) }
+}
+
+const NGINX: &str = "nginx, a file, sendfile off";
+
+fn start_all(
+    arguments: &Arguments,
+    files: &Path,
+    bytes: u64,
+) -> Result<(Vec<Server>, Vec<Lane>, Vec<String>)> {
+    let cpu = arguments.server_cpu;
+    let (mut servers, mut lanes, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut lane = |row, server, target, is_sent| {
+        let (rate, cpu, rate_ratio, cpu_ratio) = Default::default();
+        lanes.push(Lane { row, server, target, is_sent, rate, cpu, rate_ratio, cpu_ratio });
+    };
+    match find("nginx") {
+        Some(nginx) => {
+            for (row, sendfile) in [(NGINX, "off"), ("nginx, a file, sendfile on", "on")] {
+                lane(row, servers.len(), "/body", false);
+                servers.push(start_nginx(&nginx, row, cpu, files, sendfile)?);
+            }
+        }
+        None => left_out.push("nginx: apt-get install nginx-light".into()),
+    }
+    let midge = find("midge").context("midge is not beside this program: cargo build --release")?;
+    for (row, target, is_sent) in [
+        ("midge, a file", "/files/body", false),
+        ("midge, a function writes", "/write", false),
+        ("midge, a function passes on", "/pass", true),
+    ] {
+        lane(row, servers.len(), target, is_sent);
+    }
+    servers.push(start_midge(&midge, cpu, files, bytes)?);
+    Ok((servers, lanes, left_out))
+}
+
+fn start_midge(midge: &Path, cpu: usize, files: &Path, bytes: u64) -> Result<Server> {
+    let (address, admin) = (free_address()?, free_address()?);
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("write.wat"), guests::writer(bytes))?;
+    std::fs::write(folder.path().join("pass.wat"), guests::passer(bytes))?;
+    let settings = folder.path().join("midge.toml");
+    let function = |name: &str| {
+        format!(
+            "[[function]]\nname = \"{name}\"\nmodule = \"{name}.wat\"\nroute = \"/{name}\"\n\
+             deadline = \"60s\"\nstream_body = \"{bytes} B\"\n"
+        )
+    };
+    let text = format!(
+        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n\
+         [log]\nlevel = \"error\"\n\n{}{}\
+         [[static]]\nname = \"files\"\nfolder = \"{}\"\nroute = \"/files/*\"\n",
+        function("write"),
+        function("pass"),
+        files.display()
+    );
+    std::fs::write(&settings, text)?;
+    let mut command = Command::new(midge);
+    command.arg("serve").arg(&settings);
+    Server::start("midge", address, "/", cpu, command, folder)
+}
+
+fn start_nginx(
+    nginx: &Path,
+    name: &'static str,
+    cpu: usize,
+    files: &Path,
+    sendfile: &str,
+) -> Result<Server> {
+    let address = free_address()?;
+    let folder = tempfile::tempdir()?;
+    let settings = folder.path().join("nginx.conf");
+    let text = format!(
+        "daemon off; master_process off; pid nginx.pid; error_log stderr crit;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{ access_log off; sendfile {sendfile};\n\
+         server {{ listen {address}; root {}; }} }}\n",
+        files.display()
+    );
+    std::fs::write(&settings, text)?;
+    let mut command = Command::new(nginx);
+    command.arg("-p").arg(folder.path()).arg("-c").arg(&settings);
+    Server::start(name, address, "/", cpu, command, folder)
+}
+
+/// Writes a file of so many bytes, none of them a hole.
+fn write_file(path: &Path, bytes: u64) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let piece = vec![b'm'; usize::try_from(MIB).expect("64-bit targets alone")];
+    for _ in 0..bytes / MIB {
+        file.write_all(&piece).context("writing the file that is served")?;
+    }
+    Ok(())
+}
+
+/// Returns MiB per second, and microseconds of the server's CPU for each MiB.
+fn measure(server: &Server, lane: &Lane, bytes: u64) -> Result<(f64, f64)> {
+    let before = server.cpu_time()?;
+    let began = Instant::now();
+    exchange(server.address, lane.target, lane.is_sent, bytes)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu = (server.cpu_time()? - before).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
+    let mib = (bytes / MIB) as f64;
+    Ok((mib / seconds, cpu * 1e6 / mib))
+}
+
+fn exchange(address: SocketAddr, target: &str, is_sent: bool, bytes: u64) -> Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.set_write_timeout(Some(SILENCE_MAX))?;
+    if !is_sent {
+        stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
+        return receive(&mut stream, bytes);
+    }
+    let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut sink = stream.try_clone()?;
+    let sender = std::thread::spawn(move || -> std::io::Result<()> {
+        let piece = vec![b'm'; PIECE_BYTES];
+        let mut left = bytes;
+        while left > 0 {
+            let size = PIECE_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX));
+            sink.write_all(&piece[..size])?;
+            left -= size as u64;
+        }
+        Ok(())
+    });
+    receive(&mut stream, bytes)?;
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    Ok(())
+}
+
+/// Reads a response of so many bytes, all of them `m`; its last piece is looked at.
+fn receive(stream: &mut TcpStream, bytes: u64) -> Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut filled = 0;
+    let head_end = loop {
+        let size = stream.read(&mut piece[filled..])?;
+        anyhow::ensure!(size > 0, "the connection ended in a head");
+        filled += size;
+        if let Some(end) = piece[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let head = String::from_utf8_lossy(&piece[..head_end]).to_lowercase();
+    anyhow::ensure!(head.starts_with("http/1.1 200 "), "it answered: {head}");
+    let told = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    anyhow::ensure!(told == Some(&bytes.to_string()), "it told another length: {head}");
+    let mut left = bytes - (filled - head_end) as u64;
+    while left > 0 {
+        let size = stream.read(&mut piece)?;
+        anyhow::ensure!(size > 0, "the connection ended with {left} bytes left");
+        left = left.checked_sub(size as u64).context("more came than was told")?;
+        if left == 0 {
+            anyhow::ensure!(piece[..size].iter().all(|byte| *byte == b'm'), "other bytes came");
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_table(report: &Report) -> Result<()> {
+    println!("bodies of {} MiB", report.body_bytes / MIB);
+    println!(
+        "{:<28} {:>7} {:>12} {:>11} {:>12} {:>7} {:>11} {:>6}",
+        "", "MiB/s", "low..high", "CPU us/MiB", "low..high", "rate x", "low..high", "CPU x"
+    );
+    let range = |spread: &Spread, digits: usize| {
+        format!("{:.digits$}..{:.digits$}", spread.low, spread.high)
+    };
+    for row in &report.rows {
+        let (rate, cpu) = (&row.mib_per_second, &row.cpu_us_per_mib);
+        let dash = || "-".to_owned();
+        let ratio = row.rate_ratio.as_ref();
+        println!(
+            "{:<28} {:>7.0} {:>12} {:>11.0} {:>12} {:>7} {:>11} {:>6}",
+            row.row,
+            rate.median,
+            range(rate, 0),
+            cpu.median,
+            range(cpu, 0),
+            ratio.map_or_else(dash, |spread| format!("{:.2}", spread.median)),
+            ratio.map_or_else(dash, |spread| range(spread, 2)),
+            row.cpu_ratio.as_ref().map_or_else(dash, |spread| format!("{:.2}", spread.median)),
+        );
+    }
+    for line in &report.left_out {
+        println!("left out: {line}");
+    }
+    Ok(())
+}
