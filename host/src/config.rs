@@ -179,6 +179,8 @@ pub struct Function {
     pub slots: Setting<u32>,
     /// A Server-Timing header on responses.
     pub server_timing: Setting<bool>,
+    /// Its responses are made smaller for those who take them so.
+    pub compress: Setting<bool>,
 }
 
 /// Settings from the command line and the environment, which win over the file.

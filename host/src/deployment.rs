@@ -33,7 +33,7 @@ pub struct Deployment {
     pub functions: Vec<Deployed>,
     /// The folders of files; their indices follow the functions'.
     pub folders: Vec<Arc<Folder>>,
-    /// The threads that wait for disks, where there are folders.
+    /// The threads that wait for disks and make responses smaller, where that is asked for.
     pub pool: Option<Pool>,
     /// How a client's address is found, if not by the connection alone.
     pub clients: Option<Clients>,
@@ -66,6 +66,8 @@ pub struct Deployed {
     pub slots: u32,
     /// A Server-Timing header on responses.
     pub has_server_timing: bool,
+    /// Its responses are made smaller.
+    pub compresses: bool,
 }
 
 impl Deployed {
@@ -136,11 +138,13 @@ impl Deployment {
             opened.with_context(|| format!("cannot serve `{name}`: folder `{path}`")).map(Arc::new)
         };
         let folders = settings.statics.iter().map(folder).collect::<Result<Vec<_>>>()?;
+        let compresses = functions.iter().any(|deployed: &Deployed| deployed.compresses);
+        let needs_pool = compresses || !folders.is_empty();
         let trusted = settings.trusted_proxies.value.clone();
         Ok(Self {
             routes: RouteTable::new(settings.targets()),
             functions,
-            pool: (!folders.is_empty()).then(|| shared.pool()).transpose()?,
+            pool: needs_pool.then(|| shared.pool()).transpose()?,
             folders,
             clients: Clients::new(settings.client_address.value, trusted),
         })
@@ -193,6 +197,7 @@ fn deploy(
         concurrency: settings.concurrency.value,
         slots: settings.slots.value,
         has_server_timing: settings.server_timing.value,
+        compresses: settings.compress.value,
         function: Arc::new(function),
     })
 }

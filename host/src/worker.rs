@@ -37,9 +37,12 @@ use midge_net::ring::{ConnectionId, Ring, Wait};
 use midge_net::wake::Waker;
 
 use crate::call::{self, Area, Facts, Outcome, Reason, WriteError};
+use crate::compress::{self, Compressing};
 use crate::config::Methods;
 use crate::deadline::CoarseClock;
 use crate::deployment::{Deployed, Deployment};
+use crate::files::encoding::Accepted;
+use crate::files::pool::Pool;
 use crate::log::{Access, Event as LogEvent, Line, LogSender};
 use crate::route::FunctionIndex;
 use crate::services::wall_ns;
@@ -130,6 +133,8 @@ struct Pending {
     reply: Option<stream::Reply>,
     /// What was sent of the piece at hand, if it had to wait.
     piece_bytes: Option<usize>,
+    /// The encodings that its client takes, where the function's responses are made smaller.
+    accepted: Accepted,
 }
 
 /// Moments of a request that is timed, in nanoseconds of the precise clock.
@@ -272,6 +277,8 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let facts = Facts { request_id, deadline_ns };
         let stream_ns = u64::try_from(deployed.stream_time.as_nanos()).unwrap_or(u64::MAX);
         let stream_bytes_max = deployed.stream_bytes_max;
+        let accepted =
+            if deployed.compresses { compress::accepted(&view) } else { Accepted::default() };
         let written = if is_streamed {
             call::write_start(&mut pristine, area, &view, facts)
         } else {
@@ -303,6 +310,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             ends_ns: now_ns.saturating_add(stream_ns),
             reply: None,
             piece_bytes: None,
+            accepted,
         };
         if is_streamed {
             self.endpoint.stream(connection, stream_bytes_max, taken);
@@ -357,7 +365,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let returned_ns = pending.timing.map(|_| self.clock.precise_ns());
         let (status, problem, body_bytes) = match pending.reply {
             None => {
-                answer(&mut self.endpoint, &mut self.text, deployed, pending, returned_ns, &used)
+                let small = (&self.files, self.assignment.deployment.pool.as_ref());
+                answer(
+                    &mut self.endpoint,
+                    &mut self.text,
+                    deployed,
+                    pending,
+                    returned_ns,
+                    &used,
+                    small,
+                )
             }
             Some(reply) => self.end_reply(&pending, reply, &used),
         };
@@ -631,6 +648,7 @@ fn answer<R: Ring, C: Clock>(
     pending: Pending,
     returned_ns: Option<u64>,
     used: &Used,
+    (files, pool): (&files::Files, Option<&Pool>),
 ) -> (u16, Option<Problem>, u64) {
     match call::outcome(used, deployed.response_bytes_max) {
         Outcome::Response(response) => {
@@ -642,6 +660,22 @@ fn answer<R: Ring, C: Clock>(
                     let line = (&b"server-timing"[..], text.as_bytes());
                     let headers = response.headers().chain(std::iter::once(line));
                     endpoint.respond(pending.connection, status, headers, body);
+                }
+                _ if deployed.compresses => {
+                    let (accepted, connection) = (pending.accepted, pending.connection);
+                    let headers = response.headers();
+                    let small = Compressing::of(accepted, connection, status, headers, body);
+                    let is_handed = match (small, pool) {
+                        (Some(small), Some(pool)) => files.compress(pool, small),
+                        _ => false,
+                    };
+                    if is_handed {
+                        endpoint.defer(connection);
+                    } else {
+                        let line = (&b"vary"[..], &b"accept-encoding"[..]);
+                        let headers = response.headers().chain(std::iter::once(line));
+                        endpoint.respond(connection, status, headers, body);
+                    }
                 }
                 _ => endpoint.respond(pending.connection, status, response.headers(), body),
             }

@@ -1,5 +1,6 @@
 //! The built program over real sockets, a module per capability.
 
+mod compress; // responses made smaller
 mod connections; // keep-alive, pipelining, HEAD, many connections
 mod examples; // every example's expected answers
 mod files; // files of folders

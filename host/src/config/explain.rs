@@ -88,6 +88,7 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("concurrency", &function.concurrency),
         shown("slots", &function.slots),
         shown("server_timing", &function.server_timing),
+        shown("compress", &function.compress),
     ];
     let name = function.name.value.clone();
     rows.into_iter()

@@ -601,6 +601,12 @@ pub const KEYS: &[Key] = &[
         "a Server-Timing header with tier and duration",
     ),
     key(
+        Part::Function,
+        "compress",
+        Takes::Truth(false),
+        "text of 1 KiB or more is answered as br, zstd or gzip to those who take it",
+    ),
+    key(
         Part::Static,
         "name",
         Takes::Required("1 to 64 of `a-z 0-9 - _ .`"),

@@ -245,6 +245,7 @@ impl<'s> Reader<'s> {
             concurrency,
             slots,
             server_timing: self.truth(section, "server_timing"),
+            compress: self.truth(section, "compress"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Threads that may wait for a disk, so that workers need not.
+//! Threads that may wait for a disk, and compute for long, so that workers need not.
 
 use std::fs::File;
 use std::io;
@@ -10,6 +10,7 @@ use midge_net::ConnectionId;
 use midge_net::wake::Waker;
 
 use super::{Folder, May, Opened, Wanted};
+use crate::compress::Compressing;
 use crate::route::FunctionIndex;
 
 /// Threads: a disk serves several readers at once, and a request waits for one read at a time.
@@ -49,6 +50,8 @@ pub enum Task {
     Open(Box<Looking>),
     /// Read from this place, so many bytes at most.
     Read(ConnectionId, Arc<File>, u64, usize),
+    /// Make a response smaller.
+    Compress(Box<Compressing>),
 }
 
 /// What became of it.
@@ -58,6 +61,8 @@ pub enum Done {
     Opened(Box<Looking>, io::Result<Opened>),
     /// The bytes; fewer only at the end of the file.
     Read(ConnectionId, io::Result<Vec<u8>>),
+    /// The response, as it is to be sent.
+    Compressed(Box<Compressing>),
 }
 
 /// The way back to a worker.
@@ -115,6 +120,10 @@ fn work(inbox: &Receiver<Job>) {
             }
             Task::Read(connection, file, offset, size) => {
                 Done::Read(connection, read(&file, offset, size))
+            }
+            Task::Compress(mut response) => {
+                response.run();
+                Done::Compressed(response)
             }
         };
         // A worker that has ended needs it no more.

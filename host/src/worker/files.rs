@@ -26,9 +26,10 @@ use midge_net::{RequestView, Written};
 
 use super::{Refused, Worker, wall_ns};
 use crate::call;
+use crate::compress::Compressing;
 use crate::config::Methods;
 use crate::files::conditions::Verdict;
-use crate::files::pool::{Desk, Done, Looking, READ_BYTES, Task};
+use crate::files::pool::{Desk, Done, Looking, Pool, READ_BYTES, Task};
 use crate::files::{Folder, Found, May, Opened, read_at_hand};
 use crate::log::{Access, Event as LogEvent};
 use crate::route::FunctionIndex;
@@ -57,6 +58,11 @@ impl Files {
     pub(super) fn new(waker: Waker) -> Self {
         let (desk, done) = Desk::new(waker);
         Self { desk, done, sending: Vec::new() }
+    }
+
+    /// Hands a response to the threads, to be made smaller; false if too many wait.
+    pub(super) fn compress(&self, pool: &Pool, response: Compressing) -> bool {
+        pool.ask(Task::Compress(Box::new(response)), &self.desk)
     }
 
     pub(super) fn is_sending(&self, connection: ConnectionId) -> bool {
@@ -135,6 +141,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                     let is_current = looking.generation == self.generation;
                     looking.target = looking.target.filter(|_| is_current);
                     self.answer_file(&looking, opened);
+                }
+                Done::Compressed(response) => {
+                    let (connection, status) = (response.connection, response.status);
+                    self.endpoint.respond(connection, status, response.lines(), &response.body);
                 }
                 Done::Read(connection, read) => {
                     let Some(sending) = self.files.sending(connection) else { continue };

@@ -77,7 +77,7 @@ fn unknown_keys_are_named_with_the_nearest() {
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
              methods technique isolation deadline memory body stream_body stream_time response \
-             concurrency slots server_timing",
+             concurrency slots server_timing compress",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
