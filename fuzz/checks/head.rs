@@ -139,8 +139,12 @@ fn is_stricter(refusal: Refusal, head: &httparse::Request<'_, '_>, bytes: &[u8])
         lines.map(|line| line.value).collect()
     };
     match refusal {
-        // A line ends in CRLF; a bare LF is nothing (RFC 9112, 2.2 leaves the choice).
-        Refusal::RequestLine | Refusal::HeaderName | Refusal::HeaderValue => {
+        // A line ends in CRLF, and a bare LF ends nothing (RFC 9112, 2.2 leaves the choice). Behind as many lines as
+        // there may be it begins one too many.
+        Refusal::RequestLine
+        | Refusal::HeaderName
+        | Refusal::HeaderValue
+        | Refusal::HeadersTooMany => {
             let is_bare = |at: usize| bytes[at] == b'\n' && (at == 0 || bytes[at - 1] != b'\r');
             (0..bytes.len()).any(is_bare)
         }
