@@ -73,9 +73,10 @@ pub(super) fn run<R: Ring, N: Network<R>>(
     for _ in &peers {
         network.connect(&mut endpoint.ring, address);
     }
-    let mut turns_quiet = 0;
+    let (mut turns_quiet, mut bytes_received) = (0, 0);
     loop {
-        let mut has_moved = false;
+        let mut has_moved = bytes_received < endpoint.counters().bytes_received;
+        bytes_received = endpoint.counters().bytes_received;
         for (place, peer) in peers.iter_mut().enumerate() {
             has_moved |= peer.act(&mut network, &mut endpoint.ring, place, &mut random);
         }

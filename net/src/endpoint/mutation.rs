@@ -13,13 +13,11 @@ const ROUNDS: u32 = 600;
 const ROUNDS_OF_TIERS: u32 = 100;
 
 #[test]
-#[cfg_attr(miri, ignore = "needs files and sockets")]
 fn mutated_scripts_are_answered_as_a_whole_is() {
     mutate::rounds("connection", ROUNDS, check::check);
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "needs files and sockets")]
 fn mutated_scripts_are_answered_alike_on_every_tier() {
     mutate::rounds("connection", ROUNDS_OF_TIERS, check::check_tiers);
 }
