@@ -516,6 +516,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "../../fuzz/checks/connection.rs"]
+pub mod check; // whole scripts against the machine, for `fuzz/`
+#[cfg(any(test, fuzzing))]
+mod invariants; // what holds between two turns
+#[cfg(test)]
+mod mutation;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::connection::{Body, Exchange, Phase};
 use crate::endpoint::{Current, Endpoint, Event, Source};
 use crate::http::refusal::Refusal;
-use crate::http::request::{self, Framing, HEAD_BYTES_MAX, Progress};
+use crate::http::request::{self, EMPTY_LINES_MAX, Framing, HEAD_BYTES_MAX, Progress};
 use crate::ring::{BufferId, Completion, ConnectionId, Operation, Ring};
 use crate::width::{index, narrow, result_size, wide};
 
@@ -63,6 +63,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 connection.has_peer_ended = true;
                 if connection.is_peer_watched && connection.exchange.is_owed() {
                     return self.end(slot);
+                }
+                // Nothing more comes that the rest of a head could wait for: it is looked at now.
+                if connection.phase == Phase::Open
+                    && connection.exchange == Exchange::Head
+                    && connection.input.len() > index(connection.head_bytes)
+                {
+                    let (id, size) = (connection.id, connection.input.len());
+                    self.current = Some(Current::new(id, Source::Input, size));
+                    return;
                 }
             }
             libc::ENOBUFS => {
@@ -236,25 +245,26 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Source::Buffer(buffer) => self.ring.bytes_mut(buffer),
             Source::Input => connection.input.as_mut_slice(),
         };
-        let bytes = &mut bytes[current.next..current.end];
-        match request::parse(bytes, &mut self.head) {
-            Ok(Progress::Complete) if self.head.bytes_total() <= self.settings.head_bytes_max => {}
-            Ok(Progress::Partial) if current.end - current.next < self.settings.head_bytes_max => {
+        // No further than a head may reach: what lies behind its limit must not decide how it is refused.
+        let limit = self.settings.head_bytes_max;
+        let end = current.end.min(current.next + limit);
+        let bytes = &mut bytes[current.next..end];
+        let refusal = match request::parse(bytes, &mut self.head) {
+            Ok(Progress::Complete) => None,
+            Ok(Progress::Partial) if bytes.len() < limit => {
                 if connection.exchange == Exchange::Idle {
                     connection.exchange = Exchange::Head;
                     connection.since = self.now;
                 }
-                connection.head_bytes = narrow(current.end - current.next);
+                connection.head_bytes = narrow(bytes.len());
                 return self.leave(current);
             }
-            Ok(Progress::Complete | Progress::Partial) => {
-                let is_head = is_head(bytes);
-                return self.refuse_head(slot, current, Refusal::HeadTooLarge, is_head);
-            }
-            Err(refusal) => {
-                let is_head = is_head(bytes);
-                return self.refuse_head(slot, current, refusal, is_head);
-            }
+            Ok(Progress::Partial) => Some(Refusal::HeadTooLarge),
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = refusal {
+            let is_head = is_head(bytes);
+            return self.refuse_head(slot, current, refusal, is_head);
         }
         let connection = &mut self.connections[slot];
         connection.begin(&self.head, &self.settings);
@@ -529,10 +539,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 }
 
 /// Tells whether a request that was refused is a HEAD: its refusal has no body either (RFC 9110, 9.3.2).
+///
+/// Looks at no more than the parser does, for what lies behind may not have come.
 #[cold]
 fn is_head(bytes: &[u8]) -> bool {
-    let line = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    line.is_some_and(|start| bytes[start..].starts_with(b"HEAD "))
+    let mut line = bytes;
+    for _ in 0..EMPTY_LINES_MAX {
+        line = line.strip_prefix(b"\r\n").unwrap_or(line);
+    }
+    line.starts_with(b"HEAD ")
 }
 
 /// Tells whether a head that grew by `size` bytes may have come to a conclusion, `parsed_bytes` of it having

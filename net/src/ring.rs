@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), expect(dead_code, reason = "a fuzzer uses a part of it"))]
 pub(crate) mod fake; // completions by hand
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), expect(dead_code, reason = "a fuzzer uses a part of it"))]
 pub(crate) mod sim; // a kernel from a seed
 
 /// Names a connection of one endpoint. A slot that is used again gets another generation, so an id that was

@@ -289,29 +289,7 @@ impl World {
         while let Some(event) = self.endpoint.next_event() {
             self.handle(event);
         }
-        self.check();
-    }
-
-    fn check(&self) {
-        self.endpoint.ring.check();
-        let used = self.endpoint.connections.iter().filter(|other| other.phase != Phase::Free);
-        assert_eq!(used.count(), index(self.endpoint.connection_count()));
-        for connection in &self.endpoint.connections {
-            let is_alive = connection.is_receiving
-                || connection.is_sending
-                || connection.is_asking
-                || connection.is_starved
-                || connection.is_queued
-                || connection.exchange.is_owed()
-                || matches!(connection.phase, Phase::Free | Phase::Closing);
-            assert!(is_alive, "nothing will ever happen to {connection:?}");
-            assert!(
-                !connection.exchange.is_owed()
-                    || matches!(connection.exchange, Exchange::Deferred | Exchange::Streaming)
-                        && connection.phase == Phase::Open,
-                "what the host owes between two turns is deferred: {connection:?}"
-            );
-        }
+        self.endpoint.check_between_turns();
     }
 
     fn handle(&mut self, event: Event) {

@@ -61,8 +61,8 @@ impl FakeRing {
         self.completions.push_back(Completion {
             completed: Completed::Receive,
             id,
-            result: i32::try_from(bytes.len()).unwrap(),
-            buffer: Some(BufferId(u16::try_from(free).unwrap())),
+            result: i32::try_from(bytes.len()).expect("pieces are small"),
+            buffer: Some(BufferId(u16::try_from(free).expect("buffers are few"))),
             has_more: more == More::Follows,
         });
         true

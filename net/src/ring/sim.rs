@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::fake::FakeClock;
 use super::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
+use crate::width::{index, wide};
 
 /// Numbers from a seed (`SplitMix64`).
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ impl Random {
 
     /// Returns a number below `count`.
     pub(crate) fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(count).unwrap()).unwrap()
+        usize::try_from(self.next() % wide(count)).expect("below a `usize`")
     }
 
     /// Returns true once in `count` times.
@@ -126,7 +127,7 @@ pub(crate) struct SimRing {
 
 impl SimRing {
     pub(crate) fn new(seed: u64, clock: FakeClock, slots: u32, buffers: u16, size: u32) -> Self {
-        let slots = usize::try_from(slots).unwrap();
+        let slots = index(slots);
         Self {
             random: Random::new(seed),
             clock,
@@ -140,7 +141,7 @@ impl SimRing {
             untold: Vec::new(),
             completions: VecDeque::new(),
             retired: Vec::new(),
-            buffers: vec![vec![0; usize::try_from(size).unwrap()]; usize::from(buffers)],
+            buffers: vec![vec![0; index(size)]; usize::from(buffers)],
             free: (0..buffers).collect(),
             recycled: Vec::new(),
             lent: vec![false; usize::from(buffers)],
@@ -162,7 +163,7 @@ impl SimRing {
     }
 
     pub(crate) fn wire_of(&self, id: ConnectionId) -> usize {
-        let socket = self.sockets[usize::try_from(id.slot()).unwrap()].as_ref();
+        let socket = self.sockets[index(id.slot())].as_ref();
         socket.expect("a connection has a socket").wire
     }
 
@@ -202,7 +203,7 @@ impl SimRing {
     }
 
     fn submit(&mut self, operation: Operation) {
-        let slot = |id: ConnectionId| usize::try_from(id.slot()).unwrap();
+        let slot = |id: ConnectionId| index(id.slot());
         let later = |completed, id, result| Completion {
             completed,
             id,
@@ -222,7 +223,7 @@ impl SimRing {
                 }
             }
             Operation::Install(id) => {
-                let descriptor = 1000 + i32::try_from(id.slot()).unwrap();
+                let descriptor = 1000 + number(index(id.slot()));
                 let is_failing = self.random.once_in(8);
                 let result = if is_failing { -libc::EMFILE } else { descriptor };
                 self.untold.push(later(Completed::Install, id, result));
@@ -274,7 +275,7 @@ impl SimRing {
     }
 
     fn socket(&mut self, id: ConnectionId) -> &mut Socket {
-        let socket = self.sockets[usize::try_from(id.slot()).unwrap()].as_mut();
+        let socket = self.sockets[index(id.slot())].as_mut();
         socket.expect("operations are on open sockets")
     }
 
@@ -334,7 +335,7 @@ impl SimRing {
             (0..self.sockets.len()).filter(|&slot| self.sockets[slot].is_none()).collect();
         let slot = free[self.random.below(free.len())];
         self.sockets[slot] = Some(Socket { wire, receive: None, send: None, sending: Vec::new() });
-        self.tell(Completed::Accept, none, i32::try_from(slot).unwrap());
+        self.tell(Completed::Accept, none, number(slot));
     }
 
     fn receive(&mut self, slot: usize) {
@@ -375,7 +376,7 @@ impl SimRing {
         self.completions.push_back(Completion {
             completed: Completed::Receive,
             id,
-            result: i32::try_from(size).unwrap(),
+            result: number(size),
             buffer: Some(BufferId(buffer)),
             has_more,
         });
@@ -396,7 +397,7 @@ impl SimRing {
             let most = room.min(socket.sending.len());
             let size = if self.random.once_in(3) { self.random.size(most) } else { most };
             wire.outbound.extend(socket.sending.drain(..size));
-            i32::try_from(size).unwrap()
+            number(size)
         };
         self.tell(Completed::Send, armed.id, result);
     }
@@ -496,14 +497,15 @@ impl Ring for SimRing {
     }
 
     fn reclaim(&mut self, id: ConnectionId) -> Vec<u8> {
-        let output = &mut self.outputs[usize::try_from(id.slot()).unwrap()];
+        let output = &mut self.outputs[index(id.slot())];
         output.take().expect("a send was under way")
     }
 
     fn peer(&mut self, descriptor: i32) -> Option<SocketAddr> {
         let place = self.descriptors.iter().position(|&other| other == descriptor)?;
         self.descriptors.swap_remove(place);
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(descriptor).unwrap())))
+        let port = u16::try_from(descriptor).expect("slots are few");
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
     fn can_install(&self) -> bool {
@@ -513,4 +515,9 @@ impl Ring for SimRing {
     fn enters(&self) -> u64 {
         0
     }
+}
+
+/// Returns a size, a slot or a descriptor as a completion's result.
+fn number(size: usize) -> i32 {
+    i32::try_from(size).expect("a simulated kernel is small")
 }

@@ -1,5 +1,9 @@
 //! What isn't taken: bytes, the status that answers them, and how the connection ends.
 
+use std::net::Shutdown;
+
+use midge_net::Settings;
+
 use super::{Server, serve};
 
 /// Sends `text` (with `|` for CRLF) and expects `status`, after which the connection closes or goes on.
@@ -168,4 +172,43 @@ fn a_refused_head_request_gets_no_body() {
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n");
     assert_eq!(client.read_head().0, 400);
     client.expect_closed();
+}
+
+#[test]
+fn what_lies_behind_the_limit_of_a_head_does_not_decide() {
+    let server = Server::start(Settings { head_bytes_max: 1024, ..Settings::default() });
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\x01\r\n\r\n", "x".repeat(1010));
+    for size in [head.len(), 100] {
+        let mut client = server.connect();
+        for piece in head.as_bytes().chunks(size) {
+            client.send_anyway(piece);
+        }
+        client.expect(431, "head-too-large");
+    }
+}
+
+#[test]
+fn a_refusal_of_empty_lines_has_a_body_whatever_follows() {
+    let server = serve();
+    for text in ["\r\n\r\n\r\nHEAD / HTTP/1.1\r\n", "\nHEAD / HTTP/1.1\r\n"] {
+        let mut client = server.connect();
+        client.send(text);
+        let response = client.read();
+        assert!(response.status == 400 && !response.body.is_empty(), "{response:?}");
+    }
+}
+
+#[test]
+fn a_head_that_went_wrong_before_the_peer_ended_is_refused() {
+    let server = serve();
+    let mut client = server.connect();
+    let front = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(2000));
+    client.send(&front);
+    server.wait_until("the front has come", |report| {
+        report.counters.bytes_received == front.len() as u64
+    });
+    // Too little to be looked at, if more were to come.
+    client.send("\x01");
+    client.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    client.expect(400, "header-value");
 }
