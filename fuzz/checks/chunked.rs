@@ -107,15 +107,28 @@ fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7F))
 }
 
-/// Nothing, or blanks, a semicolon, and text whose quotes are closed.
+/// Nothing, or blanks, a semicolon, and text whose quotes are closed, with a name behind each semicolon outside
+/// of them.
 fn is_extension(bytes: &[u8]) -> bool {
     if bytes.is_empty() {
         return true;
     }
-    let Some(text) = bytes.trim_ascii_start().strip_prefix(b";") else { return false };
+    let text = bytes.trim_ascii_start();
+    if text.first() != Some(&b';') {
+        return false;
+    }
     let (mut rest, mut is_quoted) = (text.iter(), false);
     while let Some(&byte) = rest.next() {
         match byte {
+            b';' if !is_quoted => {
+                let mut name =
+                    rest.as_slice().iter().skip_while(|byte| matches!(byte, b' ' | b'\t'));
+                let is_name =
+                    |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+                if !name.next().is_some_and(is_name) {
+                    return false;
+                }
+            }
             b'"' => is_quoted = !is_quoted,
             b'\\' if is_quoted => drop(rest.next()),
             _ => {}

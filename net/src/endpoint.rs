@@ -505,7 +505,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             }
             (Phase::Open, Exchange::Head) => {
                 self.counters.timeouts_header += 1;
-                self.refuse(slot, Refusal::RequestTimeout);
+                self.refuse_late_head(slot);
             }
             (Phase::Open, Exchange::Body) => {
                 self.counters.timeouts_body += 1;

@@ -478,6 +478,14 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         None
     }
 
+    /// Refuses a head that does not come to its end. One of a HEAD gets no body, as far as can be told.
+    #[cold]
+    pub(crate) fn refuse_late_head(&mut self, slot: usize) {
+        let is_head_method = is_head(&self.connections[slot].input);
+        self.refuse(slot, Refusal::RequestTimeout);
+        self.connections[slot].is_head_method = is_head_method;
+    }
+
     /// Refuses a request for its head.
     #[cold]
     fn refuse_head(

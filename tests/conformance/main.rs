@@ -10,6 +10,7 @@
 //! ```
 
 mod corpus; // the cases
+mod llhttp; // fixtures of another parser
 mod replay; // an exchange, whatever comes of it
 
 use std::collections::BTreeSet;

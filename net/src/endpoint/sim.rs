@@ -487,7 +487,9 @@ impl Peer {
                 let head =
                     format!("PUT {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
                 text.extend(head.bytes());
-                for chunk in body.chunks(1 + random.below(200)) {
+                // So that all extensions together stay within their limit (`EXTENSIONS_BYTES_MAX`).
+                let size = (1 + random.below(200)).max(body.len().div_ceil(500));
+                for chunk in body.chunks(size) {
                     text.extend(format!("{:x};x=\"y\"\r\n", chunk.len()).bytes());
                     text.extend_from_slice(chunk);
                     text.extend_from_slice(b"\r\n");

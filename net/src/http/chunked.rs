@@ -41,6 +41,7 @@ pub struct Decoded {
 enum State {
     Size,
     BlankBeforeExtension,
+    ExtensionName,
     Extension,
     Quoted,
     QuotedPair,
@@ -131,13 +132,20 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, Refusal> {
         match (self.state, byte) {
             (State::Size, _) => self.size_digit(byte),
-            (State::BlankBeforeExtension, b' ' | b'\t') | (State::QuotedPair, _)
+            (State::BlankBeforeExtension | State::ExtensionName, b' ' | b'\t')
+            | (State::QuotedPair, _)
                 if is_value(byte) =>
             {
                 self.count_extension()?;
                 Ok(if self.state == State::QuotedPair { State::Quoted } else { self.state })
             }
-            (State::BlankBeforeExtension, b';') => self.extension(State::Extension),
+            // A name has to follow (RFC 9112, 7.1.1).
+            (State::BlankBeforeExtension | State::Extension, b';') => {
+                self.extension(State::ExtensionName)
+            }
+            (State::ExtensionName, _) if NAME[usize::from(byte)] != 0 => {
+                self.extension(State::Extension)
+            }
             (State::Extension, b'\r') => Ok(State::SizeLineFeed),
             (State::Extension, b'"') => self.extension(State::Quoted),
             (State::Quoted, b'"') => self.extension(State::Extension),
@@ -171,7 +179,7 @@ impl Decoder {
             b'A'..=b'F' => byte - b'A' + 10,
             _ if self.digits == 0 => return Err(Refusal::Chunk),
             b'\r' => return Ok(State::SizeLineFeed),
-            b';' => return self.extension(State::Extension),
+            b';' => return self.extension(State::ExtensionName),
             b' ' | b'\t' => return self.extension(State::BlankBeforeExtension),
             _ => return Err(Refusal::Chunk),
         };

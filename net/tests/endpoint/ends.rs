@@ -25,6 +25,15 @@ fn a_head_in_drops_has_no_more_time_than_any_other() {
 }
 
 #[test]
+fn a_late_head_of_a_head_request_gets_no_body() {
+    let server = Server::start(Settings { header_timeout: SHORT, ..Settings::default() });
+    let mut client = server.connect();
+    client.send("HEAD / HTTP/1.1\r\nX: ");
+    assert_eq!(client.read_head().0, 408);
+    client.expect_closed();
+}
+
+#[test]
 fn an_empty_line_after_a_request_is_not_a_late_head() {
     let server = Server::start(Settings { header_timeout: SHORT, ..Settings::default() });
     let mut client = server.connect();
