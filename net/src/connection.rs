@@ -296,8 +296,10 @@ impl Connection {
                 Exchange::Streaming if !self.is_body_complete => {
                     self.unread_bytes < settings.body_window_bytes
                 }
-                // Bounded by its own limit, which may be above that of the next arm.
-                Exchange::Head => self.unsent_bytes() < settings.unsent_bytes_max,
+                // Bounded by their own limits, which may be above that of the next arm.
+                Exchange::Preface | Exchange::Head => {
+                    self.unsent_bytes() < settings.unsent_bytes_max
+                }
                 _ => {
                     self.unsent_bytes() < settings.unsent_bytes_max
                         && self.input.len() < settings.pipelined_bytes_max

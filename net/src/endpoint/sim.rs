@@ -11,10 +11,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::listen::{self, ListenOptions};
+use crate::listen::{self, ListenOptions, Listener};
 use crate::ring::fake::FakeClock;
 use crate::ring::sim::{Random, SimRing, WIRE_BYTES_MAX};
 use crate::stream::{Unread, Written};
+use crate::width::byte;
 
 const SEEDS_DEFAULT: u64 = 300;
 
@@ -145,6 +146,7 @@ impl World {
             // Peers of the simulation come from one address or from none.
             connections_per_source_max: if is_harsh { 2 } else { crate::settings::CONNECTIONS_MAX },
             connections_max: 1 + u32::try_from(random.below(8)).unwrap(),
+            listeners: 1 + u32::from(random.once_in(3)),
             buffers: 1 << random.below(4),
             buffer_bytes: [64, 150, 1000][random.below(3)],
             completions_per_turn: [1, 3, 256][random.below(3)],
@@ -159,13 +161,19 @@ impl World {
         let ring = SimRing::new(
             seed,
             clock.clone(),
-            settings.connections_max,
+            settings.slots(),
             settings.buffers,
             settings.buffer_bytes,
         );
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = listen::bind(any, &ListenOptions::default()).unwrap();
-        let endpoint = Endpoint::new(ring, clock, listener, settings).unwrap();
+        // The second is behind a proxy on the same machine.
+        let local = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let local = std::os::unix::net::UnixListener::from(local.unwrap());
+        let mut listeners =
+            vec![Listener::from(listener), Listener::from(local).with_preface(true)];
+        listeners.truncate(index(settings.listeners));
+        let endpoint = Endpoint::new(ring, clock, listeners, settings).unwrap();
         Self { seed, endpoint, random, peers: Vec::new(), host: Host::default(), is_harsh }
     }
 
@@ -241,7 +249,8 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        let wire = self.endpoint.ring.connect();
+        let listener = self.random.below(index(self.endpoint.settings.listeners));
+        let wire = self.endpoint.ring.connect_to(byte(listener));
         let habit = match self.random.below(8) {
             0..=3 => Habit::Ends,
             4 | 5 => Habit::Stays,
@@ -260,6 +269,9 @@ impl World {
             is_done: false,
             habit,
         };
+        if listener == 1 {
+            peer.write_preface(&mut self.random);
+        }
         for number in 0..self.random.below(12) {
             peer.write_request(number, &mut self.random);
         }
@@ -297,7 +309,8 @@ impl World {
             Event::Request(id) => {
                 let wire = self.endpoint.ring.wire_of(id);
                 let view = self.endpoint.request(id);
-                assert!(view.peer.is_none() || self.endpoint.settings.wants_peer);
+                let wants_peer = self.endpoint.settings.wants_peer;
+                assert!(view.peer.is_none() || wants_peer || view.is_local);
                 let path = view.head.path.of(view.bytes).to_vec();
                 let answer = [&path, view.body].concat();
                 let peer = &mut self.peers[wire];
@@ -456,6 +469,22 @@ impl World {
 }
 
 impl Peer {
+    fn write_preface(&mut self, random: &mut Random) {
+        let last = random.below(3);
+        match random.below(4) {
+            0 => self.script.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+            1 | 2 => {
+                let line = format!("PROXY TCP4 192.0.2.{last} 192.0.2.9 4711 80\r\n");
+                self.script.extend_from_slice(line.as_bytes());
+            }
+            _ => {
+                self.script.extend_from_slice(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+                let addresses = [192, 0, 2, byte(last), 192, 0, 2, 9, 0x12, 0x67, 0, 80];
+                self.script.extend_from_slice(&addresses);
+            }
+        }
+    }
+
     fn write_request(&mut self, number: usize, random: &mut Random) {
         let path = format!("/{}-{number}", self.wire);
         let size = random.size(700);

@@ -59,6 +59,8 @@ impl Random {
 /// What lies between a peer and the endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
+    /// Number of the listener that the peer connected to.
+    listener: u8,
     pub(crate) inbound: VecDeque<u8>,
     pub(crate) outbound: VecDeque<u8>,
     /// The peer sends no more.
@@ -91,12 +93,15 @@ struct Armed {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Accept,
+    Accept(u8),
     Receive(usize),
     Send(usize),
     Tell(usize),
     Stale,
 }
+
+/// Listeners at most.
+const LISTENERS: usize = 2;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -108,7 +113,8 @@ pub(crate) struct SimRing {
     pub(crate) wires: Vec<Wire>,
     backlog: VecDeque<usize>,
     is_listening: bool,
-    accepts: usize,
+    /// Accepts under way, by listener.
+    accepts: [usize; LISTENERS],
     sockets: Vec<Option<Socket>>,
     pushed: VecDeque<Operation>,
     /// Completions that a peer's doing can't change any more, not told yet.
@@ -135,7 +141,7 @@ impl SimRing {
             wires: Vec::new(),
             backlog: VecDeque::new(),
             is_listening: true,
-            accepts: 0,
+            accepts: [0; LISTENERS],
             sockets: std::iter::repeat_with(|| None).take(slots).collect(),
             pushed: VecDeque::new(),
             untold: Vec::new(),
@@ -152,7 +158,12 @@ impl SimRing {
 
     /// A peer connects; returns its wire.
     pub(crate) fn connect(&mut self) -> usize {
-        self.wires.push(Wire::default());
+        self.connect_to(0)
+    }
+
+    /// A peer connects to a listener; returns its wire.
+    pub(crate) fn connect_to(&mut self, listener: u8) -> usize {
+        self.wires.push(Wire { listener, ..Wire::default() });
         self.backlog.push_back(self.wires.len() - 1);
         self.wires.len() - 1
     }
@@ -184,7 +195,7 @@ impl SimRing {
         let owned = self.free.len() + self.recycled.len() + waiting.count();
         assert_eq!(owned, self.buffers.len(), "every buffer has one owner");
         assert!(
-            self.accepts + self.socket_count() <= self.sockets.len(),
+            self.accepts.iter().sum::<usize>() + self.socket_count() <= self.sockets.len(),
             "accepts under way have slots to go to"
         );
         assert!(self.descriptors.is_empty(), "descriptors of peers are closed");
@@ -212,14 +223,14 @@ impl SimRing {
             has_more: false,
         };
         match operation {
-            Operation::Accept(_) => {
+            Operation::Accept(listener) => {
                 assert!(self.is_listening, "accepts have a listener");
-                self.accepts += 1;
+                self.accepts[usize::from(listener)] += 1;
             }
-            Operation::CancelAccepts(_) => {
-                for _ in 0..std::mem::take(&mut self.accepts) {
-                    let none = ConnectionId::new(0, 0);
-                    self.untold.push(later(Completed::Accept, none, -libc::ECANCELED));
+            Operation::CancelAccepts(listener) => {
+                for _ in 0..std::mem::take(&mut self.accepts[usize::from(listener)]) {
+                    let from = ConnectionId::new(listener.into(), 0);
+                    self.untold.push(later(Completed::Accept, from, -libc::ECANCELED));
                 }
             }
             Operation::Install(id) => {
@@ -282,8 +293,10 @@ impl SimRing {
     /// Does one thing that a kernel could do now; false if there is none.
     pub(crate) fn step(&mut self) -> bool {
         let mut steps = Vec::new();
-        if self.accepts > 0 && !self.backlog.is_empty() {
-            steps.push(Step::Accept);
+        for (listener, accepts) in (0..).zip(self.accepts) {
+            if accepts > 0 && self.next_of(listener).is_some() {
+                steps.push(Step::Accept(listener));
+            }
         }
         for (slot, socket) in self.sockets.iter().enumerate() {
             let Some(socket) = socket else { continue };
@@ -309,7 +322,7 @@ impl SimRing {
             steps = vec![Step::Stale];
         }
         match steps[self.random.below(steps.len())] {
-            Step::Accept => self.accept(),
+            Step::Accept(listener) => self.accept(listener),
             Step::Receive(slot) => self.receive(slot),
             Step::Send(slot) => self.send(slot),
             Step::Tell(place) => {
@@ -321,21 +334,27 @@ impl SimRing {
         true
     }
 
-    fn accept(&mut self) {
-        let none = ConnectionId::new(0, 0);
-        self.accepts -= 1;
+    /// Returns who has waited longest at a listener, by the place in the backlog.
+    fn next_of(&self, listener: u8) -> Option<usize> {
+        self.backlog.iter().position(|wire| self.wires[*wire].listener == listener)
+    }
+
+    fn accept(&mut self, listener: u8) {
+        let from = ConnectionId::new(listener.into(), 0);
+        self.accepts[usize::from(listener)] -= 1;
         if self.random.once_in(20) {
-            return self.tell(Completed::Accept, none, -libc::EMFILE);
+            return self.tell(Completed::Accept, from, -libc::EMFILE);
         }
-        let wire = self.backlog.pop_front().expect("somebody waits");
+        let place = self.next_of(listener).expect("somebody waits");
+        let wire = self.backlog.remove(place).expect("a place in the backlog");
         if self.wires[wire].is_reset && self.random.once_in(2) {
-            return self.tell(Completed::Accept, none, -libc::ECONNABORTED);
+            return self.tell(Completed::Accept, from, -libc::ECONNABORTED);
         }
         let free: Vec<usize> =
             (0..self.sockets.len()).filter(|&slot| self.sockets[slot].is_none()).collect();
         let slot = free[self.random.below(free.len())];
         self.sockets[slot] = Some(Socket { wire, receive: None, send: None, sending: Vec::new() });
-        self.tell(Completed::Accept, none, number(slot));
+        self.tell(Completed::Accept, from, number(slot));
     }
 
     fn receive(&mut self, slot: usize) {
@@ -429,7 +448,7 @@ impl Ring for SimRing {
     fn listen(&mut self, _listener: socket2::Socket) {}
 
     fn unlisten(&mut self) {
-        assert_eq!(self.accepts, 0, "the listener outlives its accepts");
+        assert_eq!(self.accepts, [0; LISTENERS], "listeners outlive their accepts");
         self.is_listening = false;
     }
 
