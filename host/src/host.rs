@@ -13,6 +13,7 @@
 //! eventfd that the worker's ring watches.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,7 @@ use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use midge_loader::engine::Engines;
 use midge_net::Listener;
+use midge_net::balance::{Load, Neighbours};
 use midge_net::clock::MonotonicClock;
 use midge_net::endpoint::Endpoint;
 use midge_net::epoll::Epoll;
@@ -77,6 +79,14 @@ struct WorkerHandle {
     thread: JoinHandle<()>,
     cpu: usize,
     task: PathBuf,
+    /// By which other workers send it connections.
+    ring: Option<OwnedFd>,
+}
+
+/// What a worker tells of itself once it can serve.
+struct Started {
+    task: PathBuf,
+    ring: Option<OwnedFd>,
 }
 
 /// A worker's thread has ended.
@@ -136,6 +146,7 @@ impl Host {
             };
             workers.push(WorkerHandle::start(seed)?);
         }
+        introduce(&workers)?;
         Ok(Self { workers, ended, serving, admin, is_draining, shared, places, ticker, ring_tier })
     }
 
@@ -296,7 +307,7 @@ impl WorkerHandle {
             })
             .context("cannot start a worker's thread")?;
         match starts.recv_timeout(WORKER_START_MAX) {
-            Ok(Ok(task)) => Ok(Self { inbox, waker, thread, cpu, task }),
+            Ok(Ok(Started { task, ring })) => Ok(Self { inbox, waker, thread, cpu, task, ring }),
             Ok(Err(error)) => Err(error),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 anyhow::bail!("worker {index} did not start")
@@ -318,6 +329,22 @@ impl WorkerHandle {
     }
 }
 
+/// Lets workers share new connections, if the way to the kernel has it. For those of addresses that each has a
+/// socket of its own for, the kernel's hash decides, and it is unfair with few connections.
+fn introduce(workers: &[WorkerHandle]) -> Result<()> {
+    let rings: Vec<_> = workers.iter().filter_map(|worker| worker.ring.as_ref()).collect();
+    if workers.len() < 2 || rings.len() < workers.len() {
+        return Ok(());
+    }
+    let loads: Arc<[Load]> = workers.iter().map(|_| Load::default()).collect();
+    for (own, worker) in workers.iter().enumerate() {
+        let rings = rings.iter().map(|ring| ring.try_clone()).collect::<std::io::Result<_>>();
+        let rings = rings.context("no descriptors left for the workers' rings")?;
+        worker.tell(Message::Join(Neighbours::new(own, Arc::clone(&loads)), rings));
+    }
+    Ok(())
+}
+
 /// Decides on the way to the kernel, once for all workers.
 fn ring_tier(asked: RingChoice) -> Result<RingTier> {
     if let Some(tier) = asked.tier() {
@@ -335,10 +362,10 @@ fn ring_tier(asked: RingChoice) -> Result<RingTier> {
 
 fn run(
     seed: Seed,
-    event: std::os::fd::OwnedFd,
+    event: OwnedFd,
     desk: Waker,
     messages: Receiver<Message>,
-    started: &Sender<Result<PathBuf>>,
+    started: &Sender<Result<Started>>,
 ) -> Result<()> {
     match seed.ring_tier {
         RingTier::D => {
@@ -355,10 +382,10 @@ fn run(
 fn run_on<R: Ring>(
     make_ring: impl FnOnce(&midge_net::settings::Settings) -> Result<R>,
     seed: Seed,
-    event: std::os::fd::OwnedFd,
+    event: OwnedFd,
     desk: Waker,
     messages: Receiver<Message>,
-    started: &Sender<Result<PathBuf>>,
+    started: &Sender<Result<Started>>,
 ) -> Result<()> {
     let made = (|| {
         anyhow::ensure!(
@@ -383,9 +410,10 @@ fn run_on<R: Ring>(
         let mut endpoint = Endpoint::new(ring, clock, seed.listeners, seed.network)?;
         endpoint.watch(event);
         let task = std::fs::canonicalize("/proc/thread-self").context("/proc is not mounted")?;
-        anyhow::Ok((endpoint, task))
+        let ring = endpoint.ring_descriptor();
+        anyhow::Ok((endpoint, Started { task, ring }))
     })();
-    let (endpoint, task) = match made {
+    let (endpoint, made) = match made {
         Ok(made) => made,
         Err(error) => {
             // The starter waits for this; if it has given up, its own error is the one that counts.
@@ -393,7 +421,7 @@ fn run_on<R: Ring>(
             return Ok(());
         }
     };
-    let _ignored = started.send(Ok(task));
+    let _ignored = started.send(Ok(made));
     let request_ids = RequestIds::new(seed.prefix);
     let mut worker =
         Worker::new(endpoint, seed.assignment, messages, desk, seed.clock, request_ids);

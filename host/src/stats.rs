@@ -49,6 +49,8 @@ pub struct WorkerStats {
     pub shed: Counter,
     /// Connections closed because their source had as many as it may.
     pub crowded: Counter,
+    /// Connections sent to another worker.
+    pub passed: Counter,
     /// Opens and reads of files that a thread did.
     pub file_waits: Counter,
     /// Connections closed for their preface.
@@ -189,6 +191,7 @@ impl WorkerStats {
             accepted: Counter::default(),
             shed: Counter::default(),
             crowded: Counter::default(),
+            passed: Counter::default(),
             file_waits: Counter::default(),
             prefaces_refused: Counter::default(),
             connections: Gauge::default(),
@@ -215,6 +218,11 @@ impl WorkerStats {
 }
 
 impl StatsWriter {
+    /// Notes how many connections were sent to other workers so far.
+    pub fn connections_passed(&self, passed: u64) {
+        self.mine().passed.raise_to(passed);
+    }
+
     /// A file could not be opened or read without waiting.
     pub fn file_waits(&self) {
         self.mine().file_waits.add(1);

@@ -21,6 +21,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt::Write;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use midge_loader::context::RequestContext;
 use midge_loader::instance::StartError;
 use midge_loader::slot::{Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
+use midge_net::balance::Neighbours;
 use midge_net::clock::Clock;
 use midge_net::endpoint::{Endpoint, Event, RequestView};
 use midge_net::ring::{ConnectionId, Ring, Wait};
@@ -73,6 +75,8 @@ pub struct Assignment {
 pub enum Message {
     /// Serve this from now on.
     Assign(Box<Assignment>),
+    /// Share new connections with the workers of these rings.
+    Join(Neighbours, Vec<OwnedFd>),
     /// Accept no more, answer what is there, then end.
     Drain,
     /// End now.
@@ -548,6 +552,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Assign(assignment) => self.assign(*assignment),
+                Message::Join(neighbours, rings) => self.endpoint.join(neighbours, rings),
                 Message::Drain => {
                     self.is_draining = true;
                     self.endpoint.stop_accepting();
@@ -579,6 +584,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.assignment.stats.queue_depth(self.suspended.len() as u64);
         self.assignment.stats.parked(self.parked_count);
         self.assignment.stats.bodies_held(counters.bodies_bytes);
+        self.assignment.stats.connections_passed(counters.connections_passed);
     }
 }
 

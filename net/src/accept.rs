@@ -50,6 +50,10 @@ impl Acceptor {
         let doors = listeners.iter().map(door).collect();
         Self { doors, armed_count: 0, is_stopped: false, is_full: false, retry: 0 }
     }
+
+    pub(crate) const fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
@@ -97,6 +101,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             return;
         }
         self.acceptor.is_stopped = true;
+        self.publish_load();
         if self.acceptor.armed_count == 0 {
             return self.ring.unlisten();
         }
@@ -113,7 +118,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.acceptor.armed_count -= 1;
         self.acceptor.doors[index(number)].armed_count -= 1;
         match -completion.result {
-            ..=0 => self.open(result_size(completion.result), number),
+            ..=0 => {
+                let slot = result_size(completion.result);
+                self.open(slot, number);
+                // A socket that all workers share finds who is free by itself.
+                let is_own = self.acceptor.doors[index(number)].family == Family::Internet;
+                if !(is_own && self.pass_on(slot, number)) {
+                    self.open_here(slot);
+                }
+            }
             libc::ECANCELED => {}
             // The peer went before it was accepted.
             libc::ECONNABORTED => self.counters.accept_failed += 1,
@@ -145,8 +158,21 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         self.connection_count += 1;
         self.counters.accepted += 1;
-        let wants_peer = self.settings.wants_peer || door.has_preface;
-        if wants_peer && door.family == Family::Internet && self.ring.can_install() {
+    }
+
+    /// A connection of another worker's has come.
+    #[cold]
+    pub(crate) fn arrived(&mut self, completion: Completion) {
+        let slot = result_size(completion.result);
+        self.open(slot, completion.id.slot());
+        self.open_here(slot);
+    }
+
+    /// Goes on with a connection that stays.
+    pub(crate) fn open_here(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        let wants_peer = self.settings.wants_peer || connection.exchange == Exchange::Preface;
+        if wants_peer && !connection.is_local && self.ring.can_install() {
             connection.phase = Phase::Opening;
             connection.is_asking = true;
             self.ring.push(Operation::Install(connection.id));

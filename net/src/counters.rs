@@ -18,6 +18,8 @@ pub struct Counters {
     /// Connections closed because what stood before their first request was no PROXY protocol, or came from
     /// somebody whose word does not count.
     pub prefaces_refused: u64,
+    /// Connections sent to another worker; they count as accepted and closed here, and as accepted there.
+    pub connections_passed: u64,
     /// Connections closed.
     pub closed: u64,
     /// Requests handed to the host.

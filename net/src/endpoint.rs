@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::accept::Acceptor;
 use crate::areas::Areas;
+use crate::balance::Neighbours;
 use crate::clock::Clock;
 use crate::connection::{Connection, Exchange, Phase, Ticks};
 use crate::counters::Counters;
@@ -140,6 +141,8 @@ pub struct Endpoint<R: Ring, C: Clock> {
     /// Taken of the budget of bodies.
     pub(crate) bodies_bytes: u64,
     pub(crate) counters: Counters,
+    /// Workers that share the addresses.
+    pub(crate) neighbours: Option<Neighbours>,
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
@@ -192,6 +195,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             is_draining: false,
             bodies_bytes: 0,
             counters: Counters::default(),
+            neighbours: None,
             settings,
         })
     }
@@ -225,6 +229,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.flush(index(self.ready[position].slot()));
         }
         self.accept_if_due();
+        self.publish_load();
         self.serve_starved();
         let wait = if self.has_work() { Wait::Poll } else { wait };
         let timeout = match wait {
@@ -397,6 +402,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             Completed::Receive => self.received(completion),
             Completed::Send => self.sent(completion),
             Completed::Accept => self.accepted(completion),
+            Completed::Arrive => self.arrived(completion),
+            Completed::Pass => self.passed(completion),
             Completed::Install => self.installed(completion),
             Completed::Shutdown => self.shut_down(completion),
             Completed::Close => self.closed(completion),

@@ -141,6 +141,7 @@ impl Epoll {
                 let slot = i32::try_from(id.slot()).unwrap_or(i32::MAX);
                 self.complete(Completed::Install, id, slot);
             }
+            Operation::Pass { .. } => unreachable!("epoll has no ring to send to"),
             Operation::Receive(id) => {
                 self.socket(id).receive = Some(id);
                 self.try_later(id.slot());

@@ -12,6 +12,7 @@
 
 mod accept; // a socket becomes a connection
 mod areas; // pooled bytes for what outlives a turn
+pub mod balance; // new connections to a less loaded worker
 mod buffers; // receive buffers lent to the kernel
 pub mod clock; // time, passed in
 mod close; // how a connection ends

@@ -84,6 +84,16 @@ pub enum Operation {
     CancelAccepts(u8),
     /// Make a plain descriptor of the connection's socket, to ask for its peer.
     Install(ConnectionId),
+    /// Send the socket to the ring of another worker, where it arrives as if its listener of that number had
+    /// accepted it; the result is an error, or none.
+    Pass {
+        /// Connection.
+        id: ConnectionId,
+        /// Which of the rings of [`Ring::join`].
+        to: u8,
+        /// Number of the listener.
+        listener: u8,
+    },
     /// Receive into lent buffers, one completion each.
     Receive(ConnectionId),
     /// Send `output` from `offset` on. The bytes stay with the ring until [`Ring::reclaim`].
@@ -129,6 +139,10 @@ pub enum Completed {
     Close = 6,
     /// [`Operation::Wake`].
     Wake = 7,
+    /// [`Operation::Pass`].
+    Pass = 8,
+    /// [`Operation::Pass`] of another worker: a slot, as of an accept.
+    Arrive = 9,
 }
 
 impl Completed {
@@ -149,6 +163,8 @@ impl Completed {
             5 => Self::Shutdown,
             6 => Self::Close,
             7 => Self::Wake,
+            8 => Self::Pass,
+            9 => Self::Arrive,
             _ => Self::Nothing,
         };
         (completed, ConnectionId::from_u64(user_data))
@@ -218,6 +234,16 @@ pub trait Ring {
 
     /// Tells whether [`Operation::Install`] is supported.
     fn can_install(&self) -> bool;
+
+    /// Returns a descriptor by which other rings may send sockets here; `None` if they can't.
+    fn descriptor(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// Takes the rings that [`Operation::Pass`] sends to.
+    fn join(&mut self, rings: Vec<OwnedFd>) {
+        drop(rings);
+    }
 
     /// Returns how often the kernel was entered.
     fn enters(&self) -> u64;

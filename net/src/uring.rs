@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -151,6 +151,8 @@ pub struct Uring {
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
     listeners: Vec<socket2::Socket>,
+    /// Other workers' rings.
+    rings: Vec<OwnedFd>,
     event: Option<OwnedFd>,
     enters: u64,
     /// Sends since the last enter that complete within the next one, as a rule.
@@ -230,6 +232,7 @@ impl Uring {
             memory: Some(Box::new(memory)),
             backlog: VecDeque::with_capacity(index(settings.entries)),
             listeners: Vec::new(),
+            rings: Vec::new(),
             event: None,
             enters: 0,
             sends_inline: 0,
@@ -303,6 +306,13 @@ impl Uring {
             Operation::Install(id) => {
                 let entry = opcode::FixedFdInstall::new(socket(id), 0).build();
                 (entry, Completed::Install, id)
+            }
+            Operation::Pass { id, to, listener } => {
+                let ring = Fd(self.rings[usize::from(to)].as_raw_fd());
+                let arrival = Completed::Arrive.user_data(ConnectionId::new(listener.into(), 0));
+                let target = DestinationSlot::auto_target();
+                let entry = opcode::MsgRingSendFd::new(ring, socket(id), target, arrival).build();
+                (entry, Completed::Pass, id)
             }
             Operation::Receive(id) => {
                 let entry = if self.tier == Tier::Single {
@@ -535,6 +545,20 @@ impl Ring for Uring {
 
     fn can_install(&self) -> bool {
         self.can_install
+    }
+
+    fn descriptor(&self) -> Option<OwnedFd> {
+        // SAFETY: the ring lives until `drop`, and no other reference to it reaches its descriptor's number.
+        let ring = unsafe { self.ring.as_ref() };
+        // SAFETY: the descriptor is the ring's own and open as long as that lives.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+        // Sockets are sent by rings of Linux 6.0; this way is for those that the newer tiers have.
+        let is_new = matches!(self.tier, Tier::DeferredDirect | Tier::Deferred);
+        is_new.then(|| descriptor.try_clone_to_owned().ok()).flatten()
+    }
+
+    fn join(&mut self, rings: Vec<OwnedFd>) {
+        self.rings = rings;
     }
 
     fn enters(&self) -> u64 {

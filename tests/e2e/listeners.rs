@@ -296,3 +296,39 @@ fn a_socket_of_the_service_manager_is_served() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cannot listen on `systemd:other`"), "{stderr}");
 }
+
+/// Opens connections one after the other, each answered once; returns how many each worker has.
+fn spread(host: &Host, count: u64) -> (Vec<u64>, Vec<midge_tests::http::Client>) {
+    let clients: Vec<_> = std::iter::repeat_with(|| {
+        let mut client = host.client();
+        assert_eq!(client.get("/").status, 200);
+        client
+    })
+    .take(usize::try_from(count).expect("few"))
+    .collect();
+    let of =
+        |worker: &str| host.metrics().sum("midge_connections", &[&format!("worker=\"{worker}\"")]);
+    wait_for("all are counted", || of("0") + of("1") == count);
+    (vec![of("0"), of("1")], clients)
+}
+
+#[test]
+fn workers_share_new_connections_evenly() {
+    const COUNT: u64 = 40;
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        midge_tests::skip("two workers need two CPUs");
+        return;
+    }
+    let setup = Setup::new().file("it.wat", HELLO).argument("--workers").argument("2");
+    let host = setup.function("it.wat");
+    let (counts, mut clients) = spread(&host, COUNT);
+    if host.ready["ring_tier"] == "a" {
+        assert!(counts.iter().all(|count| count.abs_diff(COUNT / 2) <= 2), "{counts:?}");
+    }
+    // Those that were sent to another worker are served as any, and end as any.
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "hello\n");
+    }
+    drop(clients);
+    host.wait_for_metrics("all have ended", |metrics| metrics.sum("midge_connections", &[]) == 0);
+}

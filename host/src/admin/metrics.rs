@@ -106,6 +106,12 @@ pub const FAMILIES: &[Family] = &[
         "Connections closed beyond `connections_per_source`",
     ),
     family(
+        "midge_connections_passed",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.passed.get()),
+        "Connections sent to a worker with fewer; accepted by both",
+    ),
+    family(
         "midge_file_waits",
         &["worker"],
         Source::WorkerCount(|worker| worker.file_waits.get()),

@@ -239,6 +239,7 @@ impl SimRing {
                 let result = if is_failing { -libc::EMFILE } else { descriptor };
                 self.untold.push(later(Completed::Install, id, result));
             }
+            Operation::Pass { .. } => unreachable!("the simulation has one worker"),
             Operation::Receive(id) => {
                 let receive = &mut self.socket(id).receive;
                 assert!(receive.is_none(), "one receive of a connection is under way");
