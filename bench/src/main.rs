@@ -1,6 +1,7 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
+mod balance; // connections over workers
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper
@@ -37,6 +38,8 @@ enum Command {
     Crowd(crowd::Arguments),
     /// Compares servers by large bodies: files, functions that write them, and one that passes them on.
     Stream(stream::Arguments),
+    /// Tells how evenly two workers share a few kept connections.
+    Balance(balance::Arguments),
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
     Yardstick {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Request(arguments) => request::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
+        Command::Balance(arguments) => balance::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),

@@ -33,21 +33,35 @@ impl Server {
         address: SocketAddr,
         target: &'static str,
         cpu: usize,
-        mut command: Command,
+        command: Command,
         folder: tempfile::TempDir,
     ) -> Result<Self> {
         let ours = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
         // A child inherits its parent's CPUs; the parent takes its own again afterwards.
         let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
         anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let started = Self::start_anywhere(name, address, target, command, folder);
         for core in ours {
             if core.id != cpu {
                 core_affinity::set_for_current(core);
             }
         }
-        let child = child.with_context(|| format!("cannot start {name}"))?;
+        started
+    }
+
+    /// Starts `command` where this process may run, and waits until it accepts.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not accept in time.
+    pub(crate) fn start_anywhere(
+        name: &'static str,
+        address: SocketAddr,
+        target: &'static str,
+        mut command: Command,
+        folder: tempfile::TempDir,
+    ) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let mut server = Self { name, address, target, child, _folder: folder };
         server.wait()?;
         Ok(server)
