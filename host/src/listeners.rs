@@ -4,7 +4,7 @@
 //! shared. A Unix socket's file goes when the host stops.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -141,7 +141,7 @@ fn spread(
     // without a word. A plain bind finds them; it is given up before the workers' own. One of IPv6 alone would
     // find our own of IPv4.
     if !leaves_v4 {
-        drop(TcpListener::bind(address)?);
+        listen::check_free(address)?;
     }
     let mut address = address;
     for (cpu, own) in cpus.iter().zip(workers) {

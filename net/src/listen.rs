@@ -169,6 +169,17 @@ pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListe
     Ok(socket.into())
 }
 
+/// Finds out whether nobody listens on `address` so far, neither alone nor sharing it. Does not listen meanwhile:
+/// who connects then is refused, not taken and dropped.
+///
+/// # Errors
+/// What the system says, most often that the address is in use.
+pub fn check_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
 /// Opens a listening Unix socket at `path`, with the permissions `mode`. One that a process left behind which
 /// has ended is replaced; one that somebody answers at is not.
 ///
@@ -211,6 +222,16 @@ mod tests {
         let address = first.local_addr().unwrap();
         let second = bind(address, &ListenOptions::default()).unwrap();
         assert_eq!(second.local_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn an_address_that_is_shared_is_not_free() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let first = bind(any, &ListenOptions::default()).unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(check_free(address).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(first);
+        check_free(address).unwrap();
     }
 
     #[test]

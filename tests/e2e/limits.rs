@@ -1,8 +1,11 @@
 //! Limits of the network: peers that are slow, silent, or too many.
 
+use std::net::{TcpListener, TcpStream};
+
 use midge_tests::guests::HELLO;
 use midge_tests::host::{Host, Setup};
 use midge_tests::http::Request;
+use midge_tests::wait::wait_for;
 
 fn host(limits: &str) -> Host {
     let settings = format!(
@@ -146,4 +149,39 @@ fn slots_beyond_the_mappings_are_not_kept_and_the_host_says_so() {
     let line = host.wait_for_line(&["idle slots", "sysctl -w vm.max_map_count="]);
     assert!(line.contains(&format!("not {}", 16_384 * functions)), "{line}");
     assert_eq!(host.client().get("/0").status, 200);
+}
+
+/// Starts midge with so many descriptors and epoll, where each connection takes one.
+fn with_descriptors(count: u32, folder: &std::path::Path, listen: &str) -> std::process::Child {
+    let mut command = std::process::Command::new("sh");
+    let limited = format!("ulimit -n {count}; exec \"$@\"");
+    command.args(["-c", &limited, "sh"]).arg(midge_tests::program::program());
+    command.args(["run", "it.wat", "--listen", listen, "--admin", "127.0.0.1:0"]);
+    command.args(["--workers", "1", "--ring-tier", "d", "--log-level", "error"]);
+    midge_tests::program::without_settings(&mut command);
+    command.current_dir(folder).spawn().expect("midge can be run")
+}
+
+#[test]
+fn a_storm_at_the_limit_of_descriptors_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("it.wat"), HELLO).unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut child = with_descriptors(64, folder.path(), &address.to_string());
+    wait_for("the host listens", || TcpStream::connect(address).is_ok());
+    // More than there are descriptors: the first are answered, the others wait in the kernel's queue.
+    let mut clients: Vec<_> =
+        (0..120).map(|_| midge_tests::http::Client::connect(address)).collect();
+    for client in &mut clients[..20] {
+        assert_eq!(client.get("/").text(), "hello\n");
+    }
+    // With each that goes one of those that wait is served, by the host's own doing.
+    while clients.len() > 20 {
+        clients.drain(..20);
+        for client in &mut clients[..20] {
+            assert_eq!(client.get("/").text(), "hello\n");
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
