@@ -1,11 +1,10 @@
 //! Limits of the network: peers that are slow, silent, or too many.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::SocketAddr;
 
 use midge_tests::guests::HELLO;
 use midge_tests::host::{Host, Setup};
 use midge_tests::http::Request;
-use midge_tests::wait::wait_for;
 
 fn host(limits: &str) -> Host {
     let settings = format!(
@@ -151,24 +150,28 @@ fn slots_beyond_the_mappings_are_not_kept_and_the_host_says_so() {
     assert_eq!(host.client().get("/0").status, 200);
 }
 
-/// Starts midge with so many descriptors and epoll, where each connection takes one.
-fn with_descriptors(count: u32, folder: &std::path::Path, listen: &str) -> std::process::Child {
+/// Starts midge with so many descriptors and epoll, where each connection takes one. Returns where it listens.
+fn with_descriptors(count: u32, folder: &std::path::Path) -> (std::process::Child, SocketAddr) {
     let mut command = std::process::Command::new("sh");
     let limited = format!("ulimit -n {count}; exec \"$@\"");
     command.args(["-c", &limited, "sh"]).arg(midge_tests::program::program());
-    command.args(["run", "it.wat", "--listen", listen, "--admin", "127.0.0.1:0"]);
+    command.args(["run", "it.wat", "--json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.args(["--workers", "1", "--ring-tier", "d", "--log-level", "error"]);
     midge_tests::program::without_settings(&mut command);
-    command.current_dir(folder).spawn().expect("midge can be run")
+    command.current_dir(folder).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("midge can be run");
+    let stdout = child.stdout.take().expect("piped");
+    let mut said = serde_json::Deserializer::from_reader(stdout).into_iter::<serde_json::Value>();
+    let ready = said.next().expect("midge says where it listens").expect("as JSON");
+    let listen = ready["listen"].as_str().expect("an address");
+    (child, listen.parse().expect("an address"))
 }
 
 #[test]
 fn a_storm_at_the_limit_of_descriptors_passes() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("it.wat"), HELLO).unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut child = with_descriptors(64, folder.path(), &address.to_string());
-    wait_for("the host listens", || TcpStream::connect(address).is_ok());
+    let (mut child, address) = with_descriptors(64, folder.path());
     // More than there are descriptors: the first are answered, the others wait in the kernel's queue.
     let mut clients: Vec<_> =
         (0..120).map(|_| midge_tests::http::Client::connect(address)).collect();
