@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   politely:  last response sent - shutdown - drop what comes until the peer closes - close
-//!   at once:   cancel receive and send - wait for their last completions - close
+//!   at once:   cancel receive and send - wait for their last completions - close; also where the peer asked for
+//!              the end, for then it sends no more
 //! ```
 //!
 //! A close does not reach the wire while a receive holds the socket, so every way ends in cancelling it and
@@ -10,7 +11,7 @@
 //! peer (RFC 9112, 9.6); hence the polite way, bounded in time and bytes.
 
 use crate::clock::Clock;
-use crate::connection::{Exchange, Phase};
+use crate::connection::{Body, Exchange, Phase};
 use crate::endpoint::{Endpoint, Event};
 use crate::ring::{Completion, Operation, Ring};
 use crate::width::index;
@@ -19,7 +20,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// Ends a connection politely: everything was sent.
     pub(crate) fn shut(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        if connection.has_peer_ended {
+        // Who has asked for the end has sent all it will, and all of it was read: nothing can take its answer
+        // away, and the ring's shutdown, which the kernel hands to a thread, is saved.
+        let is_done = connection.has_asked_for_end
+            && connection.exchange == Exchange::Idle
+            && connection.input.is_empty()
+            && matches!(connection.body, Body::Length(0));
+        if connection.has_peer_ended || is_done {
             self.end(slot);
             return;
         }

@@ -151,6 +151,8 @@ pub(crate) struct Connection {
 
     /// The present request is a HEAD.
     pub(crate) is_head_method: bool,
+    /// The peer asked for the end with the present request: it sends nothing behind it (RFC 9112, 9.6).
+    pub(crate) has_asked_for_end: bool,
     /// The peer of the present request wants to go on.
     pub(crate) keep_alive: bool,
     /// The present request waits for `100 Continue`.
@@ -222,6 +224,7 @@ impl Connection {
             has_peer_ended: false,
             is_last: false,
             is_head_method: false,
+            has_asked_for_end: false,
             keep_alive: true,
             expects_continue: false,
             version_minor: 1,
@@ -260,6 +263,7 @@ impl Connection {
     pub(crate) fn begin(&mut self, head: &Head, settings: &Settings) {
         self.requests += 1;
         self.is_head_method = head.method == Method::Head;
+        self.has_asked_for_end = !head.keep_alive;
         self.keep_alive = head.keep_alive && self.requests < settings.requests_per_connection_max;
         self.expects_continue = head.expects_continue;
         self.version_minor = head.version_minor;

@@ -66,11 +66,26 @@ fn a_peer_that_takes_no_bytes_is_closed() {
     assert_eq!(report.counters.timeouts_write, 1);
 }
 
+/// The end after the first response is the server's wish, of which the peer may not know yet.
+fn last(linger_timeout: Duration) -> Settings {
+    Settings { linger_timeout, requests_per_connection_max: 1, ..Settings::default() }
+}
+
 #[test]
-fn a_peer_that_stays_after_the_end_is_left() {
-    let server = Server::start(Settings { linger_timeout: SHORT, ..Settings::default() });
+fn a_peer_that_asked_for_the_end_is_not_waited_for() {
+    let server = Server::start(Settings { linger_timeout: PATIENCE, ..Settings::default() });
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.read().status, 200);
+    client.expect_closed();
+    server.wait_until("the slot is free", |report| report.connections == 0);
+}
+
+#[test]
+fn a_peer_that_stays_after_the_end_is_left() {
+    let server = Server::start(last(SHORT));
+    let mut client = server.connect();
+    client.send(GET);
     assert_eq!(client.read().status, 200);
     client.expect_closed();
     let report = server.wait_until("the slot is free", |report| report.connections == 0);
@@ -79,9 +94,9 @@ fn a_peer_that_stays_after_the_end_is_left() {
 
 #[test]
 fn a_peer_that_sends_on_after_the_end_is_left() {
-    let server = Server::start(Settings { linger_timeout: PATIENCE, ..Settings::default() });
+    let server = Server::start(last(PATIENCE));
     let mut client = server.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.send(GET);
     assert_eq!(client.read().status, 200);
     until("the slot is free", || {
         client.send_anyway([b'x'; 4096]);
