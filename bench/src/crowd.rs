@@ -13,8 +13,9 @@ use hdrhistogram::Histogram;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
+use crate::cpus::Cpus;
 use crate::request::{start_hyper, start_midge, start_nginx};
-use crate::servers::{Server, find};
+use crate::servers::{NGINX_MISSING, Server, find, find_midge};
 
 /// Latencies above this count as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -36,12 +37,9 @@ pub(crate) struct Arguments {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// CPU of the servers.
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the clients.
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
+    /// The CPUs.
+    #[command(flatten)]
+    cpus: Cpus,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -88,25 +86,21 @@ struct Lane {
 /// # Errors
 /// If midge is missing, or a server does not answer as it should.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    anyhow::ensure!(
-        arguments.server_cpu != arguments.load_cpu,
-        "servers and clients need a CPU each: --server-cpu, --load-cpu"
-    );
+    arguments.cpus.check()?;
     raise_descriptor_limit()?;
-    let midge = find("midge").context("midge is not beside this program: cargo build --release")?;
+    let midge = find_midge()?;
     // nginx closes idle connections once less than a sixteenth is free; none of them shall be short.
     let room = arguments.connections + arguments.connections / 4 + 64;
     let limits = format!("[limits]\nconnections_per_worker = {room}\n");
     let mut servers =
-        vec![start_midge(&midge, "midge restore", "restore", arguments.server_cpu, &limits)?];
+        vec![start_midge(&midge, "midge restore", "restore", arguments.cpus.servers, &limits)?];
     let mut left_out = Vec::new();
     match find("nginx") {
-        Some(nginx) => servers.push(start_nginx(&nginx, arguments.server_cpu, room)?),
-        None => left_out.push("nginx: apt-get install nginx-light".into()),
+        Some(nginx) => servers.push(start_nginx(&nginx, arguments.cpus.servers, room)?),
+        None => left_out.push(NGINX_MISSING.into()),
     }
-    servers.push(start_hyper(arguments.server_cpu)?);
-    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.load_cpu });
-    anyhow::ensure!(pinned, "cannot use CPU {} for the clients", arguments.load_cpu);
+    servers.push(start_hyper(arguments.cpus.servers)?);
+    arguments.cpus.take_load()?;
     let mut lanes: Vec<Lane> = servers.iter().map(|_| Lane::default()).collect();
     for _ in 0..arguments.rounds {
         for (server, lane) in servers.iter().zip(&mut lanes) {

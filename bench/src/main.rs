@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod balance; // connections over workers
+mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper

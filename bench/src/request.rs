@@ -12,8 +12,9 @@ use midge_bench::guests;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
+use crate::cpus::Cpus;
 use crate::load::{Load, Plan};
-use crate::servers::{Server, find, free_address};
+use crate::servers::{NGINX_MISSING, Server, find, free_address};
 
 /// Connections that nginx has room for.
 const NGINX_CONNECTIONS: usize = 4096;
@@ -33,12 +34,9 @@ pub(crate) struct Arguments {
     /// Requests sent at once on a connection.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
     pipeline: Vec<usize>,
-    /// CPU of the servers.
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the load.
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
+    /// The CPUs.
+    #[command(flatten)]
+    cpus: Cpus,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -82,13 +80,9 @@ struct Lane {
 /// # Errors
 /// If a server of ours cannot be started.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    anyhow::ensure!(
-        arguments.server_cpu != arguments.load_cpu,
-        "servers and load need a CPU each: --server-cpu, --load-cpu"
-    );
+    arguments.cpus.check()?;
     let (servers, left_out) = start_all(arguments)?;
-    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.load_cpu });
-    anyhow::ensure!(pinned, "cannot use CPU {} for the load", arguments.load_cpu);
+    arguments.cpus.take_load()?;
     let mut rows = Vec::new();
     for pipeline in &arguments.pipeline {
         rows.extend(compare(arguments, &servers, *pipeline)?);
@@ -146,7 +140,7 @@ fn compare(arguments: &Arguments, servers: &[Server], pipeline: usize) -> Result
 }
 
 fn start_all(arguments: &Arguments) -> Result<(Vec<Server>, Vec<String>)> {
-    let cpu = arguments.server_cpu;
+    let cpu = arguments.cpus.servers;
     let mut servers = Vec::new();
     let mut left_out = Vec::new();
     for (name, command) in [("yardstick", "yardstick"), ("midge fixed response", "fixed")] {
@@ -167,7 +161,7 @@ fn start_all(arguments: &Arguments) -> Result<(Vec<Server>, Vec<String>)> {
     }
     match find("nginx") {
         Some(nginx) => servers.push(start_nginx(&nginx, cpu, NGINX_CONNECTIONS)?),
-        None => left_out.push("nginx: apt-get install nginx-light".into()),
+        None => left_out.push(NGINX_MISSING.into()),
     }
     servers.push(start_hyper(cpu)?);
     Ok((servers, left_out))

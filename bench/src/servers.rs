@@ -124,6 +124,17 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// What is said where nginx was left out.
+pub(crate) const NGINX_MISSING: &str = "nginx: apt-get install nginx-light";
+
+/// Finds midge.
+///
+/// # Errors
+/// If it is not beside this program, with the line that builds it there.
+pub(crate) fn find_midge() -> Result<PathBuf> {
+    find("midge").context("midge is not beside this program: cargo build --release")
+}
+
 /// Finds a program beside this one, or on the path.
 #[must_use]
 pub(crate) fn find(name: &str) -> Option<PathBuf> {

@@ -15,7 +15,8 @@ use midge_bench::guests;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
-use crate::servers::{Server, find, free_address};
+use crate::cpus::Cpus;
+use crate::servers::{NGINX_MISSING, Server, find, find_midge, free_address};
 
 /// A client that hears nothing for so long gives up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -32,12 +33,9 @@ pub(crate) struct Arguments {
     /// Rounds; servers alternate within a round.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// CPU of the servers.
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the client.
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
+    /// The CPUs.
+    #[command(flatten)]
+    cpus: Cpus,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -80,17 +78,13 @@ struct Lane {
 /// # Errors
 /// If midge is missing, or a body does not come as it should.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    anyhow::ensure!(
-        arguments.server_cpu != arguments.load_cpu,
-        "servers and client need a CPU each: --server-cpu, --load-cpu"
-    );
+    arguments.cpus.check()?;
     let bytes = arguments.mib * MIB;
     anyhow::ensure!((1..=1 << 20).contains(&arguments.mib), "a body has 1 MiB to 1 TiB");
     let files = tempfile::tempdir()?;
     write_file(&files.path().join("body"), bytes)?;
     let (servers, mut lanes, left_out) = start_all(arguments, files.path(), bytes)?;
-    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: arguments.load_cpu });
-    anyhow::ensure!(pinned, "cannot use CPU {} for the client", arguments.load_cpu);
+    arguments.cpus.take_load()?;
     for round in 0..=arguments.rounds {
         let mut base = None;
         for lane in &mut lanes {
@@ -131,7 +125,7 @@ fn start_all(
     files: &Path,
     bytes: u64,
 ) -> Result<(Vec<Server>, Vec<Lane>, Vec<String>)> {
-    let cpu = arguments.server_cpu;
+    let cpu = arguments.cpus.servers;
     let (mut servers, mut lanes, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     let mut lane = |row, server, target, is_sent| {
         let (rate, cpu, rate_ratio, cpu_ratio) = Default::default();
@@ -144,9 +138,9 @@ fn start_all(
                 servers.push(start_nginx(&nginx, row, cpu, files, sendfile)?);
             }
         }
-        None => left_out.push("nginx: apt-get install nginx-light".into()),
+        None => left_out.push(NGINX_MISSING.into()),
     }
-    let midge = find("midge").context("midge is not beside this program: cargo build --release")?;
+    let midge = find_midge()?;
     for (row, target, is_sent) in [
         ("midge, a file", "/files/body", false),
         ("midge, a function writes", "/write", false),
