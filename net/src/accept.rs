@@ -114,15 +114,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 
     /// A socket was accepted, or could not be.
     pub(crate) fn accepted(&mut self, completion: Completion) {
-        let number = completion.id.slot();
+        let number = index(completion.id.slot());
         self.acceptor.armed_count -= 1;
-        self.acceptor.doors[index(number)].armed_count -= 1;
+        self.acceptor.doors[number].armed_count -= 1;
         match -completion.result {
             ..=0 => {
                 let slot = result_size(completion.result);
                 self.open(slot, number);
                 // A socket that all workers share finds who is free by itself.
-                let is_own = self.acceptor.doors[index(number)].family == Family::Internet;
+                let is_own = self.acceptor.doors[number].family == Family::Internet;
                 if !(is_own && self.pass_on(slot, number)) {
                     self.open_here(slot);
                 }
@@ -142,7 +142,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
     }
 
-    fn open(&mut self, slot: usize, number: u32) {
+    fn open(&mut self, slot: usize, number: usize) {
         assert!(slot < self.connections.len(), "the kernel's table has as many slots as ours");
         if self.connections[slot].phase == Phase::Closing {
             // The kernel has closed the socket and used the slot again before it said so.
@@ -150,7 +150,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         let connection = &mut self.connections[slot];
         assert!(connection.phase == Phase::Free, "the kernel accepts into free slots");
-        let door = &self.acceptor.doors[index(number)];
+        let door = &self.acceptor.doors[number];
         connection.is_local = door.family == Family::Local;
         connection.since = self.now;
         if door.has_preface {
@@ -164,7 +164,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     #[cold]
     pub(crate) fn arrived(&mut self, completion: Completion) {
         let slot = result_size(completion.result);
-        self.open(slot, completion.id.slot());
+        self.open(slot, index(completion.id.slot()));
         self.open_here(slot);
     }
 

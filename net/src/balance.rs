@@ -4,7 +4,7 @@
 //!   accepted --> here it is fuller than elsewhere by two? --no--> open
 //!                   | yes: the socket is sent to that ring (Linux 6.3, IORING_MSG_SEND_FD)
 //!                   v
-//!                 Passing --taken--> our slot is closed; there it arrives like an accept
+//!                 Opening --taken--> our slot is closed; there it arrives like an accept
 //!                   | refused
 //!                   +--> open
 //! ```
@@ -109,7 +109,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 
     /// Sends a connection that was just accepted to a less loaded worker, if there is one. Returns true if it is
     /// on its way.
-    pub(crate) fn pass_on(&mut self, slot: usize, listener: u32) -> bool {
+    pub(crate) fn pass_on(&mut self, slot: usize, listener: usize) -> bool {
         if self.acceptor.is_stopped() {
             return false;
         }
@@ -119,12 +119,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Opening;
         connection.is_asking = true;
-        let to = byte(worker);
-        self.ring.push(Operation::Pass {
-            id: connection.id,
-            to,
-            listener: byte(crate::width::index(listener)),
-        });
+        let (id, to, listener) = (connection.id, byte(worker), byte(listener));
+        self.ring.push(Operation::Pass { id, to, listener });
         true
     }
 

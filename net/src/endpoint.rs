@@ -72,6 +72,15 @@ pub struct RequestView<'a> {
     pub is_local: bool,
 }
 
+impl<'a> RequestView<'a> {
+    /// Returns the values of the header lines of a name, which is in lower case.
+    pub fn values(&self, name: &'a [u8]) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        let lines = self.head.headers().iter();
+        lines.filter(move |line| line.name.of(bytes) == name).map(move |line| line.value.of(bytes))
+    }
+}
+
 /// Where the bytes at hand lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {

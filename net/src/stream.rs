@@ -370,20 +370,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         {
             return Written::TooLong;
         }
-        let room = REPLY_BYTES_MAX.saturating_sub(connection.output.len() + CHUNK_FRAME_BYTES);
-        let size = piece.len().min(room);
-        if size == 0 {
-            connection.is_room_awaited = true;
-            return Written::Later;
-        }
-        if connection.output.capacity() == 0 {
-            connection.output = self.areas.take();
-        }
+        let Some(size) = self.make_room(slot, piece.len()) else { return Written::Later };
+        let connection = &mut self.connections[slot];
         let output = &mut connection.output;
-        if output.capacity() - output.len() < size + CHUNK_FRAME_BYTES {
-            // One growth to the full size instead of several to beyond it.
-            output.reserve_exact(REPLY_BYTES_MAX - output.len());
-        }
         let piece = &piece[..size];
         match &mut connection.reply {
             Reply::Chunked => {
@@ -420,24 +409,14 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if !is_there {
             return Ok(Written::Later);
         }
-        let room = REPLY_BYTES_MAX.saturating_sub(connection.output.len());
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
         if left == 0 {
             return Ok(Written::TooLong);
         }
-        let size = size_max.min(room).min(left);
-        if size == 0 {
-            connection.is_room_awaited = true;
-            return Ok(Written::Later);
-        }
-        if connection.output.capacity() == 0 {
-            connection.output = self.areas.take();
-        }
+        let size = size_max.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let Some(size) = self.make_room(slot, size) else { return Ok(Written::Later) };
+        let connection = &mut self.connections[slot];
         let output = &mut connection.output;
         let start = output.len();
-        if output.capacity() - start < size {
-            output.reserve_exact(REPLY_BYTES_MAX - start);
-        }
         output.resize(start + size, 0);
         let filled = fill(&mut output[start..]);
         output.truncate(start + filled.as_ref().map_or(0, |filled| *filled));
@@ -447,6 +426,27 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         self.queue(slot);
         Ok(Written::Bytes(filled))
+    }
+
+    /// Makes room for a piece behind what a connection sends, and for its frame as a chunk. Returns how much of it
+    /// has room; if none has, the host is told when there is some.
+    fn make_room(&mut self, slot: usize, size: usize) -> Option<usize> {
+        let connection = &mut self.connections[slot];
+        let room = REPLY_BYTES_MAX.saturating_sub(connection.output.len() + CHUNK_FRAME_BYTES);
+        let size = size.min(room);
+        if size == 0 {
+            connection.is_room_awaited = true;
+            return None;
+        }
+        if connection.output.capacity() == 0 {
+            connection.output = self.areas.take();
+        }
+        let output = &mut connection.output;
+        if output.capacity() - output.len() < size + CHUNK_FRAME_BYTES {
+            // One growth to the full size instead of several to beyond it.
+            output.reserve_exact(REPLY_BYTES_MAX - output.len());
+        }
+        Some(size)
     }
 
     /// Ends a response that has begun. One that lacks bytes of the length that it told is cut, with its

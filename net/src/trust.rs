@@ -45,11 +45,8 @@ impl Networks {
 
 impl fmt::Display for Networks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, network) in self.0.iter().enumerate() {
-            let comma = if place > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{network}")?;
-        }
-        Ok(())
+        let all: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        formatter.write_str(&all.join(", "))
     }
 }
 

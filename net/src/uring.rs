@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -151,6 +151,8 @@ pub struct Uring {
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
     listeners: Vec<socket2::Socket>,
+    /// The ring's, for other workers: a duplicate, so that nothing but its parts refers to the ring itself.
+    descriptor: Option<OwnedFd>,
     /// Other workers' rings.
     rings: Vec<OwnedFd>,
     event: Option<OwnedFd>,
@@ -217,6 +219,10 @@ impl Uring {
         let (ring, tier) = set_up(settings, tiers)?;
         // Not for the older ways, which are to be as they are where the kernel is old.
         let can_gather = tier.ring_tier() == RingTier::A && ring.params().is_feature_min_timeout();
+        // Sockets are sent by rings of Linux 6.0; this way is for those that the newer tiers have. Without a
+        // descriptor left, none are.
+        let is_new = tier.ring_tier() == RingTier::A;
+        let descriptor = is_new.then(|| ring.as_fd().try_clone_to_owned().ok()).flatten();
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
@@ -232,6 +238,7 @@ impl Uring {
             memory: Some(Box::new(memory)),
             backlog: VecDeque::with_capacity(index(settings.entries)),
             listeners: Vec::new(),
+            descriptor,
             rings: Vec::new(),
             event: None,
             enters: 0,
@@ -274,7 +281,8 @@ impl Uring {
             },
         )?;
         let memory = self.memory.as_ref().expect("memory is there until drop");
-        // SAFETY: `drop` frees the memory after the ring was closed, or leaks it.
+        // SAFETY: `drop` frees the memory after all that was under way has been cancelled, or leaks it. Another
+        // worker's descriptor may keep the ring open for longer; nothing is armed on it then.
         unsafe { memory.buffers.register(&self.parts.submitter) }
             .map_err(UringError::at("register the receive buffers"))?;
         // Only this `Submitter` knows the number: it is kept for the ring's life.
@@ -548,13 +556,7 @@ impl Ring for Uring {
     }
 
     fn descriptor(&self) -> Option<OwnedFd> {
-        // SAFETY: the ring lives until `drop`, and no other reference to it reaches its descriptor's number.
-        let ring = unsafe { self.ring.as_ref() };
-        // SAFETY: the descriptor is the ring's own and open as long as that lives.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
-        // Sockets are sent by rings of Linux 6.0; this way is for those that the newer tiers have.
-        let is_new = matches!(self.tier, Tier::DeferredDirect | Tier::Deferred);
-        is_new.then(|| descriptor.try_clone_to_owned().ok()).flatten()
+        self.descriptor.as_ref()?.try_clone().ok()
     }
 
     fn join(&mut self, rings: Vec<OwnedFd>) {
