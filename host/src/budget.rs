@@ -85,9 +85,7 @@ pub fn available_bytes(machine: &Machine) -> Option<u64> {
     let total = machine.field("proc/meminfo", "MemTotal");
     let total = total.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     let total = total.map(|kib| kib << 10);
-    let groups = machine.cgroups();
-    let limits = groups.iter().filter_map(|group| machine.number(&format!("{group}/memory.max")));
-    limits.chain(total).min()
+    machine.memory_limit().into_iter().chain(total).min()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use clap::{
 
 pub use self::external::External;
 use crate::config::{
-    self, BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
+    BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
     RingChoice, Setting, Technique, Workers, keys,
 };
 
@@ -313,8 +313,7 @@ pub struct HostArgs {
         value_name = "WHERE",
         env = "MIDGE_LISTEN",
         hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = config::listen::read_one
+        value_delimiter = ','
     )]
     pub listen: Option<Vec<ListenAddress>>,
     /// Where health and metrics are served

@@ -20,6 +20,9 @@ const ZSTD_LEVEL: i32 = 3;
 const BROTLI_QUALITY: u32 = 4;
 const BROTLI_WINDOW_BITS: u32 = 18;
 
+/// The line of every response of a function whose responses are made smaller.
+pub const VARY: (&[u8], &[u8]) = (b"vary", b"accept-encoding");
+
 /// A response on its way to become smaller.
 #[derive(Debug)]
 pub struct Compressing {
@@ -37,9 +40,7 @@ pub struct Compressing {
 /// Returns what the client of a request takes.
 #[must_use]
 pub fn accepted(view: &RequestView<'_>) -> Accepted {
-    let lines = view.head.headers().iter();
-    let lines = lines.filter(|line| line.name.of(view.bytes) == b"accept-encoding");
-    Accepted::of(lines.map(|line| line.value.of(view.bytes)))
+    Accepted::of(view.values(b"accept-encoding"))
 }
 
 impl Compressing {
@@ -73,7 +74,7 @@ impl Compressing {
 
     /// Makes the body smaller. One that does not become so stays as it is.
     pub fn run(&mut self) {
-        self.headers.push((b"vary".to_vec(), b"accept-encoding".to_vec()));
+        self.headers.push((VARY.0.to_vec(), VARY.1.to_vec()));
         let Ok(smaller) = encode(self.encoding, &self.body) else { return };
         if smaller.len() >= self.body.len() {
             return;

@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use midge_net::RequestView;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -28,13 +28,12 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use self::conditions::{Conditions, Validators};
 use self::encoding::{Accepted, Encoding};
+use crate::compress;
 use crate::config::{self, Pattern};
 
 /// A folder that is served.
 #[derive(Debug)]
 pub struct Folder {
-    /// Its name, as a function's.
-    pub name: String,
     root: OwnedFd,
     prefixes: Vec<Box<[u8]>>,
     index: String,
@@ -115,7 +114,6 @@ impl Folder {
             Pattern::Exact(path) | Pattern::Prefix(path) => path.as_bytes().into(),
         };
         Ok(Self {
-            name: settings.name.value.clone(),
             root,
             prefixes: settings.routes.value.iter().map(prefix).collect(),
             index: settings.index.value.clone(),
@@ -133,21 +131,15 @@ impl Folder {
         let rest = prefixes
             .filter_map(|prefix| path.strip_prefix(&**prefix))
             .min_by_key(|rest| rest.len())?;
-        let values = |name: &'static [u8]| {
-            let lines = view.head.headers().iter();
-            lines
-                .filter(move |line| line.name.of(view.bytes) == name)
-                .map(|line| line.value.of(view.bytes))
-        };
         let accepted = match self.is_precompressed {
-            true => Accepted::of(values(b"accept-encoding")),
+            true => compress::accepted(view),
             false => Accepted::default(),
         };
         Some(Wanted {
             path: decode(rest, self.shows_hidden)?,
             target: (path.to_vec(), view.head.query.of(view.bytes).to_vec()),
             accepted,
-            conditions: Conditions::of(values),
+            conditions: Conditions::of(|name| view.values(name)),
             is_head,
         })
     }
@@ -167,29 +159,24 @@ impl Folder {
         if path.is_empty() || path.ends_with(b"/") {
             path.extend_from_slice(self.index.as_bytes());
         }
-        let content_type = content_type(&path);
-        for encoding in wanted.accepted.in_order() {
-            let variant = [path.as_slice(), encoding.ending().as_bytes()].concat();
-            match self.find_one(&variant, may)? {
+        // Variants first, the file as it is last.
+        for encoding in wanted.accepted.in_order().map(Some).chain([None]) {
+            let ending = encoding.map_or("", Encoding::ending);
+            match self.find_one(&[path.as_slice(), ending.as_bytes()].concat(), may)? {
                 One::File(file, bytes, validators) => {
-                    let encoding = Some(encoding);
                     let validators = validators.of_variant(encoding);
+                    let content_type = content_type(&path);
                     let found = Found { file, bytes, validators, encoding, content_type };
                     return Ok(Opened::File(Box::new(found)));
                 }
                 One::Waits => return Ok(Opened::Waits),
+                One::Folder if encoding.is_none() && !wanted.path.ends_with(b"/") => {
+                    return Ok(Opened::Folder);
+                }
                 One::Folder | One::Nothing => {}
             }
         }
-        Ok(match self.find_one(&path, may)? {
-            One::File(file, bytes, validators) => {
-                let found = Found { file, bytes, validators, encoding: None, content_type };
-                Opened::File(Box::new(found))
-            }
-            One::Folder if !wanted.path.ends_with(b"/") => Opened::Folder,
-            One::Folder | One::Nothing => Opened::Nothing,
-            One::Waits => Opened::Waits,
-        })
+        Ok(Opened::Nothing)
     }
 
     fn find_one(&self, path: &[u8], may: May) -> io::Result<One> {
@@ -222,10 +209,10 @@ impl Folder {
             _ => return Ok(One::Nothing),
         }
         let bytes = u64::try_from(facts.st_size).unwrap_or(0);
-        let file = File::from(file);
-        let modified = file.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let seconds = u64::try_from(facts.st_mtime).unwrap_or(0);
+        let modified = Duration::new(seconds, u32::try_from(facts.st_mtime_nsec).unwrap_or(0));
         let validators = Validators::of(bytes, modified, facts.st_ino);
-        Ok(One::File(file, bytes, validators))
+        Ok(One::File(File::from(file), bytes, validators))
     }
 }
 

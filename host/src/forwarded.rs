@@ -39,10 +39,7 @@ impl Clients {
     /// Returns the client of a request; `None` if it has hidden, or nobody knows.
     #[must_use]
     pub fn of(&self, view: &RequestView<'_>) -> Option<SocketAddr> {
-        let lines = view.head.headers().iter().rev();
-        let values = lines
-            .filter(|line| line.name.of(view.bytes) == self.header)
-            .map(|line| line.value.of(view.bytes));
+        let values = view.values(self.header).rev();
         self.find(
             view.peer,
             view.is_local,

@@ -109,12 +109,12 @@ impl Places {
 
 impl fmt::Display for Places {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, address) in self.0.iter().zip(self.addresses()).enumerate() {
-            let comma = if place > 0 { ", " } else { "" };
-            let scheme = if matches!(address.0, Place::Internet(_)) { "http://" } else { "" };
-            write!(formatter, "{comma}{scheme}{}", address.1)?;
-        }
-        Ok(())
+        let shown = |(place, address): (&Place, String)| match place {
+            Place::Internet(_) => format!("http://{address}"),
+            _ => address,
+        };
+        let all: Vec<_> = self.0.iter().zip(self.addresses()).map(shown).collect();
+        formatter.write_str(&all.join(", "))
     }
 }
 

@@ -39,7 +39,7 @@ use midge_net::ring::{ConnectionId, Ring, Wait};
 use midge_net::wake::Waker;
 
 use crate::call::{self, Area, Facts, Outcome, Reason, WriteError};
-use crate::compress::{self, Compressing};
+use crate::compress::{self, Compressing, VARY};
 use crate::config::Methods;
 use crate::deadline::CoarseClock;
 use crate::deployment::{Deployed, Deployment};
@@ -502,7 +502,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             Some(function) => stats.refused(function, refused.problem),
             None => stats.request_unrouted(refused.problem),
         }
-        self.respond_problem(connection, refused.problem, request_id, refused.allow);
+        self.respond_problem(connection, refused.problem, request_id, refused.hint);
         if self.assignment.log.has_access() {
             let access = Access {
                 request_id: *request_id,
@@ -526,21 +526,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         connection: ConnectionId,
         problem: Problem,
         request_id: &[u8; 16],
-        allow: Option<Methods>,
+        hint: Option<Hint>,
     ) {
         let problem = if self.is_draining && problem == Problem::Overloaded {
             Problem::Draining
         } else {
             problem
         };
-        problem_response(
-            &mut self.endpoint,
-            &mut self.text,
-            connection,
-            problem,
-            request_id,
-            allow,
-        );
+        problem_response(&mut self.endpoint, &mut self.text, connection, problem, request_id, hint);
     }
 
     fn log_line(&self, function: FunctionIndex, request_id: &[u8; 16], event: LogEvent) {
@@ -602,12 +595,25 @@ enum Arrived {
 struct Refused {
     function: Option<FunctionIndex>,
     problem: Problem,
-    allow: Option<Methods>,
+    hint: Option<Hint>,
+}
+
+/// What a refusal tells in a header of its own.
+#[derive(Debug, Clone, Copy)]
+enum Hint {
+    /// The methods that there are.
+    Allow(Methods),
+    /// The size that a range lies outside of.
+    Size(u64),
 }
 
 impl Refused {
-    const fn by(function: FunctionIndex, problem: Problem) -> Self {
-        Self { function: Some(function), problem, allow: None }
+    fn by(function: impl Into<Option<FunctionIndex>>, problem: Problem) -> Self {
+        Self { function: function.into(), problem, hint: None }
+    }
+
+    fn with(self, hint: Hint) -> Self {
+        Self { hint: Some(hint), ..self }
     }
 }
 
@@ -622,15 +628,15 @@ fn route(
     let path = if path.is_empty() { b"/" } else { path };
     let host = view.head.authority.of(view.bytes);
     let Some(function) = deployment.routes.route(host, path) else {
-        return Err(Refused { function: None, problem: Problem::NotFound, allow: None });
+        return Err(Refused::by(None, Problem::NotFound));
     };
     let index = usize::try_from(function.0).expect("64-bit targets alone");
     let Some(deployed) = deployment.functions.get(index) else {
         return files::check(function, view, body_bytes);
     };
     if !deployed.methods.allows(call::method(view.head.method)) {
-        let allow = Some(deployed.methods);
-        return Err(Refused { allow, ..Refused::by(function, Problem::MethodNotAllowed) });
+        let refused = Refused::by(function, Problem::MethodNotAllowed);
+        return Err(refused.with(Hint::Allow(deployed.methods)));
     }
     if deployed.body_limit() < body_bytes {
         return Err(Refused::by(function, Problem::BodyTooLarge));
@@ -660,30 +666,24 @@ fn answer<R: Ring, C: Clock>(
         Outcome::Response(response) => {
             let body = response.body();
             let status = response.status();
-            match (pending.timing, returned_ns) {
+            let connection = pending.connection;
+            let timing = match (pending.timing, returned_ns) {
                 (Some(timing), Some(returned_ns)) if deployed.has_server_timing => {
                     server_timing(text, pending.tier, timing, returned_ns);
-                    let line = (&b"server-timing"[..], text.as_bytes());
-                    let headers = response.headers().chain(std::iter::once(line));
-                    endpoint.respond(pending.connection, status, headers, body);
+                    Some((&b"server-timing"[..], text.as_bytes()))
                 }
-                _ if deployed.compresses => {
-                    let (accepted, connection) = (pending.accepted, pending.connection);
-                    let headers = response.headers();
-                    let small = Compressing::of(accepted, connection, status, headers, body);
-                    let is_handed = match (small, pool) {
-                        (Some(small), Some(pool)) => files.compress(pool, small),
-                        _ => false,
-                    };
-                    if is_handed {
-                        endpoint.defer(connection);
-                    } else {
-                        let line = (&b"vary"[..], &b"accept-encoding"[..]);
-                        let headers = response.headers().chain(std::iter::once(line));
-                        endpoint.respond(connection, status, headers, body);
-                    }
-                }
-                _ => endpoint.respond(pending.connection, status, response.headers(), body),
+                _ => None,
+            };
+            let headers = || response.headers().chain(timing);
+            let small = pool.filter(|_| deployed.compresses).and_then(|pool| {
+                let accepted = pending.accepted;
+                Some((pool, Compressing::of(accepted, connection, status, headers(), body)?))
+            });
+            if small.is_some_and(|(pool, small)| files.compress(pool, small)) {
+                endpoint.defer(connection);
+            } else {
+                let vary = deployed.compresses.then_some(VARY);
+                endpoint.respond(connection, status, headers().chain(vary), body);
             }
             (status, None, body.len() as u64)
         }
@@ -717,15 +717,18 @@ fn problem_response<R: Ring, C: Clock>(
     connection: ConnectionId,
     problem: Problem,
     request_id: &[u8; 16],
-    allow: Option<Methods>,
+    hint: Option<Hint>,
 ) {
     text.clear();
     problem.write_json(text, request_id).expect("a string takes what it is given");
-    let allowed = allow.map(|methods| methods.to_string());
+    let hint = hint.map(|hint| match hint {
+        Hint::Allow(methods) => (&b"allow"[..], methods.to_string()),
+        Hint::Size(bytes) => (&b"content-range"[..], format!("bytes */{bytes}")),
+    });
     let content_type = (&b"content-type"[..], &b"application/problem+json"[..]);
     let retry = matches!(problem.row().status, 503).then_some((&b"retry-after"[..], RETRY_AFTER));
-    let allow = allowed.as_ref().map(|methods| (&b"allow"[..], methods.as_bytes()));
-    let headers = std::iter::once(content_type).chain(retry).chain(allow);
+    let hint = hint.as_ref().map(|(name, value)| (*name, value.as_bytes()));
+    let headers = std::iter::once(content_type).chain(retry).chain(hint);
     endpoint.respond(connection, problem.row().status, headers, text.as_bytes());
 }
 

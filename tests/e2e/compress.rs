@@ -49,6 +49,19 @@ fn a_client_gets_what_it_takes() {
 }
 
 #[test]
+fn a_timed_response_is_made_smaller_as_any() {
+    let settings = SETTINGS.replace("compress = true", "compress = true\nserver_timing = true");
+    let setup = Setup::new().file("echo.wat", ECHO).file("events.wasm", example("events"));
+    let body = b"many words, many words, ".repeat(100);
+    let host = setup.serve(&settings);
+    let small = ask(&host, "POST /", "gzip", &body);
+    assert_eq!(small.header("content-encoding"), Some("gzip"));
+    assert!(small.header("server-timing").is_some_and(|value| value.starts_with("tier;")));
+    let whole = ask(&host, "POST /", "identity", &body);
+    assert_eq!((whole.header("vary"), whole.body.len()), (Some("accept-encoding"), body.len()));
+}
+
+#[test]
 fn answers_keep_their_order_in_a_pipeline() {
     let host = host();
     let body = b"0123456789".repeat(300);

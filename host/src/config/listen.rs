@@ -144,11 +144,8 @@ impl Listens {
 
 impl fmt::Display for Listens {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, listen) in self.0.iter().enumerate() {
-            let comma = if place > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{listen}")?;
-        }
-        Ok(())
+        let all: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        formatter.write_str(&all.join(", "))
     }
 }
 
@@ -206,14 +203,6 @@ impl fmt::Display for ClientAddress {
 pub fn mode(text: &str) -> Option<u32> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten().filter(|mode| *mode <= 0o777)
-}
-
-/// Reads one address of the command line: clap wants an error that lives.
-///
-/// # Errors
-/// [`ListenError`].
-pub fn read_one(text: &str) -> Result<ListenAddress, String> {
-    text.parse().map_err(|error: ListenError| error.to_string())
 }
 
 #[cfg(test)]

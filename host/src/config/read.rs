@@ -190,16 +190,29 @@ impl<'s> Reader<'s> {
             self.fault(&(0..0), "there is no function", "a [[function]] with name, module, route");
             return Vec::new();
         };
+        let most = (keys::FUNCTIONS_MAX, "functions", "fewer, on several hosts");
+        let values = self.tables(value, "function", most);
+        values.iter().enumerate().map(|(position, value)| self.function(position, value)).collect()
+    }
+
+    /// Returns the entries of a list of tables; none if it is no list, or too long.
+    fn tables<'t>(
+        &mut self,
+        value: &'t Value<'t>,
+        name: &str,
+        (most, noun, instead): (usize, &str, &str),
+    ) -> &'t [Value<'t>] {
         let Some(array) = value.get_ref().as_array() else {
-            self.fault(&value.span(), "`function` is not a list of tables", "[[function]]");
-            return Vec::new();
+            let what = format!("`{name}` is not a list of tables");
+            self.fault(&value.span(), &what, &format!("[[{name}]]"));
+            return &[];
         };
-        if array.len() > keys::FUNCTIONS_MAX {
-            let what = format!("{} functions, at most {}", array.len(), keys::FUNCTIONS_MAX);
-            self.fault(&value.span(), &what, "fewer, on several hosts");
-            return Vec::new();
+        if array.len() > most {
+            let what = format!("{} {noun}, at most {most}", array.len());
+            self.fault(&value.span(), &what, instead);
+            return &[];
         }
-        array.iter().enumerate().map(|(position, value)| self.function(position, value)).collect()
+        array
     }
 
     /// Reads a function. One with faults is kept, with blanks, so that the checks across functions see it.

@@ -73,6 +73,13 @@ impl Machine {
             })
             .collect()
     }
+
+    /// Returns the memory limit of the tightest of them, in bytes, if one has a limit.
+    #[must_use]
+    pub fn memory_limit(&self) -> Option<u64> {
+        let groups = self.cgroups();
+        groups.iter().filter_map(|group| self.number(&format!("{group}/memory.max"))).min()
+    }
 }
 
 #[cfg(test)]

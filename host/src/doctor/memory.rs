@@ -55,9 +55,7 @@ fn huge_pages(machine: &Machine) -> Finding {
 fn cgroup(machine: &Machine) -> Finding {
     let what = "memory limit";
     let why = "beyond the cgroup's limit the kernel ends the process";
-    let groups = machine.cgroups();
-    let limits = groups.iter().filter_map(|group| machine.number(&format!("{group}/memory.max")));
-    match limits.min() {
+    match machine.memory_limit() {
         None => Finding::ok(what, "none", why),
         Some(bytes) => {
             let found = ByteSize(bytes >> 20 << 20).show();

@@ -40,10 +40,9 @@ pub enum Verdict {
 }
 
 impl Validators {
-    /// Returns those of a file.
+    /// Returns those of a file that was changed so long after 1970.
     #[must_use]
-    pub fn of(bytes: u64, modified: SystemTime, inode: u64) -> Self {
-        let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    pub fn of(bytes: u64, since: Duration, inode: u64) -> Self {
         let tag = format!("\"{:x}-{bytes:x}-{inode:x}\"", since.as_nanos());
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
         Self { tag, modified }
@@ -206,7 +205,8 @@ mod tests {
     const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 
     fn validators() -> Validators {
-        let modified = date(DATE.as_bytes()).unwrap() + Duration::from_millis(700);
+        let modified = date(DATE.as_bytes()).unwrap().duration_since(SystemTime::UNIX_EPOCH);
+        let modified = modified.unwrap() + Duration::from_millis(700);
         let found = Validators::of(1000, modified, 7);
         Validators { tag: "\"tag\"".into(), ..found }
     }

@@ -24,7 +24,7 @@ use midge_net::ring::{ConnectionId, Ring};
 use midge_net::wake::Waker;
 use midge_net::{RequestView, Written};
 
-use super::{Refused, Worker, wall_ns};
+use super::{Hint, Refused, Worker, wall_ns};
 use crate::call;
 use crate::compress::Compressing;
 use crate::config::Methods;
@@ -89,8 +89,8 @@ pub(super) fn check(
     body_bytes: u64,
 ) -> Result<FunctionIndex, Refused> {
     if !Methods::READING.allows(call::method(view.head.method)) {
-        let allow = Some(Methods::READING);
-        return Err(Refused { allow, ..Refused::by(target, Problem::MethodNotAllowed) });
+        let refused = Refused::by(target, Problem::MethodNotAllowed);
+        return Err(refused.with(Hint::Allow(Methods::READING)));
     }
     if body_bytes > 0 {
         return Err(Refused::by(target, Problem::BodyTooLarge));
@@ -125,7 +125,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 let pool = self.assignment.deployment.pool.as_ref();
                 let pool = pool.expect("there is one where there are folders");
                 if !pool.ask(Task::Open(Box::new(looking)), &self.files.desk) {
-                    self.refuse(connection, &request_id, because(target, Problem::Overloaded));
+                    self.refuse(connection, &request_id, Refused::by(target, Problem::Overloaded));
                 }
             }
             opened => self.answer_file(&looking, opened),
@@ -178,7 +178,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 Problem::FileFailed
             }
         };
-        self.refuse(*connection, request_id, because(*target, problem));
+        self.refuse(*connection, request_id, Refused::by(*target, problem));
     }
 
     /// A folder without the slash: links in its index would lead elsewhere.
@@ -197,22 +197,28 @@ impl<R: Ring, C: Clock> Worker<R, C> {
 
     fn answer_found(&mut self, looking: &Looking, found: Found) {
         let connection = looking.connection;
-        let (status, start, end) =
-            match looking.wanted.conditions.judge(&found.validators, found.bytes) {
-                Verdict::Whole => (200, 0, found.bytes),
-                Verdict::Part(start, end) => (206, start, end),
-                Verdict::NotModified => (304, 0, 0),
-                Verdict::Failed => {
-                    let refused = because(looking.target, Problem::PreconditionFailed);
-                    return self.refuse(connection, &looking.request_id, refused);
-                }
-                Verdict::NoSuchPart => return self.refuse_part(looking, found.bytes),
-            };
-        let lines = Lines::new(&looking.folder, &found, status, start, end);
+        let refused = |problem| Refused::by(looking.target, problem);
+        let verdict = looking.wanted.conditions.judge(&found.validators, found.bytes);
+        let (status, start, end) = match verdict {
+            Verdict::Whole => (200, 0, found.bytes),
+            Verdict::Part(start, end) => (206, start, end),
+            Verdict::NotModified => (304, 0, 0),
+            Verdict::Failed => {
+                let refused = refused(Problem::PreconditionFailed);
+                return self.refuse(connection, &looking.request_id, refused);
+            }
+            Verdict::NoSuchPart => {
+                let refused = refused(Problem::RangeNotSatisfiable).with(Hint::Size(found.bytes));
+                return self.refuse(connection, &looking.request_id, refused);
+            }
+        };
         let size = end - start;
-        self.log_file(looking, status, if looking.wanted.is_head { 0 } else { size });
-        if looking.wanted.is_head || size == 0 {
-            return self.endpoint.respond(connection, status, lines.iter(), b"");
+        let is_head = looking.wanted.is_head;
+        let lines = lines(&looking.folder, &found, status, start, end, is_head);
+        let headers = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
+        if is_head || size == 0 {
+            self.endpoint.respond(connection, status, headers, b"");
+            return self.log_file(looking, status, 0);
         }
         let file = Arc::new(found.file);
         if let Ok(size) = usize::try_from(size)
@@ -220,24 +226,17 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         {
             let mut body = vec![0; size];
             if matches!(read_at_hand(&file, start, &mut body), Ok(Some(read)) if read == size) {
-                return self.endpoint.respond(
-                    connection,
-                    status,
-                    lines.iter_without_length(),
-                    &body,
-                );
+                self.endpoint.respond(connection, status, headers, &body);
+                return self.log_file(looking, status, size as u64);
             }
         }
         if !self.endpoint.can_stream() {
-            let refused = because(looking.target, Problem::Overloaded);
-            return self.refuse(connection, &looking.request_id, refused);
+            return self.refuse(connection, &looking.request_id, refused(Problem::Overloaded));
         }
-        let headers = lines.iter_without_length();
-        let begun = self.endpoint.begin_response(connection, status, headers, Some(size));
-        if begun.is_err() {
-            let refused = because(looking.target, Problem::FileFailed);
-            return self.refuse(connection, &looking.request_id, refused);
+        if self.endpoint.begin_response(connection, status, headers, Some(size)).is_err() {
+            return self.refuse(connection, &looking.request_id, refused(Problem::FileFailed));
         }
+        self.log_file(looking, status, size);
         let slot = index(connection.slot());
         if self.files.sending.len() <= slot {
             self.files.sending.resize_with(slot + 1, || None);
@@ -312,23 +311,6 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.endpoint.abort(connection);
     }
 
-    fn refuse_part(&mut self, looking: &Looking, bytes: u64) {
-        let problem = Problem::RangeNotSatisfiable;
-        if let Some(target) = looking.target {
-            self.assignment.stats.refused(target, problem);
-        }
-        let mut text = String::new();
-        let written = problem.write_json(&mut text, &looking.request_id);
-        written.expect("a string takes what it is given");
-        let range = format!("bytes */{bytes}");
-        let headers = [
-            (&b"content-type"[..], &b"application/problem+json"[..]),
-            (&b"content-range"[..], range.as_bytes()),
-        ];
-        self.endpoint.respond(looking.connection, 416, headers.into_iter(), text.as_bytes());
-        self.log_file(looking, 416, text.len() as u64);
-    }
-
     fn log_file(&self, looking: &Looking, status: u16, body_bytes: u64) {
         if !self.assignment.log.has_access() {
             return;
@@ -348,45 +330,38 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 }
 
-fn because(function: Option<FunctionIndex>, problem: Problem) -> Refused {
-    Refused { function, problem, allow: None }
-}
-
-/// Header lines of a file.
-struct Lines(Vec<(&'static [u8], String)>);
-
-impl Lines {
-    fn new(folder: &Folder, found: &Found, status: u16, start: u64, end: u64) -> Self {
-        let mut lines: Vec<(&'static [u8], String)> = Vec::with_capacity(9);
-        lines.push((b"etag", found.validators.tag.clone()));
-        lines.push((b"last-modified", httpdate::fmt_http_date(found.validators.modified)));
-        if let Some(value) = &folder.cache_control {
-            lines.push((b"cache-control", value.clone()));
-        }
-        if folder.varies() {
-            lines.push((b"vary", "accept-encoding".into()));
-        }
-        if status != 304 {
-            lines.push((b"accept-ranges", "bytes".into()));
-            lines.push((b"content-type", found.content_type.clone()));
-            if let Some(encoding) = found.encoding {
-                lines.push((b"content-encoding", encoding.name().into()));
-            }
-            if status == 206 {
-                let range = format!("bytes {start}-{}/{}", end - 1, found.bytes);
-                lines.push((b"content-range", range));
-            }
-            // Last: told by us for a HEAD alone.
-            lines.push((b"content-length", (end - start).to_string()));
-        }
-        Self(lines)
+/// Returns the header lines of a file, or of a part of it; their length is the endpoint's to tell where there is
+/// a body.
+fn lines(
+    folder: &Folder,
+    found: &Found,
+    status: u16,
+    start: u64,
+    end: u64,
+    is_head: bool,
+) -> Vec<(&'static [u8], String)> {
+    let mut lines: Vec<(&'static [u8], String)> = Vec::with_capacity(9);
+    lines.push((b"etag", found.validators.tag.clone()));
+    lines.push((b"last-modified", httpdate::fmt_http_date(found.validators.modified)));
+    if let Some(value) = &folder.cache_control {
+        lines.push((b"cache-control", value.clone()));
     }
-
-    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (*name, value.as_bytes()))
+    if folder.varies() {
+        lines.push((b"vary", "accept-encoding".into()));
     }
-
-    fn iter_without_length(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.iter().filter(|(name, _)| *name != b"content-length")
+    if status == 304 {
+        return lines;
     }
+    lines.push((b"accept-ranges", "bytes".into()));
+    lines.push((b"content-type", found.content_type.clone()));
+    if let Some(encoding) = found.encoding {
+        lines.push((b"content-encoding", encoding.name().into()));
+    }
+    if status == 206 {
+        lines.push((b"content-range", format!("bytes {start}-{}/{}", end - 1, found.bytes)));
+    }
+    if is_head {
+        lines.push((b"content-length", (end - start).to_string()));
+    }
+    lines
 }

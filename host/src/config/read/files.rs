@@ -12,16 +12,8 @@ impl Reader<'_> {
     /// Reads all folders; `functions` come before them among the targets of routes.
     pub(super) fn statics(&mut self, top: &Section<'_>, functions: usize) -> Vec<Static> {
         let Some(value) = top.get("static") else { return Vec::new() };
-        let Some(array) = value.get_ref().as_array() else {
-            self.fault(&value.span(), "`static` is not a list of tables", "[[static]]");
-            return Vec::new();
-        };
-        if array.len() > keys::STATICS_MAX {
-            let what = format!("{} folders, at most {}", array.len(), keys::STATICS_MAX);
-            self.fault(&value.span(), &what, "fewer");
-            return Vec::new();
-        }
-        array.iter().zip(functions..).map(|(value, position)| self.one(position, value)).collect()
+        let values = self.tables(value, "static", (keys::STATICS_MAX, "folders", "fewer"));
+        values.iter().zip(functions..).map(|(value, position)| self.one(position, value)).collect()
     }
 
     fn one(&mut self, position: usize, value: &Value<'_>) -> Static {
