@@ -104,11 +104,15 @@ fn share(midge: &Path, arguments: &Arguments, tier: &str, connections: usize) ->
 fn settled(admin: SocketAddr, wanted: u64) -> Result<Vec<u64>> {
     let until = Instant::now() + COUNT_MAX;
     loop {
-        let counts = counts(admin)?;
-        if counts.iter().sum::<u64>() == wanted {
-            return Ok(counts);
+        // The address of its figures may listen a moment later than the one it serves on.
+        match counts(admin) {
+            Ok(counts) if counts.iter().sum::<u64>() == wanted => return Ok(counts),
+            Err(error) if Instant::now() >= until => return Err(error),
+            Ok(counts) if Instant::now() >= until => {
+                anyhow::bail!("the workers count {counts:?}, not {wanted}")
+            }
+            _ => {}
         }
-        anyhow::ensure!(Instant::now() < until, "the workers count {counts:?}, not {wanted}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

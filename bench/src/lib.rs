@@ -3,4 +3,3 @@
 pub mod guests; // guests with chosen state
 pub mod harness; // one function under one technique, called in process
 pub mod measure; // CPU time, rounds, medians
-pub mod plot; // lines over logarithmic axes, as SVG

@@ -9,7 +9,7 @@ use core_affinity::CoreId;
 use midge_bench::guests;
 use midge_bench::harness::{Called, Harness, artifact, function};
 use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
-use midge_bench::plot::{Line, Titles, svg};
+use midge_load::plot::{Line, Titles, svg};
 use midge_loader::engine::Engines;
 use midge_loader::function::Function;
 use midge_loader::start::Technique;

@@ -36,7 +36,8 @@ impl ConnectionId {
     }
 
     /// Returns the id of this slot's next connection.
-    pub(crate) const fn next(self) -> Self {
+    #[must_use]
+    pub const fn next(self) -> Self {
         Self::new(self.slot, self.generation.wrapping_add(1))
     }
 

@@ -266,6 +266,17 @@ impl Uring {
         self.is_registered
     }
 
+    /// Puts a socket, connected or connecting, into the slot of `id`, as if an accept had put it there: the way
+    /// of a client. The slot is free, and slots that clients fill are not filled by accepts.
+    ///
+    /// # Errors
+    /// If the table has no such slot, or a closed socket's last operation has not ended.
+    pub fn adopt(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
+        // The table keeps a reference of its own; this one may go.
+        let taken = self.parts.submitter.register_files_update(id.slot(), &[socket.as_raw_fd()])?;
+        if taken == 1 { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
     fn register(&mut self, settings: &Settings) -> Result<(), UringError> {
         let mut probe = Probe::new();
         if self.parts.submitter.register_probe(&mut probe).is_ok() {

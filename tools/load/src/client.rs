@@ -1,0 +1,892 @@
+//! One thread of load: due requests go onto connections, responses come off them.
+//!
+//! ```text
+//!   schedule --due--> waiting --a connection has room--> flight --response--> record
+//!                       (never held back: a request waits, and its latency grows)
+//! ```
+//!
+//! A connection's life: idle (no socket) -> open -> ending (nothing more is sent, and its operations are waited
+//! for) -> closing -> idle.
+//!
+//! Invariants: requests of a connection are answered in order; a slot is used again only after its socket was
+//! closed and every operation on it has completed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use midge_net::Settings;
+use midge_net::ring::{Completed, Completion, ConnectionId, Operation, Ring, Wait};
+use midge_net::settings::{BUFFERS_DEFAULT, BUFFERS_MAX};
+use midge_net::uring::{Uring, UringError};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::Distribution;
+use rand_distr::weighted::WeightedAliasIndex;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::plan::{Body, Choice, Pace, Plan, Target};
+use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong};
+use crate::response::{Facts, ReadError, Reader, Sink, Unexpected};
+use crate::schedule::{Piece, Schedule, Spacing};
+
+/// Requests that wait for a connection, of one thread; more are counted as not sent.
+pub const WAITING_MAX: usize = 1 << 20;
+
+/// A thread that has less time than this until a request is due does not go to sleep.
+const SLEEP_NS_MIN: u64 = 200_000;
+
+/// So much earlier than the next request it wakes.
+const WAKE_EARLY_NS: u64 = 100_000;
+
+/// How often deadlines are looked after.
+const HOUSEKEEPING_NS: u64 = 10_000_000;
+
+/// No receive buffer was free (Linux, errno-base.h).
+const ENOBUFS: i32 = 105;
+
+/// The operation was cancelled.
+const ECANCELED: i32 = 125;
+
+/// Which part of the plan a thread does.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Number of the thread.
+    pub thread: usize,
+    /// Threads in all.
+    pub threads: usize,
+}
+
+impl Share {
+    /// Returns how many of `total` are this thread's.
+    #[must_use]
+    pub const fn of(self, total: usize) -> usize {
+        total / self.threads + if self.thread < total % self.threads { 1 } else { 0 }
+    }
+}
+
+/// One thread of load.
+pub struct Client<'a> {
+    plan: &'a Plan,
+    share: Share,
+    ring: Uring,
+    peers: Vec<Peer>,
+    /// Connections with room for a request, each once.
+    ready: VecDeque<u32>,
+    /// Connections with bytes to send.
+    unsent: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+    /// Requests that are due, in nanoseconds from the start.
+    waiting: VecDeque<u64>,
+    schedule: Option<std::iter::Peekable<Schedule>>,
+    popularity: Option<WeightedAliasIndex<f64>>,
+    random: ChaCha8Rng,
+    /// Requests made so far.
+    count: u64,
+    under_way: usize,
+    began: Instant,
+    window: std::ops::Range<u64>,
+    record: Record,
+    marks: Marks,
+}
+
+/// Where the window's counts began.
+#[derive(Debug, Default)]
+struct Marks {
+    is_open: bool,
+    is_over: bool,
+    cpu: Duration,
+    enters: u64,
+    next_housekeeping: u64,
+    /// What was told so far: responses of any time, and wrong answers.
+    answered: u64,
+    told: (u64, u64),
+}
+
+struct Peer {
+    id: ConnectionId,
+    life: Life,
+    /// True while it is in the list of those with room.
+    is_ready: bool,
+    is_receiving: bool,
+    is_sending: bool,
+    /// True once the request was made that asks for the connection's end.
+    is_last_made: bool,
+    is_in_unsent: bool,
+    made: u32,
+    flight: VecDeque<Flight>,
+    output: Vec<u8>,
+    /// How much of the output has left, when it leaves in parts.
+    output_at: usize,
+    sending_bytes: usize,
+    sent_bytes: usize,
+    reader: Reader,
+    current: Current,
+    /// When it began to end.
+    ending_since: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Idle,
+    Open,
+    Ending,
+    Closing,
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    due: u64,
+    sent: u64,
+    number: u64,
+    target: u32,
+}
+
+/// The response that is being read.
+#[derive(Debug, Default)]
+struct Current {
+    size: u64,
+    wrong: Option<Wrong>,
+    hasher: Option<Box<blake3::Hasher>>,
+    facts: Option<Facts>,
+    excerpt: Vec<u8>,
+}
+
+impl<'a> Client<'a> {
+    /// Makes the ring of the calling thread and the connections that are there from the start.
+    ///
+    /// # Errors
+    /// If the kernel has no ring, or the server takes no connections.
+    pub fn new(plan: &'a Plan, share: Share) -> Result<Self, ClientError> {
+        let connections = share.of(plan.connections).max(1);
+        let buffers = connections.next_power_of_two().clamp(BUFFERS_DEFAULT.into(), 4096);
+        let settings = Settings {
+            connections_max: u32::try_from(connections).unwrap_or(u32::MAX),
+            buffers: u16::try_from(buffers).unwrap_or(BUFFERS_MAX),
+            ..Settings::default()
+        };
+        let ring = Uring::new(&settings)?;
+        let warmup = nanoseconds(plan.warmup);
+        let window = warmup..warmup + nanoseconds(plan.duration);
+        let popularity = match plan.choice {
+            Choice::InTurn => None,
+            Choice::Zipf(exponent) => Some(zipf(plan.targets.len(), exponent)),
+        };
+        let mut client = Self {
+            plan,
+            share,
+            ring,
+            peers: Vec::with_capacity(connections),
+            ready: VecDeque::with_capacity(connections),
+            unsent: Vec::with_capacity(connections),
+            spare: Vec::new(),
+            waiting: VecDeque::new(),
+            schedule: schedule(plan, share).map(Iterator::peekable),
+            popularity,
+            random: ChaCha8Rng::seed_from_u64(plan.seed ^ 0x7a69_7066 ^ share.thread as u64),
+            count: 0,
+            under_way: 0,
+            began: Instant::now(),
+            window,
+            record: Record::new(),
+            marks: Marks::default(),
+        };
+        for slot in 0..connections {
+            client.peers.push(Peer::new(slot as u64));
+            // One that carries one request is made when that is due: making it is a part of its latency.
+            if plan.requests_per_connection != Some(1) {
+                client.connect(slot, Connect::Wait)?;
+            }
+            client.make_ready(slot);
+        }
+        Ok(client)
+    }
+
+    /// Runs to the end of the plan; `began` is when all threads began.
+    ///
+    /// # Errors
+    /// If the ring fails.
+    pub fn run(mut self, began: Instant, progress: &Progress) -> Result<Record, ClientError> {
+        self.began = began;
+        loop {
+            let now = self.now();
+            self.keep_marks(now, progress);
+            self.release(now);
+            self.dispatch(now);
+            if self.is_done(now) {
+                break;
+            }
+            let (wait, timeout) = self.patience(now);
+            self.ring.enter(wait, timeout).map_err(ClientError::Ring)?;
+            let now = self.now();
+            while let Some(completion) = self.ring.next_completion() {
+                self.completed(completion, now);
+            }
+        }
+        self.give_up();
+        self.tell(progress);
+        Ok(self.record)
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        nanoseconds(self.began.elapsed())
+    }
+
+    /// Notes where the time that counts begins and ends, and looks after deadlines.
+    fn keep_marks(&mut self, now: u64, progress: &Progress) {
+        if !self.marks.is_open && self.window.start <= now {
+            self.marks.is_open = true;
+            self.marks.cpu = thread_cpu();
+            self.marks.enters = self.ring.enters();
+        }
+        if !self.marks.is_over && self.window.end <= now {
+            self.marks.is_over = true;
+            self.record.cpu = thread_cpu() - self.marks.cpu;
+            self.record.enters = self.ring.enters() - self.marks.enters;
+        }
+        if self.marks.next_housekeeping <= now {
+            self.marks.next_housekeeping = now + HOUSEKEEPING_NS;
+            self.tell(progress);
+            self.end_late(now);
+        }
+    }
+
+    fn tell(&mut self, progress: &Progress) {
+        let counts = (self.marks.answered, self.record.wrong_total());
+        progress.add(counts.0 - self.marks.told.0, counts.1 - self.marks.told.1);
+        self.marks.told = counts;
+    }
+
+    /// Takes from the schedule what is due.
+    #[inline]
+    fn release(&mut self, now: u64) {
+        let Some(schedule) = &mut self.schedule else { return };
+        while let Some(due) = schedule.next_if(|due| *due <= now) {
+            if self.window.contains(&due) {
+                self.record.lag.saturating_record(now - due);
+            }
+            if self.waiting.len() < WAITING_MAX {
+                self.waiting.push_back(due);
+            } else {
+                self.record.unsent += 1;
+            }
+        }
+    }
+
+    /// Puts requests onto connections while there are both.
+    #[inline]
+    fn dispatch(&mut self, now: u64) {
+        let is_closed_loop = self.schedule.is_none();
+        if is_closed_loop && self.marks.is_over {
+            self.ready.clear();
+        }
+        while let Some(&slot) = self.ready.front() {
+            let due = if is_closed_loop {
+                now
+            } else {
+                match self.waiting.pop_front() {
+                    Some(due) => due,
+                    None => break,
+                }
+            };
+            self.ready.pop_front();
+            self.peers[slot as usize].is_ready = false;
+            self.send(slot as usize, due, now);
+        }
+        if !is_closed_loop {
+            self.record.waiting_max = self.record.waiting_max.max(self.waiting.len() as u64);
+        }
+        while let Some(slot) = self.unsent.pop() {
+            self.peers[slot as usize].is_in_unsent = false;
+            self.flush(slot as usize);
+        }
+    }
+
+    /// Makes a request on a connection that has room.
+    fn send(&mut self, slot: usize, due: u64, now: u64) {
+        let number = self.count * self.share.threads as u64 + self.share.thread as u64;
+        self.count += 1;
+        let target = match &self.popularity {
+            None => usize::try_from(number).unwrap_or(0) % self.plan.targets.len(),
+            Some(popularity) => popularity.sample(&mut self.random),
+        };
+        if self.peers[slot].life == Life::Idle
+            && let Err(error) = self.connect(slot, Connect::Go)
+        {
+            // It is tried again after a while (`end_late`).
+            self.record.count_wrong(Wrong::Connect, || error.to_string());
+            return;
+        }
+        let peer = &mut self.peers[slot];
+        peer.made += 1;
+        let of = &self.plan.targets[target];
+        let is_last = self.plan.requests_per_connection.is_some_and(|count| count <= peer.made);
+        let request = if is_last { &of.last_request } else { &of.request };
+        request.write(number, &mut peer.output);
+        peer.is_last_made = is_last;
+        #[expect(clippy::cast_possible_truncation, reason = "targets are fewer than 2^32")]
+        let target = target as u32;
+        peer.flight.push_back(Flight { due, sent: now, number, target });
+        self.under_way += 1;
+        self.mark_unsent(slot);
+        self.make_ready(slot);
+    }
+
+    #[inline]
+    fn mark_unsent(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        if !peer.is_in_unsent && !peer.is_sending {
+            peer.is_in_unsent = true;
+            self.unsent.push(narrow(slot));
+        }
+    }
+
+    /// Lists a connection if it has room.
+    #[inline]
+    fn make_ready(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        let has_room = match peer.life {
+            Life::Idle => true,
+            Life::Open => !peer.is_last_made && peer.flight.len() < self.plan.depth,
+            Life::Ending | Life::Closing => false,
+        };
+        if has_room && !peer.is_ready {
+            peer.is_ready = true;
+            // A pipeline is filled before another connection is taken; else connections take turns.
+            if peer.flight.is_empty() {
+                self.ready.push_back(narrow(slot));
+            } else {
+                self.ready.push_front(narrow(slot));
+            }
+        }
+    }
+
+    fn connect(&mut self, slot: usize, how: Connect) -> Result<(), ClientError> {
+        let address = &self.plan.address;
+        let socket = open(address, how).map_err(ClientError::Connect)?;
+        let peer = &mut self.peers[slot];
+        self.ring.adopt(peer.id, socket).map_err(ClientError::Ring)?;
+        peer.open();
+        self.record.connections += 1;
+        self.receive(slot);
+        Ok(())
+    }
+
+    fn receive(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        peer.is_receiving = true;
+        self.ring.push(Operation::Receive(peer.id));
+    }
+
+    /// Sends what a connection has, or the next part of it.
+    fn flush(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        if peer.is_sending || peer.life != Life::Open || peer.output.len() == peer.output_at {
+            return;
+        }
+        let mut output = self.spare.pop().unwrap_or_default();
+        match self.plan.split {
+            Some(size) if size < peer.output.len() - peer.output_at => {
+                output.extend_from_slice(&peer.output[peer.output_at..peer.output_at + size]);
+                peer.output_at += size;
+            }
+            Some(_) => {
+                output.extend_from_slice(&peer.output[peer.output_at..]);
+                peer.output.clear();
+                peer.output_at = 0;
+            }
+            None => std::mem::swap(&mut output, &mut peer.output),
+        }
+        peer.is_sending = true;
+        peer.sending_bytes = output.len();
+        peer.sent_bytes = 0;
+        self.ring.push(Operation::Send { id: peer.id, output, offset: 0, is_last: false });
+    }
+
+    fn completed(&mut self, completion: Completion, now: u64) {
+        let slot = completion.id.slot() as usize;
+        let is_known = self.peers.get(slot).is_some_and(|peer| peer.id == completion.id);
+        match completion.completed {
+            Completed::Receive if is_known => self.received(slot, completion, now),
+            Completed::Send if is_known => self.sent(slot, completion, now),
+            Completed::Close if is_known => {
+                let peer = &mut self.peers[slot];
+                peer.id = peer.id.next();
+                peer.life = Life::Idle;
+                self.make_ready(slot);
+            }
+            _ => {
+                if let Some(buffer) = completion.buffer {
+                    self.ring.recycle(buffer);
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, slot: usize, completion: Completion, now: u64) {
+        let mut output = self.ring.reclaim(completion.id);
+        let peer = &mut self.peers[slot];
+        peer.is_sending = false;
+        match usize::try_from(completion.result) {
+            Ok(size) => {
+                peer.sent_bytes += size;
+                if peer.sent_bytes < peer.sending_bytes && peer.life == Life::Open {
+                    peer.is_sending = true;
+                    let (id, offset) = (peer.id, peer.sent_bytes);
+                    self.ring.push(Operation::Send { id, output, offset, is_last: false });
+                    return;
+                }
+            }
+            Err(_) => self.fail(slot, completion.result, now),
+        }
+        output.clear();
+        self.spare.push(output);
+        self.flush(slot);
+        self.close_if_quiet(slot);
+    }
+
+    fn received(&mut self, slot: usize, completion: Completion, now: u64) {
+        if !completion.has_more {
+            self.peers[slot].is_receiving = false;
+        }
+        if let Some(buffer) = completion.buffer {
+            let size = usize::try_from(completion.result).unwrap_or(0);
+            let peer = &mut self.peers[slot];
+            if peer.life == Life::Open {
+                let mut answers = Answers {
+                    flight: &mut peer.flight,
+                    current: &mut peer.current,
+                    targets: &self.plan.targets,
+                    record: &mut self.record,
+                    window: &self.window,
+                    ended: 0,
+                    has_last: false,
+                    now,
+                };
+                let bytes = &mut self.ring.bytes_mut(buffer)[..size];
+                let result = peer.reader.read(bytes, &mut answers);
+                let (ended, has_last) = (answers.ended, answers.has_last);
+                self.under_way -= ended;
+                self.marks.answered += ended as u64;
+                if let Err(error) = result {
+                    let bytes = &self.ring.bytes(buffer)[..size.min(EXAMPLE_BYTES_MAX)];
+                    let text = bytes.escape_ascii().to_string();
+                    let wrong = match error {
+                        ReadError::Malformed(_) => Wrong::Malformed,
+                        ReadError::Unexpected => Wrong::Unexpected,
+                    };
+                    self.record.count_wrong(wrong, || text);
+                    self.abort(slot, now);
+                } else {
+                    let peer = &mut self.peers[slot];
+                    // The server says that it closes: its end is waited for.
+                    peer.is_last_made |= has_last;
+                    if peer.is_last_made && peer.flight.is_empty() {
+                        peer.ending_since = now;
+                    }
+                }
+                self.make_ready(slot);
+            }
+            self.ring.recycle(buffer);
+        }
+        match completion.result {
+            1.. => {}
+            0 => self.ended(slot, now),
+            error if error == -ENOBUFS => {
+                self.ring.offer_more();
+            }
+            error if error == -ECANCELED => {}
+            error => self.fail(slot, error, now),
+        }
+        let peer = &self.peers[slot];
+        if peer.life == Life::Open && !peer.is_receiving {
+            self.receive(slot);
+        }
+        self.close_if_quiet(slot);
+    }
+
+    /// The server has ended the connection.
+    fn ended(&mut self, slot: usize, now: u64) {
+        let peer = &mut self.peers[slot];
+        if peer.life != Life::Open {
+            return;
+        }
+        let mut answers = Answers {
+            flight: &mut peer.flight,
+            current: &mut peer.current,
+            targets: &self.plan.targets,
+            record: &mut self.record,
+            window: &self.window,
+            ended: 0,
+            has_last: false,
+            now,
+        };
+        peer.reader.finish(&mut answers);
+        let ended = answers.ended;
+        self.under_way -= ended;
+        self.marks.answered += ended as u64;
+        self.fail_flight(slot, Wrong::Closed, "the server closed the connection");
+        self.end(slot, now);
+    }
+
+    /// An operation of the connection failed.
+    #[cold]
+    fn fail(&mut self, slot: usize, error: i32, now: u64) {
+        if self.peers[slot].life != Life::Open {
+            return;
+        }
+        let error = io::Error::from_raw_os_error(-error);
+        let is_new = self.peers[slot].made == 1;
+        let wrong = match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut
+                if is_new =>
+            {
+                Wrong::Connect
+            }
+            _ => Wrong::Closed,
+        };
+        self.fail_flight(slot, wrong, &error.to_string());
+        self.abort(slot, now);
+    }
+
+    /// Counts every request under way on a connection as wrong.
+    fn fail_flight(&mut self, slot: usize, wrong: Wrong, why: &str) {
+        let peer = &mut self.peers[slot];
+        self.under_way -= peer.flight.len();
+        for flight in peer.flight.drain(..) {
+            self.record.count_wrong(wrong, || format!("request {}: {why}", flight.number));
+        }
+    }
+
+    /// Ends a connection that is of no use any more.
+    #[cold]
+    fn abort(&mut self, slot: usize, now: u64) {
+        self.fail_flight(slot, Wrong::Closed, "the connection was given up");
+        self.end(slot, now);
+        let peer = &self.peers[slot];
+        if peer.is_receiving {
+            self.ring.push(Operation::CancelReceive(peer.id));
+        }
+        if peer.is_sending {
+            self.ring.push(Operation::CancelSend(peer.id));
+        }
+        self.close_if_quiet(slot);
+    }
+
+    fn end(&mut self, slot: usize, now: u64) {
+        let peer = &mut self.peers[slot];
+        if peer.life == Life::Open {
+            peer.life = Life::Ending;
+            peer.ending_since = now;
+            peer.output.clear();
+            peer.output_at = 0;
+        }
+    }
+
+    fn close_if_quiet(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        if peer.life == Life::Ending && !peer.is_receiving && !peer.is_sending {
+            peer.life = Life::Closing;
+            self.ring.push(Operation::Close(peer.id));
+        }
+    }
+
+    /// Ends connections whose request, or whose end, is overdue.
+    fn end_late(&mut self, now: u64) {
+        let timeout = nanoseconds(self.plan.timeout);
+        for slot in 0..self.peers.len() {
+            let peer = &self.peers[slot];
+            if peer.life == Life::Idle {
+                self.make_ready(slot);
+                continue;
+            }
+            if peer.life != Life::Open {
+                continue;
+            }
+            match peer.flight.front() {
+                Some(flight) if flight.sent + timeout < now => {
+                    self.fail_flight(slot, Wrong::Timeout, "no response in time");
+                    self.abort(slot, now);
+                }
+                None if peer.is_last_made && peer.ending_since + timeout < now => {
+                    self.record.count_wrong(Wrong::NotClosed, || {
+                        "the connection stays open after its last response".into()
+                    });
+                    self.abort(slot, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_done(&self, now: u64) -> bool {
+        let is_drained = self.under_way == 0 && self.waiting.is_empty();
+        let patience = nanoseconds(self.plan.timeout);
+        let has_more = self.schedule.is_some() && !self.marks.is_over;
+        self.marks.is_over && !has_more && (is_drained || self.window.end + patience < now)
+    }
+
+    /// Counts what was not answered to the end.
+    fn give_up(&mut self) {
+        self.record.unsent += self.waiting.len() as u64;
+        for slot in 0..self.peers.len() {
+            self.fail_flight(slot, Wrong::Timeout, "no response by the end of the run");
+        }
+    }
+
+    /// Returns how long the ring may sleep.
+    #[inline]
+    fn patience(&mut self, now: u64) -> (Wait, Option<Duration>) {
+        if self.plan.spins {
+            return (Wait::Poll, None);
+        }
+        let housekeeping = self.marks.next_housekeeping.saturating_sub(now);
+        let mut sleep = housekeeping.max(1);
+        if !self.marks.is_over
+            && let Some(schedule) = &mut self.schedule
+        {
+            let due = schedule.peek().copied().unwrap_or(self.window.end);
+            let left = due.saturating_sub(now);
+            if left < SLEEP_NS_MIN {
+                return (Wait::Poll, None);
+            }
+            sleep = sleep.min(left - WAKE_EARLY_NS);
+        }
+        (Wait::Block, Some(Duration::from_nanos(sleep)))
+    }
+}
+
+impl Peer {
+    fn new(slot: u64) -> Self {
+        Self {
+            id: ConnectionId::from_u64(slot),
+            life: Life::Idle,
+            is_ready: false,
+            is_receiving: false,
+            is_sending: false,
+            is_last_made: false,
+            is_in_unsent: false,
+            made: 0,
+            flight: VecDeque::new(),
+            output: Vec::new(),
+            output_at: 0,
+            sending_bytes: 0,
+            sent_bytes: 0,
+            reader: Reader::new(),
+            current: Current::default(),
+            ending_since: 0,
+        }
+    }
+
+    fn open(&mut self) {
+        self.life = Life::Open;
+        self.is_last_made = false;
+        self.made = 0;
+        self.output.clear();
+        self.output_at = 0;
+        self.reader.reset();
+    }
+}
+
+/// Takes a connection's responses, and checks them.
+struct Answers<'a> {
+    flight: &'a mut VecDeque<Flight>,
+    current: &'a mut Current,
+    targets: &'a [Target],
+    record: &'a mut Record,
+    window: &'a std::ops::Range<u64>,
+    ended: usize,
+    has_last: bool,
+    now: u64,
+}
+
+impl Answers<'_> {
+    fn target(&self, flight: Flight) -> &Target {
+        &self.targets[flight.target as usize]
+    }
+}
+
+impl Sink for Answers<'_> {
+    #[inline]
+    fn head(&mut self, facts: Facts) -> Result<bool, Unexpected> {
+        let flight = *self.flight.front().ok_or(Unexpected)?;
+        let target = &self.targets[flight.target as usize];
+        let current = &mut *self.current;
+        current.size = 0;
+        current.facts = Some(facts);
+        current.excerpt.clear();
+        let is_right = target.expected.status.is_none_or(|status| status == facts.status);
+        current.wrong = if is_right { None } else { Some(Wrong::Status) };
+        if let Body::Hash { .. } = target.expected.body {
+            current.hasher = Some(Box::default());
+        }
+        Ok(!target.is_head)
+    }
+
+    #[inline]
+    fn body(&mut self, bytes: &[u8]) {
+        let Some(flight) = self.flight.front().copied() else { return };
+        let target = &self.targets[flight.target as usize];
+        let current = &mut *self.current;
+        match &target.expected.body {
+            Body::Any | Body::Length(_) => {}
+            Body::Bytes(wanted) => {
+                let offset = usize::try_from(current.size).unwrap_or(usize::MAX);
+                if current.wrong.is_none() && !wanted.holds(flight.number, offset, bytes) {
+                    current.wrong = Some(Wrong::Body);
+                }
+            }
+            Body::Hash { .. } => {
+                if let Some(hasher) = &mut current.hasher {
+                    hasher.update(bytes);
+                }
+            }
+        }
+        current.size += bytes.len() as u64;
+        if current.wrong.is_some() && current.excerpt.len() < EXAMPLE_BYTES_MAX {
+            let room = EXAMPLE_BYTES_MAX - current.excerpt.len();
+            current.excerpt.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    #[inline]
+    fn end(&mut self) {
+        let Some(flight) = self.flight.pop_front() else { return };
+        self.ended += 1;
+        let size = self.current.size;
+        let facts = self.current.facts.take();
+        self.has_last |= facts.is_some_and(|facts| facts.is_last);
+        let has_body = !self.target(flight).is_head;
+        let wrong = self.current.wrong.or_else(|| match &self.target(flight).expected.body {
+            Body::Any => None,
+            _ if !has_body => None,
+            Body::Length(length) => (*length != size).then_some(Wrong::Length),
+            Body::Bytes(wanted) => (wanted.bytes.len() as u64 != size).then_some(Wrong::Length),
+            Body::Hash { length, .. } if *length != size => Some(Wrong::Length),
+            Body::Hash { hash, .. } => {
+                let got = self.current.hasher.as_ref().map(|hasher| hasher.finalize());
+                (got != Some(*hash)).then_some(Wrong::Body)
+            }
+        });
+        if let Some(wrong) = wrong {
+            let excerpt = self.current.excerpt.escape_ascii().to_string();
+            let status = facts.map_or(0, |facts| facts.status);
+            self.record.count_wrong(wrong, || {
+                format!("request {}: status {status}, {size} bytes: {excerpt}", flight.number)
+            });
+        } else if self.window.contains(&flight.due) {
+            self.record.responses += 1;
+            self.record.body_bytes += size;
+            self.record.latency.saturating_record(self.now.saturating_sub(flight.due).max(1));
+            self.record.service.saturating_record(self.now.saturating_sub(flight.sent).max(1));
+        }
+    }
+}
+
+/// Why a thread of load cannot go on.
+#[derive(Debug)]
+pub enum ClientError {
+    /// There is no ring.
+    Uring(UringError),
+    /// The ring failed.
+    Ring(io::Error),
+    /// The server takes no connections.
+    Connect(io::Error),
+}
+
+impl std::fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uring(error) => write!(formatter, "{error}"),
+            Self::Ring(error) => write!(formatter, "the ring fails: {error}"),
+            Self::Connect(error) => write!(formatter, "cannot connect: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<UringError> for ClientError {
+    fn from(error: UringError) -> Self {
+        Self::Uring(error)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connect {
+    /// Until it is there.
+    Wait,
+    /// Without waiting: what is sent waits for it, in the kernel.
+    Go,
+}
+
+fn open(address: &socket2::SockAddr, how: Connect) -> io::Result<OwnedFd> {
+    let domain = address.domain();
+    let is_ip = domain == Domain::IPV4 || domain == Domain::IPV6;
+    let socket = Socket::new(domain, Type::STREAM, is_ip.then_some(Protocol::TCP))?;
+    if is_ip {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if how == Connect::Wait {
+        socket.connect(address)?;
+        return Ok(socket.into());
+    }
+    socket.set_nonblocking(true)?;
+    match socket.connect(address) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    // A ring waits for a socket only if it is not marked so.
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+/// The connection is being made (Linux, errno.h).
+const EINPROGRESS: i32 = 115;
+
+fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
+    match &plan.pace {
+        Pace::Closed => None,
+        Pace::Open { pieces, spacing } => {
+            let first = pieces.first().copied().unwrap_or(Piece::level(0.0, 1.0));
+            let warmup = Piece::level(plan.warmup.as_secs_f64(), first.from.max(1.0));
+            let mut all = Vec::with_capacity(pieces.len() + 1);
+            if !plan.warmup.is_zero() {
+                all.push(warmup);
+            }
+            all.extend_from_slice(pieces);
+            let spacing: Spacing = *spacing;
+            Some(Schedule::new(&all, spacing, plan.seed, share.thread, share.threads))
+        }
+        Pace::Replay(times) => Some(Schedule::replay(times.clone(), share.thread, share.threads)),
+    }
+}
+
+fn zipf(count: usize, exponent: f64) -> WeightedAliasIndex<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "ranks, far below 2^53")]
+    let weights = (1..=count).map(|rank| (rank as f64).powf(-exponent)).collect();
+    WeightedAliasIndex::new(weights).expect("weights above zero")
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[inline]
+fn narrow(slot: usize) -> u32 {
+    u32::try_from(slot).expect("connections are fewer than 2^20")
+}
+
+/// Returns the CPU time of the calling thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,253 @@
+//! When requests are due.
+//!
+//! Arrivals of rate one are stretched by a profile of rates: the k-th request is due when the area under the
+//! profile reaches the k-th arrival. So any process (fixed, Poisson, gamma) follows any profile (level, steps,
+//! ramps) exactly, and a seed gives the same times again.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, Exp1, Gamma};
+
+/// How arrivals of rate one are spaced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Spacing {
+    /// All alike.
+    Fixed,
+    /// A Poisson process: spaces are exponential.
+    Poisson,
+    /// Gamma with this coefficient of variation: above 1 arrivals come in bursts.
+    Gamma(f64),
+}
+
+/// A piece of a profile: the rate goes evenly from one value to the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Piece {
+    /// How long, in seconds.
+    pub seconds: f64,
+    /// Requests per second at its start.
+    pub from: f64,
+    /// Requests per second at its end.
+    pub to: f64,
+}
+
+impl Piece {
+    /// Makes a piece of one rate.
+    #[must_use]
+    pub const fn level(seconds: f64, rate: f64) -> Self {
+        Self { seconds, from: rate, to: rate }
+    }
+
+    /// Returns how many requests are due in it.
+    #[must_use]
+    pub fn area(&self) -> f64 {
+        self.seconds * (self.from + self.to) / 2.0
+    }
+
+    /// Returns after which time so many of its requests are due.
+    fn time_of(&self, area: f64) -> f64 {
+        let slope = (self.to - self.from) / self.seconds;
+        if slope.abs() < 1e-9 {
+            return area / self.from;
+        }
+        // area = from * t + slope / 2 * t^2, in the form that does not cancel.
+        let root = (self.from * self.from + 2.0 * slope * area).max(0.0).sqrt();
+        2.0 * area / (self.from + root)
+    }
+}
+
+/// The times of one thread's requests, in nanoseconds from the start.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Profile(Box<Profile>),
+    Replay { times: std::sync::Arc<[u64]>, next: usize, step: usize },
+}
+
+#[derive(Debug, Clone)]
+struct Profile {
+    pieces: Vec<Piece>,
+    spacing: Spacing,
+    random: ChaCha8Rng,
+    /// Piece that is gone through, when it began, and arrivals before it.
+    piece: usize,
+    began: f64,
+    area_before: f64,
+    /// Position of the next arrival on the axis of rate one.
+    arrival: f64,
+}
+
+impl Schedule {
+    /// Makes the schedule of thread `thread` of `threads`, which together follow `pieces`.
+    ///
+    /// # Panics
+    /// If there is no thread, or a gamma spacing has no positive coefficient.
+    #[must_use]
+    pub fn new(
+        pieces: &[Piece],
+        spacing: Spacing,
+        seed: u64,
+        thread: usize,
+        threads: usize,
+    ) -> Self {
+        assert!(thread < threads, "a thread of those there are");
+        #[expect(clippy::cast_precision_loss, reason = "a handful of threads")]
+        let (share, shift) = (1.0 / threads as f64, thread as f64 / threads as f64);
+        let share_of = |piece: &Piece| Piece {
+            seconds: piece.seconds,
+            from: piece.from * share,
+            to: piece.to * share,
+        };
+        let random = ChaCha8Rng::seed_from_u64(seed.wrapping_add(thread as u64));
+        let mut profile = Profile {
+            pieces: pieces.iter().map(share_of).collect(),
+            spacing,
+            random,
+            piece: 0,
+            began: 0.0,
+            area_before: 0.0,
+            arrival: 0.0,
+        };
+        // Fixed arrivals of several threads interleave; random ones need no shift.
+        profile.arrival = if spacing == Spacing::Fixed { shift } else { profile.space() };
+        Self { way: Way::Profile(Box::new(profile)) }
+    }
+
+    /// Makes the schedule of a thread that takes every `threads`-th of these times, which ascend.
+    #[must_use]
+    pub fn replay(times: std::sync::Arc<[u64]>, thread: usize, threads: usize) -> Self {
+        Self { way: Way::Replay { times, next: thread, step: threads } }
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = u64;
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        match &mut self.way {
+            Way::Profile(profile) => profile.next(),
+            Way::Replay { times, next, step } => {
+                let time = times.get(*next).copied();
+                *next += *step;
+                time
+            }
+        }
+    }
+}
+
+impl Profile {
+    fn space(&mut self) -> f64 {
+        match self.spacing {
+            Spacing::Fixed => 1.0,
+            Spacing::Poisson => Exp1.sample(&mut self.random),
+            Spacing::Gamma(variation) => {
+                let shape = 1.0 / (variation * variation);
+                let gamma = Gamma::new(shape, 1.0 / shape).expect("a coefficient above zero");
+                gamma.sample(&mut self.random)
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        loop {
+            let piece = self.pieces.get(self.piece)?;
+            let within = self.arrival - self.area_before;
+            // The last arrival of a piece belongs to the next one: a second at rate 10 holds ten.
+            if within < piece.area() {
+                let seconds = self.began + piece.time_of(within);
+                self.arrival += self.space();
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "nanoseconds of a run: below 2^63 and not negative"
+                )]
+                return Some((seconds * 1e9) as u64);
+            }
+            self.area_before += piece.area();
+            self.began += piece.seconds;
+            self.piece += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(pieces: &[Piece], spacing: Spacing, threads: usize) -> Vec<u64> {
+        let mut all: Vec<u64> = (0..threads)
+            .flat_map(|thread| Schedule::new(pieces, spacing, 7, thread, threads))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn fixed_arrivals_are_as_far_apart_as_the_rate_says() {
+        for threads in [1, 3] {
+            let all = times(&[Piece::level(1.0, 30.0)], Spacing::Fixed, threads);
+            assert_eq!(all.len(), 30, "{threads} threads");
+            for (index, time) in all.iter().enumerate() {
+                let wanted = index as u64 * 1_000_000_000 / 30;
+                assert!(time.abs_diff(wanted) < 100, "{index}: {time}, not {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ramp_holds_the_area_under_it() {
+        let ramp = Piece { seconds: 2.0, from: 0.0, to: 1000.0 };
+        let all = times(&[ramp], Spacing::Fixed, 1);
+        assert_eq!(all.len(), 1000);
+        // Half of the time holds a quarter of the area.
+        let first_half = all.iter().filter(|time| **time < 1_000_000_000).count();
+        assert!(first_half.abs_diff(250) <= 1, "{first_half}");
+        let down = Piece { seconds: 2.0, from: 1000.0, to: 0.0 };
+        let first_half =
+            times(&[down], Spacing::Fixed, 1).iter().filter(|time| **time < 1_000_000_000).count();
+        assert!(first_half.abs_diff(750) <= 1, "{first_half}");
+    }
+
+    #[test]
+    fn steps_follow_one_another() {
+        let steps = [Piece::level(1.0, 10.0), Piece::level(1.0, 100.0)];
+        let all = times(&steps, Spacing::Fixed, 1);
+        assert_eq!(all.iter().filter(|time| **time < 1_000_000_000).count(), 10);
+        assert_eq!(all.len(), 110);
+    }
+
+    #[test]
+    fn random_arrivals_have_their_rate_and_their_variation() {
+        for (spacing, variation) in [(Spacing::Poisson, 1.0), (Spacing::Gamma(4.0), 4.0)] {
+            let all = times(&[Piece::level(100.0, 1000.0)], spacing, 1);
+            #[expect(clippy::cast_precision_loss, reason = "statistics of a test")]
+            let spaces: Vec<f64> =
+                all.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e6).collect();
+            #[expect(clippy::cast_precision_loss, reason = "statistics of a test")]
+            let count = spaces.len() as f64;
+            let mean = spaces.iter().sum::<f64>() / count;
+            let variance = spaces.iter().map(|space| (space - mean).powi(2)).sum::<f64>() / count;
+            assert!((mean - 1.0).abs() < 0.1, "{spacing:?}: mean {mean} ms");
+            let measured = variance.sqrt() / mean;
+            assert!((measured / variation - 1.0).abs() < 0.15, "{spacing:?}: {measured}");
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_times_again() {
+        let pieces = [Piece::level(1.0, 500.0)];
+        assert_eq!(times(&pieces, Spacing::Poisson, 2), times(&pieces, Spacing::Poisson, 2));
+    }
+
+    #[test]
+    fn a_replay_is_shared_by_threads() {
+        let times: std::sync::Arc<[u64]> = [1, 5, 9, 12].into();
+        let odd: Vec<u64> = Schedule::replay(times.clone(), 1, 2).collect();
+        assert_eq!(odd, [5, 12]);
+        assert_eq!(Schedule::replay(times, 0, 1).count(), 4);
+    }
+}
