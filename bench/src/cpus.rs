@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use core_affinity::{CoreId, set_for_current};
 
 /// Options of every comparison of servers.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Cpus {
     /// CPU of the servers.
     #[arg(long = "server-cpu", value_name = "CPU", default_value_t = 0)]

@@ -1,7 +1,7 @@
 //! `midge-lab crowd`: what a good client notices of thousands that never finish their heads (slowloris).
 //!
 //! Each round measures the good client twice: alone, then beside the crowd, of which each connection has sent
-//! half a head and goes on with a byte now and then. The client is a closed loop on one connection; every
+//! half a head and goes on with a byte now and then; or, with `--idle`, has had an answer and stays. The client is a closed loop on one connection; every
 //! response is checked.
 
 use std::io::{ErrorKind, Read, Write};
@@ -28,7 +28,10 @@ pub(crate) struct Arguments {
     /// Connections of the crowd.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// Seconds in which each of them sends one byte.
+    /// Lets each of them have one request answered and then be silent, in place of half a head.
+    #[arg(long)]
+    idle: bool,
+    /// Seconds in which each of them sends one byte; silent ones send none.
     #[arg(long, default_value_t = 5.0)]
     period: f64,
     /// Rounds; servers alternate within a round.
@@ -49,6 +52,7 @@ pub(crate) struct Arguments {
 struct Report {
     schema: &'static str,
     connections: usize,
+    idle: bool,
     rows: Vec<Row>,
     left_out: Vec<String>,
 }
@@ -64,6 +68,8 @@ struct Row {
     closed: usize,
     /// Growth of the server's resident memory for each connection of the crowd, in the first round.
     bytes_per_connection: u64,
+    /// The server's whole resident memory then, its tables for connections included.
+    resident_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +85,7 @@ struct Lane {
     ratio: Vec<f64>,
     closed: usize,
     bytes_per_connection: Option<u64>,
+    resident_bytes: u64,
 }
 
 /// Runs the comparison.
@@ -114,10 +121,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         p99_ratio: Spread::of(lane.ratio),
         closed: lane.closed,
         bytes_per_connection: lane.bytes_per_connection.unwrap_or(0),
+        resident_bytes: lane.resident_bytes,
     });
     let connections = arguments.connections;
     let rows = rows.collect();
-    let report = Report { schema: "midge-lab/crowd/1", connections, rows, left_out };
+    let idle = arguments.idle;
+    let report = Report { schema: "midge-lab/crowd/1", connections, idle, rows, left_out };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
@@ -143,7 +152,11 @@ fn round(arguments: &Arguments, server: &Server, lane: &mut Lane) -> Result<()> 
     let before = server.resident_bytes()?;
     let mut crowd = Crowd::gather(server, arguments)?;
     let beside = measure(arguments, server, &mut client, Some(&mut crowd))?;
-    let growth = server.resident_bytes()?.saturating_sub(before);
+    let resident = server.resident_bytes()?;
+    let growth = resident.saturating_sub(before);
+    if lane.bytes_per_connection.is_none() {
+        lane.resident_bytes = resident;
+    }
     lane.bytes_per_connection.get_or_insert(growth / arguments.connections.max(1) as u64);
     lane.closed += crowd.closed;
     for (lane, [p50, p99]) in [(&mut lane.alone, alone), (&mut lane.beside, beside)] {
@@ -201,6 +214,7 @@ fn receive(client: &mut TcpStream) -> Result<()> {
 
 /// Connections that send heads and never finish them.
 struct Crowd {
+    is_idle: bool,
     streams: Vec<TcpStream>,
     next: usize,
     sent: usize,
@@ -215,14 +229,21 @@ impl Crowd {
                 .context("cannot connect the crowd: raise `ulimit -n`, or lower --connections")?;
             let half = format!("GET {} HTTP/1.1\r\nhost: x\r\nx-slow: ", server.target);
             stream.write_all(half.as_bytes())?;
+            if arguments.idle {
+                stream.write_all(b"no\r\n\r\n")?;
+                receive(&mut stream).context("the first answer to one of the crowd")?;
+            }
             stream.set_nonblocking(true)?;
             streams.push(stream);
         }
-        Ok(Self { streams, next: 0, sent: 0, closed: 0 })
+        Ok(Self { is_idle: arguments.idle, streams, next: 0, sent: 0, closed: 0 })
     }
 
     /// Sends what is due of `rounds` bytes from each.
     fn go_on(&mut self, rounds: f64) {
+        if self.is_idle {
+            return;
+        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -249,11 +270,17 @@ impl Crowd {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!("one client, alone and beside {} that never finish a head", report.connections);
+    let what = if report.idle { "are silent after one request" } else { "never finish a head" };
+    println!("one client, alone and beside {} that {what}", report.connections);
     println!(
-        "{:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>8} {:>10}",
+        "{:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>8} {:>10} {:>8}",
         "server",
         "p50 us",
         "p99 us",
@@ -262,12 +289,13 @@ fn print_table(report: &Report) -> Result<()> {
         "x p99",
         "low..high",
         "closed",
-        "bytes each"
+        "bytes each",
+        "MiB"
     );
     for row in &report.rows {
         let Spread { median, low, high } = row.p99_ratio;
         println!(
-            "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {:>12} {:>8} {:>10}",
+            "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {:>12} {:>8} {:>10} {:>8.1}",
             row.server,
             row.alone.p50_us.median,
             row.alone.p99_us.median,
@@ -276,7 +304,8 @@ fn print_table(report: &Report) -> Result<()> {
             median,
             format!("{low:.2}..{high:.2}"),
             row.closed,
-            row.bytes_per_connection
+            row.bytes_per_connection,
+            mib(row.resident_bytes)
         );
     }
     for line in &report.left_out {

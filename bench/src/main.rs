@@ -6,11 +6,12 @@ mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper
-mod load; // a closed loop of requests
+mod load; // servers under midge-load's client
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
 mod stream; // large bodies
+mod tail; // latencies under an open loop
 mod start; // techniques side by side in one process
 mod yardstick; // a server that does nothing
 
@@ -37,6 +38,8 @@ enum Command {
     Request(request::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
     Crowd(crowd::Arguments),
+    /// Compares servers by their latencies under an open loop, beside the server that does nothing.
+    Tail(tail::Arguments),
     /// Compares servers by large bodies: files, functions that write them, and one that passes them on.
     Stream(stream::Arguments),
     /// Tells how evenly two workers share a few kept connections.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
         Command::Balance(arguments) => balance::run(&arguments),
         Command::Yardstick { address } => yardstick::serve(address),

@@ -1,20 +1,26 @@
 //! `midge-lab request`: a request through HTTP, servers side by side, in rounds that alternate.
 //!
 //! Each server is pinned to one CPU, the load to another. The figure is the server's CPU time for each
-//! verified response; the ratio is taken to the yardstick of the same round, for the speed of a shared
+//! verified response; ratios are taken to the yardstick and to nginx of the same round, for the speed of a shared
 //! machine moves between rounds.
 
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use midge_bench::guests;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
-use crate::load::{Load, Plan};
+use crate::load::{self, Shape};
 use crate::servers::{NGINX_MISSING, Server, find, free_address};
+
+/// The row that ratios are taken to first.
+pub(crate) const YARDSTICK: &str = "yardstick";
+
+/// The row that ratios are taken to besides.
+pub(crate) const NGINX: &str = "nginx return 200";
 
 /// Connections that nginx has room for.
 const NGINX_CONNECTIONS: usize = 4096;
@@ -23,17 +29,18 @@ const NGINX_CONNECTIONS: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds; servers alternate within a round.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Seconds of load for each server in a round.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.4)]
     seconds: f64,
     /// Connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Requests sent at once on a connection.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
-    pipeline: Vec<usize>,
+    /// Requests under way on a connection that stays, or `close` for a connection for each request.
+    #[arg(long, value_name = "SHAPE,SHAPE", value_delimiter = ',', default_value = "1,16,close",
+          value_parser = Shape::parse)]
+    shapes: Vec<Shape>,
     /// The CPUs.
     #[command(flatten)]
     cpus: Cpus,
@@ -54,25 +61,21 @@ struct Row {
     server: &'static str,
     connections: usize,
     pipeline: usize,
+    closes: bool,
     cpu_ns_per_request: Spread,
-    ratio_to_yardstick: Ratio,
+    ratio_to_yardstick: Spread,
+    ratio_to_nginx: Option<Spread>,
     requests_per_second: f64,
-    errors: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Ratio {
-    median: f64,
-    low: f64,
-    high: f64,
+    generator_busy: f64,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     cpu_ns: Vec<f64>,
-    ratio: Vec<f64>,
+    to_yardstick: Vec<f64>,
+    to_nginx: Vec<f64>,
     rate: Vec<f64>,
-    errors: u64,
+    busy: Vec<f64>,
 }
 
 /// Runs the comparison.
@@ -81,69 +84,69 @@ struct Lane {
 /// If a server of ours cannot be started.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.cpus.check()?;
-    let (servers, left_out) = start_all(arguments)?;
+    let (servers, left_out) = start_all(arguments.cpus)?;
     arguments.cpus.take_load()?;
     let mut rows = Vec::new();
-    for pipeline in &arguments.pipeline {
-        rows.extend(compare(arguments, &servers, *pipeline)?);
+    for shape in &arguments.shapes {
+        rows.extend(compare(arguments, &servers, *shape)?);
     }
-    let report = Report { schema: "midge-lab/request/1", rows, left_out };
+    let report = Report { schema: "midge-lab/request/2", rows, left_out };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
-fn compare(arguments: &Arguments, servers: &[Server], pipeline: usize) -> Result<Vec<Row>> {
+fn compare(arguments: &Arguments, servers: &[Server], shape: Shape) -> Result<Vec<Row>> {
     let duration = Duration::from_secs_f64(arguments.seconds);
-    let mut lanes: Vec<Lane> = servers.iter().map(|_| Lane::default()).collect();
-    let plan = |server: &Server| Plan {
-        address: server.address,
-        target: server.target.to_owned(),
-        connections: arguments.connections,
-        pipeline,
-    };
+    let mut lanes = Vec::with_capacity(servers.len());
     for server in servers {
-        let plan = plan(server);
-        Load::connect(&plan)
-            .and_then(|mut load| load.run(&plan, duration / 4))
-            .with_context(|| format!("warming {} up", server.name))?;
+        let plan = load::shaped(&load::plan(server, arguments.connections)?, shape, duration);
+        load::run(server, &load::shaped(&plan, shape, duration / 4))?;
+        lanes.push((plan, Lane::default()));
     }
     for _ in 0..arguments.rounds {
-        let mut yardstick = None;
-        for (server, lane) in servers.iter().zip(&mut lanes) {
-            let plan = plan(server);
-            let mut load = Load::connect(&plan)?;
+        let mut round = Vec::with_capacity(servers.len());
+        for (server, (plan, lane)) in servers.iter().zip(&mut lanes) {
             let before = server.cpu_time()?;
-            let tally =
-                load.run(&plan, duration).with_context(|| format!("load on {}", server.name))?;
+            let outcome = load::run(server, plan)?;
             #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
-            let responses = tally.responses.max(1) as f64;
+            let responses = outcome.record.responses as f64;
             let cpu_ns = (server.cpu_time()? - before).as_secs_f64() * 1e9 / responses;
-            let floor = *yardstick.get_or_insert(cpu_ns);
             lane.cpu_ns.push(cpu_ns);
-            lane.ratio.push(cpu_ns / floor);
-            lane.rate.push(responses / arguments.seconds);
-            lane.errors += tally.errors;
+            lane.rate.push(outcome.rate(plan));
+            lane.busy.push(outcome.busy);
+            round.push(cpu_ns);
+        }
+        let of = |name: &str| {
+            servers.iter().zip(&round).find(|(server, _)| server.name == name).map(|(_, ns)| *ns)
+        };
+        let (floor, nginx) = (of(YARDSTICK), of(NGINX));
+        for ((_, lane), cpu_ns) in lanes.iter_mut().zip(&round) {
+            lane.to_yardstick.extend(floor.map(|floor| cpu_ns / floor));
+            lane.to_nginx.extend(nginx.map(|nginx| cpu_ns / nginx));
         }
     }
-    let rows = servers.iter().zip(lanes).map(|(server, lane)| {
-        let Spread { median, low, high } = Spread::of(lane.ratio);
-        Row {
-            server: server.name,
-            connections: arguments.connections,
-            pipeline,
-            cpu_ns_per_request: Spread::of(lane.cpu_ns),
-            ratio_to_yardstick: Ratio { median, low, high },
-            requests_per_second: Spread::of(lane.rate).median,
-            errors: lane.errors,
-        }
+    let rows = servers.iter().zip(lanes).map(|(server, (_, lane))| Row {
+        server: server.name,
+        connections: arguments.connections,
+        pipeline: if let Shape::Kept(depth) = shape { depth } else { 1 },
+        closes: shape == Shape::Close,
+        cpu_ns_per_request: Spread::of(lane.cpu_ns),
+        ratio_to_yardstick: Spread::of(lane.to_yardstick),
+        ratio_to_nginx: (!lane.to_nginx.is_empty()).then(|| Spread::of(lane.to_nginx)),
+        requests_per_second: Spread::of(lane.rate).median,
+        generator_busy: Spread::of(lane.busy).median,
     });
     Ok(rows.collect())
 }
 
-fn start_all(arguments: &Arguments) -> Result<(Vec<Server>, Vec<String>)> {
-    let cpu = arguments.cpus.servers;
+/// Starts all servers of a comparison; returns them, and what was left out.
+///
+/// # Errors
+/// If one of ours cannot be started.
+pub(crate) fn start_all(cpus: Cpus) -> Result<(Vec<Server>, Vec<String>)> {
+    let cpu = cpus.servers;
     let mut servers = Vec::new();
     let mut left_out = Vec::new();
-    for (name, command) in [("yardstick", "yardstick"), ("midge fixed response", "fixed")] {
+    for (name, command) in [(YARDSTICK, "yardstick"), ("midge fixed response", "fixed")] {
         let address = free_address()?;
         let mut own = Command::new(std::env::current_exe()?);
         own.args([command, &address.to_string()]);
@@ -224,37 +227,41 @@ pub(crate) fn start_nginx(
     std::fs::write(&settings, text)?;
     let mut command = Command::new(nginx);
     command.arg("-p").arg(folder.path()).arg("-c").arg(&settings);
-    Server::start("nginx return 200", address, "/", cpu, command, folder)
+    Server::start(NGINX, address, "/", cpu, command, folder)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     println!(
-        "{:<22} {:>5} {:>5} {:>10} {:>16} {:>12} {:>14} {:>10} {:>7}",
+        "{:<22} {:>5} {:>6} {:>8} {:>14} {:>12} {:>12} {:>8} {:>12} {:>9} {:>5}",
         "server",
         "conns",
-        "depth",
+        "shape",
         "CPU ns",
         "low..high",
         "x yardstick",
         "low..high",
+        "x nginx",
+        "low..high",
         "req/s",
-        "errors"
+        "busy"
     );
+    let range = |Spread { low, high, .. }: Spread| format!("{low:.2}..{high:.2}");
     for row in &report.rows {
         let Spread { median, low, high } = row.cpu_ns_per_request;
-        let ratio = &row.ratio_to_yardstick;
+        let shape = if row.closes { "close".to_owned() } else { row.pipeline.to_string() };
+        let nginx = row.ratio_to_nginx;
         println!(
-            "{:<22} {:>5} {:>5} {:>10.0} {:>16} {:>12.3} {:>14} {:>10.0} {:>7}",
+            "{:<22} {:>5} {shape:>6} {median:>8.0} {:>14} {:>12.2} {:>12} {:>8} {:>12} {:>9.0} {:>4.0}%",
             row.server,
             row.connections,
-            row.pipeline,
-            median,
             format!("{low:.0}..{high:.0}"),
-            ratio.median,
-            format!("{:.2}..{:.2}", ratio.low, ratio.high),
+            row.ratio_to_yardstick.median,
+            range(row.ratio_to_yardstick),
+            nginx.map_or(String::new(), |spread| format!("{:.2}", spread.median)),
+            nginx.map_or(String::new(), range),
             row.requests_per_second,
-            row.errors
+            row.generator_busy * 100.0,
         );
     }
     for line in &report.left_out {

@@ -1,7 +1,8 @@
 //! The yardstick: a server on the same ring that does nothing. It finds blank lines and sends a constant.
 //!
-//! It has no parser, no limits and no deadlines: the cost of the kernel and of one pass over the bytes.
-//! Whatever stands above it in `midge-lab request` is what a server adds.
+//! It has no parser, no limits and no deadlines, and closes a connection when the last bytes of a piece ask for
+//! it: the cost of the kernel and of one pass over the bytes. Whatever stands above it in `midge-lab request` is
+//! what a server adds.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +26,12 @@ struct Peer {
     is_sending: bool,
     sending_bytes: usize,
     sent_bytes: usize,
+    /// True once the client has asked for the connection's end.
+    is_last: bool,
 }
+
+/// What the last request of a connection ends with, as the lab's client writes it.
+const LAST: &[u8] = b"\r\nConnection: close\r\n\r\n";
 
 /// Serves until the process is ended.
 ///
@@ -67,7 +73,9 @@ fn on_completion(
             let Some(peer) = peers.get_mut(&id.slot()) else { return };
             if let Some(buffer) = completion.buffer {
                 let size = usize::try_from(completion.result).unwrap_or(0);
-                let count = blank_lines(&ring.bytes(buffer)[..size], &mut peer.matched);
+                let bytes = &ring.bytes(buffer)[..size];
+                let count = blank_lines(bytes, &mut peer.matched);
+                peer.is_last = bytes.ends_with(LAST);
                 ring.recycle(buffer);
                 for _ in 0..count {
                     peer.output.extend_from_slice(RESPONSE);
@@ -91,7 +99,12 @@ fn on_completion(
             } else {
                 output.clear();
                 spare.push(output);
-                flush(ring, peer, spare, id);
+                if peer.is_last {
+                    // The socket is closed when its receive has ended.
+                    ring.push(Operation::CancelReceive(id));
+                } else {
+                    flush(ring, peer, spare, id);
+                }
             }
         }
         Completed::Close => {
