@@ -29,7 +29,6 @@ use midge_net::balance::{Load, Neighbours};
 use midge_net::clock::MonotonicClock;
 use midge_net::endpoint::Endpoint;
 use midge_net::epoll::Epoll;
-use midge_net::listen::Family;
 use midge_net::ring::Ring;
 use midge_net::uring::Uring;
 use midge_net::wake::Waker;
@@ -394,18 +393,6 @@ fn run_on<R: Ring>(
             seed.cpu.id
         );
         let ring = make_ring(&seed.network)?;
-        let are_sources_limited =
-            seed.network.connections_per_source_max < seed.network.connections_max;
-        if are_sources_limited && !ring.can_install() {
-            tracing::warn!("`connections_per_source` is not kept: Linux 6.8 or later is needed");
-        }
-        let is_asked =
-            |listener: &Listener| listener.has_preface() && listener.family() == Family::Internet;
-        anyhow::ensure!(
-            ring.can_install() || !seed.listeners.iter().any(is_asked),
-            "`proxy_protocol` on an internet address needs Linux 6.8 or later, to ask for the proxy's address; \
-             listen on a Unix socket, or take ring_tier = \"d\""
-        );
         let clock = MonotonicClock::new();
         let mut endpoint = Endpoint::new(ring, clock, seed.listeners, seed.network)?;
         endpoint.watch(event);

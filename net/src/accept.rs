@@ -120,11 +120,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         match -completion.result {
             ..=0 => {
                 let slot = result_size(completion.result);
+                let peer = self.ring.peer(completion);
                 self.open(slot, number);
+                self.connections[slot].peer = peer;
                 // A socket that all workers share finds who is free by itself.
                 let is_own = self.acceptor.doors[number].family == Family::Internet;
                 if !(is_own && self.pass_on(slot, number)) {
-                    self.open_here(slot);
+                    self.identified(slot);
                 }
             }
             libc::ECANCELED => {}
@@ -160,39 +162,37 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.counters.accepted += 1;
     }
 
-    /// A connection of another worker's has come.
+    /// A connection of another worker's has come: who its peer is, this one must ask.
     #[cold]
     pub(crate) fn arrived(&mut self, completion: Completion) {
         let slot = result_size(completion.result);
         self.open(slot, index(completion.id.slot()));
-        self.open_here(slot);
-    }
-
-    /// Goes on with a connection that stays.
-    pub(crate) fn open_here(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        let wants_peer = self.settings.wants_peer || connection.exchange == Exchange::Preface;
-        if wants_peer && !connection.is_local && self.ring.can_install() {
-            connection.phase = Phase::Opening;
-            connection.is_asking = true;
-            self.ring.push(Operation::Install(connection.id));
-        } else {
-            connection.phase = Phase::Open;
-            self.settle(slot);
-        }
+        connection.phase = Phase::Opening;
+        connection.is_asking = true;
+        self.ring.push(Operation::Install(connection.id));
     }
 
     /// A plain descriptor of the socket is there: ask it for the peer, then go on without it.
+    #[cold]
     pub(crate) fn installed(&mut self, completion: Completion) {
-        let peer = self.ring.peer(completion.result);
+        let peer = self.ring.peer(completion);
         let Some(slot) = self.live(completion.id) else { return };
         let connection = &mut self.connections[slot];
         connection.is_asking = false;
         connection.peer = peer;
+        self.identified(slot);
+    }
+
+    /// Goes on with a connection whose peer is known, as far as it can be.
+    pub(crate) fn identified(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
         connection.phase = Phase::Open;
-        if connection.exchange == Exchange::Preface {
-            let is_trusted =
-                peer.is_some_and(|peer| self.settings.trusted_proxies.contains(peer.ip()));
+        // The permissions of a local socket are the trust.
+        if connection.exchange == Exchange::Preface && !connection.is_local {
+            let is_trusted = connection
+                .peer
+                .is_some_and(|peer| self.settings.trusted_proxies.contains(peer.ip()));
             if !is_trusted {
                 self.counters.prefaces_refused += 1;
                 return self.end(slot);
@@ -200,7 +200,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         } else if !self.count_in(slot) {
             return;
         }
-        self.settle(index(completion.id.slot()));
+        self.settle(slot);
     }
 
     /// Counts a connection for its source, if that is known. One too many is ended, and the answer false.

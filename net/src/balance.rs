@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::connection::Phase;
 use crate::endpoint::Endpoint;
 use crate::ring::{Completion, Operation, Ring};
+use crate::settings::ACCEPTS_MAX;
 use crate::width::byte;
 
 /// Difference of connections from which on one is passed: with less, nothing is gained.
@@ -59,7 +60,7 @@ impl Neighbours {
     }
 
     /// Returns who should have the newest of `count` connections, if that is another.
-    fn better(&mut self, count: u32, connections_max: u32) -> Option<usize> {
+    fn better(&mut self, count: u32, connections_max: u32, accepts_max: u32) -> Option<usize> {
         let mut best = None;
         for (worker, seen) in self.seen.iter_mut().enumerate() {
             if worker == self.own {
@@ -75,7 +76,9 @@ impl Neighbours {
             }
         }
         let (worker, load) = best?;
-        let is_worth_it = load.saturating_add(GAP) <= count && load < connections_max / 2;
+        // What arrives has a slot though accepts are under way there, and half of the table fills meanwhile.
+        let has_room = load.saturating_add(accepts_max) < connections_max / 2;
+        let is_worth_it = load.saturating_add(GAP) <= count && has_room;
         is_worth_it.then(|| {
             self.seen[worker].1 += 1;
             worker
@@ -115,7 +118,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
         let Some(neighbours) = &mut self.neighbours else { return false };
         let most = self.settings.connections_max;
-        let Some(worker) = neighbours.better(self.connection_count, most) else { return false };
+        let accepts = self.settings.listeners * ACCEPTS_MAX;
+        let Some(worker) = neighbours.better(self.connection_count, most, accepts) else {
+            return false;
+        };
         let connection = &mut self.connections[slot];
         connection.phase = Phase::Opening;
         connection.is_asking = true;
@@ -137,7 +143,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         } else {
             // This kernel, or that ring, takes none: it stays, and so do the next.
             self.neighbours = None;
-            self.open_here(slot);
+            self.identified(slot);
         }
     }
 }
@@ -152,11 +158,11 @@ mod tests {
         let mut own = Neighbours::new(1, Arc::clone(&loads));
         loads[0].0.store(5, Ordering::Relaxed);
         loads[2].0.store(3, Ordering::Relaxed);
-        let passed: Vec<_> = (0..7).map(|_| own.better(8, 1000)).collect();
+        let passed: Vec<_> = (0..7).map(|_| own.better(8, 1000, 32)).collect();
         assert_eq!(passed, [Some(2), Some(2), Some(0), Some(2), Some(0), Some(2), None]);
         loads[2].0.store(4, Ordering::Relaxed);
-        assert_eq!(own.better(8, 1000), Some(2), "news count from their own");
-        assert_eq!(own.better(8, 8), None, "half of its table is full");
+        assert_eq!(own.better(8, 1000, 32), Some(2), "news count from their own");
+        assert_eq!(own.better(8, 72, 32), None, "half of its table is full, or spoken for");
         own.publish(8);
         assert_eq!(loads[1].0.load(Ordering::Relaxed), 8);
     }
@@ -164,6 +170,6 @@ mod tests {
     #[test]
     fn one_alone_keeps_all() {
         let loads: Arc<[Load]> = [Load::default()].into();
-        assert_eq!(Neighbours::new(0, loads).better(100, 1000), None);
+        assert_eq!(Neighbours::new(0, loads).better(100, 1000, 32), None);
     }
 }

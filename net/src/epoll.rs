@@ -84,6 +84,7 @@ struct Socket {
     /// The peer has ended its half or the connection: a short read says nothing then.
     has_ended: bool,
     is_in_work: bool,
+    peer: Option<SocketAddr>,
 }
 
 /// Receive buffers, last given first taken.
@@ -136,12 +137,9 @@ impl Epoll {
         match operation {
             Operation::Accept(number) => self.doors[usize::from(number)].accepts += 1,
             Operation::CancelAccepts(number) => self.fail_accepts(number, -libc::ECANCELED),
-            // The slot stands for the descriptor: `peer` asks the socket in it.
-            Operation::Install(id) => {
-                let slot = i32::try_from(id.slot()).unwrap_or(i32::MAX);
-                self.complete(Completed::Install, id, slot);
+            Operation::Install(_) | Operation::Pass { .. } => {
+                unreachable!("epoll has no ring to send to, and nothing arrives")
             }
-            Operation::Pass { .. } => unreachable!("epoll has no ring to send to"),
             Operation::Receive(id) => {
                 self.socket(id).receive = Some(id);
                 self.try_later(id.slot());
@@ -283,7 +281,8 @@ impl Epoll {
         while self.doors[number].accepts > 0 && self.doors[number].is_ready {
             self.enters += 2;
             let accepted = self.doors[number].listener.accept();
-            let accepted = accepted.and_then(|(stream, _)| self.install(stream));
+            let accepted =
+                accepted.and_then(|(stream, peer)| self.install(stream, peer.as_socket()));
             let door = &mut self.doors[number];
             match accepted {
                 Ok(slot) => {
@@ -311,7 +310,7 @@ impl Epoll {
     }
 
     /// Gives a socket its slot.
-    fn install(&mut self, stream: Stream) -> io::Result<i32> {
+    fn install(&mut self, stream: Stream, peer: Option<SocketAddr>) -> io::Result<i32> {
         stream.set_nonblocking(true)?;
         let slot = *self.free.last().expect("accepts and connections fit the table together");
         let wanted = epoll::EventFlags::IN
@@ -322,7 +321,7 @@ impl Epoll {
         self.free.pop();
         let socket = &mut self.sockets[index(slot)];
         let is_in_work = socket.is_in_work;
-        *socket = Socket { stream: Some(stream), is_in_work, ..Socket::free() };
+        *socket = Socket { stream: Some(stream), is_in_work, peer, ..Socket::free() };
         Ok(i32::try_from(slot).unwrap_or(i32::MAX))
     }
 
@@ -457,14 +456,9 @@ impl Ring for Epoll {
         std::mem::take(&mut self.socket(id).output)
     }
 
-    fn peer(&mut self, descriptor: i32) -> Option<SocketAddr> {
-        self.enters += 1;
-        let slot = usize::try_from(descriptor).ok()?;
-        self.sockets.get(slot)?.stream.as_ref()?.peer_addr().ok()?.as_socket()
-    }
-
-    fn can_install(&self) -> bool {
-        true
+    fn peer(&mut self, completion: Completion) -> Option<SocketAddr> {
+        let slot = usize::try_from(completion.result).ok()?;
+        self.sockets.get(slot)?.peer
     }
 
     fn enters(&self) -> u64 {
@@ -485,6 +479,7 @@ impl Socket {
             is_writable: true,
             has_ended: false,
             is_in_work: false,
+            peer: None,
         }
     }
 

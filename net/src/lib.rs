@@ -23,6 +23,7 @@ pub mod endpoint; // turn, next event, respond
 pub mod http; // requests and responses as bytes
 pub mod inherited; // sockets that the service manager made
 pub mod listen; // where connections come from
+mod peer; // a peer's address as an accept tells it
 mod preface; // what a proxy says of the client before the first request
 mod receive; // bytes become requests
 pub mod ring; // what the endpoint asks of a ring, and the ids that travel through it

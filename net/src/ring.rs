@@ -48,6 +48,10 @@ impl ConnectionId {
         self.slot
     }
 
+    pub(crate) const fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// Packs the id into 56 bits.
     #[inline]
     #[must_use]
@@ -83,7 +87,7 @@ pub enum Operation {
     Accept(u8),
     /// Stop all accepts of this listener; their completions tell when.
     CancelAccepts(u8),
-    /// Make a plain descriptor of the connection's socket, to ask for its peer.
+    /// Make a plain descriptor of the connection's socket, to ask for the peer of one that arrived.
     Install(ConnectionId),
     /// Send the socket to the ring of another worker, where it arrives as if its listener of that number had
     /// accepted it; the result is an error, or none.
@@ -177,7 +181,8 @@ impl Completed {
 pub struct Completion {
     /// Which operation.
     pub completed: Completed,
-    /// Of which connection; of an accept its slot is the listener's number; without meaning for wake.
+    /// Of which connection; of an accept its slot is the listener's number, and its generation the ring's own;
+    /// without meaning for wake.
     pub id: ConnectionId,
     /// A size, a slot or a descriptor; or a negative error number.
     pub result: i32,
@@ -230,11 +235,9 @@ pub trait Ring {
     /// Returns the bytes of a send that has completed.
     fn reclaim(&mut self, id: ConnectionId) -> Vec<u8>;
 
-    /// Returns the peer of the descriptor that an [`Operation::Install`] made, and closes it.
-    fn peer(&mut self, descriptor: i32) -> Option<SocketAddr>;
-
-    /// Tells whether [`Operation::Install`] is supported.
-    fn can_install(&self) -> bool;
+    /// Returns the peer of a socket: by the completion of the [`Operation::Accept`] that took it, or of an
+    /// [`Operation::Install`], whose descriptor is closed. It must be asked before the next [`Ring::push`].
+    fn peer(&mut self, completion: Completion) -> Option<SocketAddr>;
 
     /// Returns a descriptor by which other rings may send sockets here; `None` if they can't.
     fn descriptor(&self) -> Option<OwnedFd> {

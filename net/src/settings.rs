@@ -98,7 +98,7 @@ pub struct Settings {
     pub listeners: u32,
     /// Whose PROXY protocol is believed.
     pub trusted_proxies: Networks,
-    /// Connections of one source, an IPv4 address or an IPv6 network of 64 bits; needs `wants_peer`.
+    /// Connections of one source, an IPv4 address or an IPv6 network of 64 bits.
     pub connections_per_source_max: u32,
     /// Receive buffers; a power of two.
     pub buffers: u16,
@@ -140,8 +140,6 @@ pub struct Settings {
     pub linger_timeout: Duration,
     /// Time until accepting is tried again.
     pub accept_retry: Duration,
-    /// True if the peer's address is asked for: one operation and two system calls per connection.
-    pub wants_peer: bool,
 }
 
 impl Default for Settings {
@@ -171,7 +169,6 @@ impl Default for Settings {
             shed_after: SHED_AFTER_DEFAULT,
             linger_timeout: LINGER_TIMEOUT_DEFAULT,
             accept_retry: ACCEPT_RETRY_DEFAULT,
-            wants_peer: true,
         }
     }
 }

@@ -27,8 +27,9 @@ use io_uring::{
 };
 
 use crate::buffers::{self, Buffers};
+use crate::peer::PeerAddress;
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{ACCEPTS_MAX, Settings, SettingsError};
 use crate::tier::RingTier;
 use crate::width::{index, narrow};
 
@@ -156,6 +157,8 @@ pub struct Uring {
     /// Other workers' rings.
     rings: Vec<OwnedFd>,
     event: Option<OwnedFd>,
+    /// Places for addresses that no accept under way has.
+    accepts_free: Vec<u32>,
     enters: u64,
     /// Sends since the last enter that complete within the next one, as a rule.
     sends_inline: u32,
@@ -165,6 +168,7 @@ pub struct Uring {
     can_gather: bool,
     tier: Tier,
     buffer_bytes: u32,
+    /// A socket that arrived can be asked for its peer (Linux 6.8).
     can_install: bool,
     is_registered: bool,
 }
@@ -183,6 +187,8 @@ struct Memory {
     /// Bytes being sent, by slot.
     outputs: Vec<Vec<u8>>,
     event: u64,
+    /// Where accepts under way put their peers' addresses.
+    peers: Box<[PeerAddress]>,
 }
 
 impl Uring {
@@ -227,10 +233,12 @@ impl Uring {
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
         let (submitter, submissions, completions) = unsafe { &mut *ring.as_ptr() }.split();
+        let accepts_max = index(settings.listeners * ACCEPTS_MAX);
         let memory = Memory {
             buffers,
             outputs: std::iter::repeat_with(Vec::new).take(index(settings.slots())).collect(),
             event: 0,
+            peers: vec![PeerAddress::new(); accepts_max].into(),
         };
         let mut uring = Self {
             parts: ManuallyDrop::new(Parts { submitter, submissions, completions }),
@@ -241,6 +249,7 @@ impl Uring {
             descriptor,
             rings: Vec::new(),
             event: None,
+            accepts_free: (0..narrow(accepts_max)).collect(),
             enters: 0,
             sends_inline: 0,
             is_send_urgent: false,
@@ -313,13 +322,17 @@ impl Uring {
         let (entry, completed, id) = match operation {
             Operation::Accept(number) => {
                 let listener = self.listeners[usize::from(number)].as_raw_fd();
-                let entry = opcode::Accept::new(Fd(listener), ptr::null_mut(), ptr::null_mut())
+                let place = self.accepts_free.pop().expect("accepts of a listener are bounded");
+                let peer = &mut self.memory().peers[index(place)];
+                *peer = PeerAddress::new();
+                let address = peer.bytes.as_mut_ptr().cast();
+                let entry = opcode::Accept::new(Fd(listener), address, &raw mut peer.size)
                     .file_index(Some(DestinationSlot::auto_target()));
-                (entry.build(), Completed::Accept, ConnectionId::new(number.into(), 0))
+                (entry.build(), Completed::Accept, ConnectionId::new(number.into(), place))
             }
             Operation::CancelAccepts(number) => {
-                let listener = ConnectionId::new(number.into(), 0);
-                let target = CancelBuilder::user_data(Completed::Accept.user_data(listener)).all();
+                let listener = self.listeners[usize::from(number)].as_raw_fd();
+                let target = CancelBuilder::fd(Fd(listener)).all();
                 (opcode::AsyncCancel2::new(target).build(), Completed::Nothing, none)
             }
             Operation::Install(id) => {
@@ -513,6 +526,9 @@ impl Ring for Uring {
         if let Some(buffer) = buffer {
             self.memory().buffers.lend(buffer);
         }
+        if completed == Completed::Accept {
+            self.accepts_free.push(id.generation());
+        }
         Some(Completion {
             completed,
             id,
@@ -553,20 +569,23 @@ impl Ring for Uring {
         std::mem::take(&mut self.memory().outputs[index(id.slot())])
     }
 
-    fn peer(&mut self, descriptor: i32) -> Option<SocketAddr> {
-        if descriptor < 0 {
+    fn peer(&mut self, completion: Completion) -> Option<SocketAddr> {
+        if completion.result < 0 {
             return None;
         }
+        if completion.completed == Completed::Accept {
+            return self.memory().peers[index(completion.id.generation())].read();
+        }
+        assert!(completion.completed == Completed::Install, "others know no peer");
         // SAFETY: the descriptor is the result of an install operation: new, open, and ours alone.
-        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let socket = unsafe { OwnedFd::from_raw_fd(completion.result) };
         TcpStream::from(socket).peer_addr().ok()
     }
 
-    fn can_install(&self) -> bool {
-        self.can_install
-    }
-
     fn descriptor(&self) -> Option<OwnedFd> {
+        if !self.can_install {
+            return None;
+        }
         self.descriptor.as_ref()?.try_clone().ok()
     }
 

@@ -107,7 +107,6 @@ impl Script {
             } else {
                 1 + u32::from(counts >> 4)
             },
-            wants_peer: counts & 2 == 0,
             ..Settings::default()
         };
         let mut peers = vec![PeerScript::default()];

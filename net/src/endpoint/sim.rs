@@ -154,7 +154,6 @@ impl World {
             pipelined_bytes_max: random.size(8000),
             body_window_bytes: random.size(3000) + 1023,
             discard_bytes_max: u64::try_from(random.size(300)).unwrap(),
-            wants_peer: random.once_in(2),
             ..Settings::default()
         };
         let clock = FakeClock::default();
@@ -309,8 +308,6 @@ impl World {
             Event::Request(id) => {
                 let wire = self.endpoint.ring.wire_of(id);
                 let view = self.endpoint.request(id);
-                let wants_peer = self.endpoint.settings.wants_peer;
-                assert!(view.peer.is_none() || wants_peer || view.is_local);
                 let path = view.head.path.of(view.bytes).to_vec();
                 let answer = [&path, view.body].concat();
                 let peer = &mut self.peers[wire];

@@ -119,7 +119,7 @@ impl World {
 
 #[test]
 fn at_the_limit_those_go_who_have_waited_longest() {
-    let settings = Settings { connections_max: 3, wants_peer: false, ..Settings::default() };
+    let settings = Settings { connections_max: 3, ..Settings::default() };
     let mut world = World::with(64, settings);
     let [idle, begun, busy] = [0, 1, 2].map(|slot| world.accept(slot));
     assert!(world.ring().deliver(begun, b"GET / HTTP/1.1\r\nhos", More::Follows));
@@ -137,7 +137,7 @@ fn at_the_limit_those_go_who_have_waited_longest() {
 
 #[test]
 fn a_turn_at_the_limit_wakes_to_make_room() {
-    let settings = Settings { connections_max: 1, wants_peer: false, ..Settings::default() };
+    let settings = Settings { connections_max: 1, ..Settings::default() };
     let mut world = World::with(64, settings);
     world.accept(0);
     assert_eq!(world.turn(), []);

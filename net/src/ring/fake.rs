@@ -151,12 +151,8 @@ impl Ring for FakeRing {
         self.outputs[id.slot() as usize].take().expect("a send was under way")
     }
 
-    fn peer(&mut self, _descriptor: i32) -> Option<SocketAddr> {
+    fn peer(&mut self, _completion: Completion) -> Option<SocketAddr> {
         None
-    }
-
-    fn can_install(&self) -> bool {
-        false
     }
 
     fn enters(&self) -> u64 {
