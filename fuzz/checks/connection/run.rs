@@ -48,6 +48,7 @@ struct Peer<'a> {
     /// Answers that it hopes for.
     hopes: usize,
     sent: usize,
+    cuts_passed: usize,
     turns_quiet: u32,
     has_finished: bool,
     is_done: bool,
@@ -115,6 +116,7 @@ impl<'a> Peer<'a> {
             script,
             hopes: Model::of(&script.stream, settings).count(),
             sent: 0,
+            cuts_passed: 0,
             turns_quiet: 0,
             has_finished: false,
             is_done: false,
@@ -149,7 +151,10 @@ impl<'a> Peer<'a> {
             return true;
         }
         if self.sent < stream.len() {
-            let cut = self.script.cuts.iter().copied().find(|&cut| self.sent < cut);
+            let cuts = &self.script.cuts;
+            self.cuts_passed +=
+                cuts[self.cuts_passed..].iter().take_while(|cut| **cut <= self.sent).count();
+            let cut = cuts.get(self.cuts_passed).copied();
             let end = cut.map_or(stream.len(), |cut| cut.min(stream.len()));
             let sent = network.send(ring, place, &stream[self.sent..end]);
             self.sent += sent;
@@ -204,7 +209,8 @@ impl Network<SimRing> for Simulated {
     ) -> bool {
         let wire = &mut ring.wires[peer];
         let size = most.min(wire.outbound.len());
-        read.extend(wire.outbound.drain(..size));
+        read.extend_from_slice(&wire.outbound.make_contiguous()[..size]);
+        wire.outbound.drain(..size);
         wire.has_ended && wire.outbound.is_empty()
     }
 

@@ -392,9 +392,8 @@ impl SimRing {
         let size = self.random.size(wire.inbound.len().min(place.len()));
         // What lay there before must not matter.
         place.fill(b'?');
-        for (target, byte) in place.iter_mut().zip(wire.inbound.drain(..size)) {
-            *target = byte;
-        }
+        place[..size].copy_from_slice(&wire.inbound.make_contiguous()[..size]);
+        wire.inbound.drain(..size);
         let has_more = !self.random.once_in(10);
         if has_more {
             socket.receive = Some(armed);
@@ -422,7 +421,8 @@ impl SimRing {
         } else {
             let most = room.min(socket.sending.len());
             let size = if self.random.once_in(3) { self.random.size(most) } else { most };
-            wire.outbound.extend(socket.sending.drain(..size));
+            wire.outbound.extend(&socket.sending[..size]);
+            socket.sending.drain(..size);
             number(size)
         };
         self.tell(Completed::Send, armed.id, result);
