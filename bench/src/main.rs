@@ -13,6 +13,7 @@ mod servers; // servers as child processes
 mod stream; // large bodies
 mod tail; // latencies under an open loop
 mod start; // techniques side by side in one process
+mod ways; // plain Linux: pristine memory and pristine processes
 mod yardstick; // a server that does nothing
 
 use std::net::SocketAddr;
@@ -34,6 +35,8 @@ enum Command {
     Start(start::Arguments),
     /// Tells what `restore` costs over dirty pages and resting slots, and starts on all CPUs at once.
     Restore(restore::Arguments),
+    /// Compares what plain Linux has to make memory, or a process, pristine: without an engine.
+    Ways(ways::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
     Request(request::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
@@ -44,6 +47,14 @@ enum Command {
     Stream(stream::Arguments),
     /// Tells how evenly two workers share a few kept connections.
     Balance(balance::Arguments),
+    /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
+    #[command(hide = true)]
+    WaysChild {
+        /// Pages of the image.
+        image_pages: usize,
+        /// How many of them are written.
+        count: usize,
+    },
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
     Yardstick {
@@ -68,6 +79,10 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Ways(arguments) => ways::run(&arguments),
+        Command::WaysChild { image_pages, count } => {
+            midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
+        }
         Command::Request(arguments) => request::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),

@@ -67,7 +67,10 @@ pub fn svg(titles: &Titles<'_>, lines: &[Line]) -> String {
         push(
             &mut out,
             format_args!(
-                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
+                "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{} points=\"{}\"/>",
+                // A colour that comes again is dashed, and dotted the next time.
+                ["", " stroke-dasharray=\"6 3\"", " stroke-dasharray=\"2 3\""]
+                    [index / COLOURS.len() % 3],
                 path.join(" ")
             ),
         );
