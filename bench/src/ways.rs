@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Slots that take turns.
     #[arg(long, value_name = "N,M", value_delimiter = ',', default_values_t = [1, 256])]
     slots: Vec<usize>,
+    /// Spreads slots as far apart as memories are that need no checks of bounds: 6 GiB.
+    #[arg(long)]
+    spread: bool,
     /// Only these ways.
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     only: Vec<String>,
@@ -56,6 +59,7 @@ pub(crate) struct Arguments {
 struct Report {
     schema: &'static str,
     image_bytes: usize,
+    spread: bool,
     rounds: usize,
     rows: Vec<Row>,
     left_out: Vec<String>,
@@ -119,6 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for _ in 0..arguments.rounds {
         for (slots_at, &slots) in arguments.slots.iter().enumerate() {
             let plan = Plan::new(image_pages, slots, program.clone());
+            let plan = Plan { is_spread: arguments.spread, ..plan };
             for (kind_at, kind) in kinds.iter().enumerate() {
                 if !kind.has_slots && slots_at > 0 {
                     continue;
@@ -160,6 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let report = Report {
         schema: "midge-lab/ways/1",
         image_bytes: image_pages * PAGE_BYTES,
+        spread: arguments.spread,
         rounds: arguments.rounds,
         rows: rows.collect(),
         left_out: left_out.into_values().collect(),

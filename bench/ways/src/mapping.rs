@@ -8,12 +8,17 @@ use std::ptr;
 
 use crate::{PAGE_BYTES, Plan, WRITTEN};
 
-/// Slots side by side in one reservation, each as large as the image.
+/// How far apart slots are that are spread: a memory of 4 GiB and its guard.
+const SPREAD_BYTES: usize = 6 << 30;
+
+/// Slots in one reservation, side by side or spread, each as large as the image.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    // INVARIANT: a mapping of `count * size` bytes, readable at all times, ours until drop.
+    // INVARIANT: a mapping of `count * stride` bytes, ours until drop; the first `size` bytes of each stride are
+    // readable at all times, and any others inaccessible.
     start: *mut u8,
     size: usize,
+    stride: usize,
     count: usize,
     image: Vec<u8>,
 }
@@ -36,17 +41,24 @@ impl Slots {
     fn map(plan: &Plan, file: Option<&File>) -> io::Result<Self> {
         let (size, count) = (plan.image.len(), plan.slots);
         assert!(size > 0 && size.is_multiple_of(PAGE_BYTES), "an image is whole pages");
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let stride = if plan.is_spread { SPREAD_BYTES.max(size) } else { size };
+        let length = stride.checked_mul(count).ok_or(io::ErrorKind::OutOfMemory)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let protection = if plan.is_spread { libc::PROT_NONE } else { access };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe { libc::mmap(ptr::null_mut(), size * count, protection, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let slots = Self { start: start.cast(), size, count, image: plan.image.clone() };
+        let slots = Self { start: start.cast(), size, stride, count, image: plan.image.clone() };
         // Huge pages would make a write to one page dirty many.
         // SAFETY: the range is our own mapping; the advice changes no byte.
-        unsafe { libc::madvise(start, size * count, libc::MADV_NOHUGEPAGE) };
+        unsafe { libc::madvise(start, length, libc::MADV_NOHUGEPAGE) };
+        for slot in 0..if plan.is_spread { count } else { 0 } {
+            // SAFETY: the range is a slot of our own mapping.
+            check(unsafe { libc::mprotect(slots.page(slot, 0).cast(), size, access) })?;
+        }
         if let Some(file) = file {
             for slot in 0..count {
                 slots.map_over(slot, file)?;
@@ -93,12 +105,12 @@ impl Slots {
     pub(crate) fn page(&self, slot: usize, page: usize) -> *mut u8 {
         assert!(slot < self.count && page * PAGE_BYTES < self.size, "a page of a slot");
         // SAFETY: within the mapping, by the assertion.
-        unsafe { self.start.add(slot * self.size + page * PAGE_BYTES) }
+        unsafe { self.start.add(slot * self.stride + page * PAGE_BYTES) }
     }
 
     /// Returns the first byte and the size of all slots.
     pub(crate) fn range(&self) -> (usize, usize) {
-        (self.start.addr(), self.size * self.count)
+        (self.start.addr(), self.stride * self.count)
     }
 
     /// Returns the first byte and the size of a slot.
@@ -167,7 +179,7 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         // SAFETY: our own mapping; nobody refers to it any more.
-        let result = unsafe { libc::munmap(self.start.cast(), self.size * self.count) };
+        let result = unsafe { libc::munmap(self.start.cast(), self.stride * self.count) };
         debug_assert_eq!(result, 0, "our own mapping can be unmapped");
     }
 }
