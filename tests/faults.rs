@@ -3,11 +3,13 @@
 //! Goal: at the artifact's path there is nothing, the old file, or the whole new one; and what is not whole is
 //! refused with a reason. (That every single byte is checked shows `loader/tests/artifact.rs`.)
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use midge_tests::guests::{HELLO, example};
+use midge_tests::host::Setup;
 use midge_tests::program::{Ended, command, midge, program, without_settings};
 use midge_tests::wait::look_until;
 use tempfile::TempDir;
@@ -162,7 +164,7 @@ fn a_damaged_artifact_does_not_stop_a_host_that_reads_it_again() {
     let folder = folder();
     let whole = built(folder.path(), "hello.wat");
     let settings = "[[function]]\nname = \"hello\"\nmodule = \"hello.midge\"\nroute = \"/\"\n";
-    let setup = midge_tests::host::Setup::new().file("hello.midge", &whole);
+    let setup = Setup::new().file("hello.midge", &whole);
     let host = setup.serve(settings);
     assert_eq!(host.client().get("/").text(), "hello\n");
     // Replaced by renaming, as `midge build` does: the mapped file stays what it is.
@@ -172,6 +174,50 @@ fn a_damaged_artifact_does_not_stop_a_host_that_reads_it_again() {
     host.signal(rustix::process::Signal::HUP);
     let _line = host.wait_for_line(&["everything stays as it was", "artifact is truncated"]);
     assert_eq!(host.client().get("/").text(), "hello\n");
+}
+
+/// What is written into an artifact in place is mapped by who serves it: `docs/SECURITY.md` forbids it. What may
+/// then come of it is the end of the process, and no wrong answer.
+#[test]
+fn an_artifact_cut_while_it_is_served_gives_no_wrong_answer() {
+    const PAGE: usize = 4096;
+    let folder = folder();
+    let whole = built(folder.path(), "notes.wasm");
+    for technique in ["mmap", "cow", "restore"] {
+        // To a page's end, for the rest of a page in the middle of which a file ends reads as zeros.
+        for part in 0..4 {
+            let left = whole.len() * part / 4 / PAGE * PAGE;
+            let settings = format!(
+                "[[function]]\nname = \"notes\"\nmodule = \"notes.midge\"\nroute = \"/\"\ntechnique = \"{technique}\"\n"
+            );
+            let host = Setup::new().file("notes.midge", &whole).serve(&settings);
+            let right = answer(host.listen).expect("the artifact is whole");
+            assert!(right.starts_with("HTTP/1.1 200 "), "{right}");
+            let file = std::fs::File::options()
+                .write(true)
+                .open(host.folder().join("notes.midge"))
+                .expect("the artifact is there");
+            file.set_len(left as u64).expect("it can be cut");
+            for _ in 0..20 {
+                // None: the process has ended.
+                let Some(text) = answer(host.listen) else { break };
+                assert_eq!(body(&text), body(&right), "{technique}, cut to {left} bytes");
+            }
+        }
+    }
+}
+
+fn body(response: &str) -> &str {
+    response.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+/// Asks once on a connection of its own; `None` if there is nobody any more.
+fn answer(address: std::net::SocketAddr) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    (!text.is_empty()).then_some(text)
 }
 
 /// A file system of 128 KiB.
