@@ -24,10 +24,10 @@ const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.99
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds; servers alternate within a round.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Seconds of load for each server in a round.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Connections.
     #[arg(long, default_value_t = 64)]
