@@ -6,6 +6,7 @@ mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper
+mod instructions; // what requests take, against a baseline
 mod load; // servers under midge-load's client
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
@@ -47,6 +48,16 @@ enum Command {
     Stream(stream::Arguments),
     /// Tells how evenly two workers share a few kept connections.
     Balance(balance::Arguments),
+    /// Counts instructions of what runs for each request, and fails if they have grown beyond the baseline.
+    Check(instructions::Arguments),
+    /// Repeats a bench of `check`.
+    #[command(hide = true)]
+    Count {
+        /// Its name.
+        name: String,
+        /// How often.
+        repetitions: u32,
+    },
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -80,6 +91,8 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
+        Command::Check(arguments) => instructions::run(&arguments),
+        Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
         }
