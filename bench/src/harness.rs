@@ -5,10 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
+use midge_abi::manifest::Isolation;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build;
+use midge_loader::build::build_isolated;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::Engines;
@@ -55,7 +56,19 @@ impl Services for LabServices {
 /// # Errors
 /// If the guest is refused.
 pub fn artifact(source: &[u8], engines: &Engines) -> Result<Arc<Artifact>> {
-    let built = build("guest", source, engines)?;
+    artifact_isolated(source, Isolation::GuardPages, engines)
+}
+
+/// The same with this isolation.
+///
+/// # Errors
+/// If the guest is refused.
+pub fn artifact_isolated(
+    source: &[u8],
+    isolation: Isolation,
+    engines: &Engines,
+) -> Result<Arc<Artifact>> {
+    let built = build_isolated("guest", source, isolation, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 

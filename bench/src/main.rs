@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod balance; // connections over workers
+mod compare; // two reports
 mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
@@ -48,6 +49,8 @@ enum Command {
     Stream(stream::Arguments),
     /// Tells how evenly two workers share a few kept connections.
     Balance(balance::Arguments),
+    /// Compares two reports of the same command, and tells differences from noise.
+    Compare(compare::Arguments),
     /// Counts instructions of what runs for each request, and fails if they have grown beyond the baseline.
     Check(instructions::Arguments),
     /// Repeats a bench of `check`.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use core_affinity::CoreId;
+use midge_abi::manifest::Isolation;
 use midge_bench::guests;
-use midge_bench::harness::{Called, Harness, artifact, function};
+use midge_bench::harness::{Called, Harness, artifact, artifact_isolated, function};
 use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
 use midge_load::plot::{Line, Titles, svg};
 use midge_loader::engine::Engines;
@@ -22,6 +23,8 @@ const ROUND: Duration = Duration::from_millis(40);
 const MAPPINGS_PER_SLOT: usize = 8;
 /// Address space of all slots, of 128 TiB that a process has; each reserves 4 GiB and a guard.
 const SLOTS_BY_ADDRESS_SPACE: usize = 30_000;
+/// The same where each reserves 256 MiB.
+const SLOTS_CHECKED_BY_ADDRESS_SPACE: usize = 500_000;
 
 /// Options of `midge-lab restore`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +41,10 @@ pub(crate) struct Arguments {
     /// Slots that are called in turn: more of them rest longer.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000, 5000])]
     slots: Vec<usize>,
+    /// What keeps the guest inside its memory: guard-pages (4 GiB of address space for each slot), or
+    /// bounds-checked (256 MiB, so that more slots fit).
+    #[arg(long, default_value = "guard-pages", value_parser = isolation)]
+    isolation: Isolation,
     /// Techniques that threads start at the same time.
     #[arg(long, value_delimiter = ',', default_values_t = ["mmap".to_owned(), "cow".into(), "pool".into(), "pool-scan".into(), "restore".into()])]
     contended: Vec<String>,
@@ -52,6 +59,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     schema: &'static str,
+    isolation: &'static str,
     rounds: usize,
     rows: Vec<Row>,
     contention: Vec<Contention>,
@@ -125,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let engines = Engines::new();
     let mut left_out = Vec::new();
     let mut rows = Vec::new();
-    let slots_max = slots_max();
+    let slots_max = slots_max(arguments.isolation);
     for &slots in &arguments.slots {
         if slots_max < slots {
             left_out.push(format!("{slots} slots: this process has mappings for {slots_max}"));
@@ -148,6 +156,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let report = Report {
         schema: "midge-lab/restore/1",
+        isolation: arguments.isolation.name(),
         rounds: arguments.rounds,
         rows,
         contention,
@@ -187,17 +196,26 @@ fn pin(cpu: usize) -> Result<()> {
     Ok(())
 }
 
-fn slots_max() -> usize {
+fn isolation(name: &str) -> Result<Isolation> {
+    Isolation::from_name(name).context("guard-pages or bounds-checked")
+}
+
+fn slots_max(isolation: Isolation) -> usize {
     let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
     let mappings: usize = text.trim().parse().unwrap_or(usize::MAX);
-    (mappings / MAPPINGS_PER_SLOT).min(SLOTS_BY_ADDRESS_SPACE)
+    let by_address_space = match isolation {
+        Isolation::GuardPages => SLOTS_BY_ADDRESS_SPACE,
+        Isolation::BoundsChecked => SLOTS_CHECKED_BY_ADDRESS_SPACE,
+    };
+    (mappings / MAPPINGS_PER_SLOT).min(by_address_space)
 }
 
 fn row(arguments: &Arguments, engines: &Engines, pages: u32, slots: usize) -> Result<Row> {
     let technique = Technique::Restore;
     let bytes = slots as u64 * u64::from(pages) * 4096;
     anyhow::ensure!(bytes <= memory_available() / 2, "{} MiB of pages", bytes >> 20);
-    let guest = artifact(guests::synthetic(pages, 2).as_bytes(), engines)?;
+    let source = guests::synthetic(pages, 2);
+    let guest = artifact_isolated(source.as_bytes(), arguments.isolation, engines)?;
     let function = function(&guest, technique, engines)?;
     let mut ring = Ring::new(&function, pages, slots);
     for _ in 0..arguments.rounds.max(1) {
