@@ -29,7 +29,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::plan::{Body, Choice, Pace, Plan, Target};
 use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong};
 use crate::response::{Facts, ReadError, Reader, Sink, Unexpected};
-use crate::schedule::{Piece, Schedule, Spacing};
+use crate::schedule::{Due, Piece, Schedule, Spacing};
 
 /// Requests that wait for a connection, of one thread; more are counted as not sent.
 pub const WAITING_MAX: usize = 1 << 20;
@@ -77,8 +77,8 @@ pub struct Client<'a> {
     /// Connections with bytes to send.
     unsent: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    /// Requests that are due, in nanoseconds from the start.
-    waiting: VecDeque<u64>,
+    /// Requests that are due.
+    waiting: VecDeque<Due>,
     schedule: Option<std::iter::Peekable<Schedule>>,
     popularity: Option<WeightedAliasIndex<f64>>,
     random: ChaCha8Rng,
@@ -264,9 +264,9 @@ impl<'a> Client<'a> {
     #[inline]
     fn release(&mut self, now: u64) {
         let Some(schedule) = &mut self.schedule else { return };
-        while let Some(due) = schedule.next_if(|due| *due <= now) {
-            if self.window.contains(&due) {
-                self.record.lag.saturating_record(now - due);
+        while let Some(due) = schedule.next_if(|(time, _)| *time <= now) {
+            if self.window.contains(&due.0) {
+                self.record.lag.saturating_record(now - due.0);
             }
             if self.waiting.len() < WAITING_MAX {
                 self.waiting.push_back(due);
@@ -285,7 +285,7 @@ impl<'a> Client<'a> {
         }
         while let Some(&slot) = self.ready.front() {
             let due = if is_closed_loop {
-                now
+                (now, None)
             } else {
                 match self.waiting.pop_front() {
                     Some(due) => due,
@@ -306,12 +306,14 @@ impl<'a> Client<'a> {
     }
 
     /// Makes a request on a connection that has room.
-    fn send(&mut self, slot: usize, due: u64, now: u64) {
+    fn send(&mut self, slot: usize, (due, function): Due, now: u64) {
         let number = self.count * self.share.threads as u64 + self.share.thread as u64;
         self.count += 1;
-        let target = match &self.popularity {
-            None => usize::try_from(number).unwrap_or(0) % self.plan.targets.len(),
-            Some(popularity) => popularity.sample(&mut self.random),
+        let count = self.plan.targets.len();
+        let target = match (function, &self.popularity) {
+            (Some(function), _) => function as usize % count,
+            (None, Some(popularity)) => popularity.sample(&mut self.random),
+            (None, None) => usize::try_from(number).unwrap_or(0) % count,
         };
         if self.peers[slot].life == Life::Idle
             && let Err(error) = self.connect(slot, Connect::Go)
@@ -651,7 +653,7 @@ impl<'a> Client<'a> {
         if !self.marks.is_over
             && let Some(schedule) = &mut self.schedule
         {
-            let due = schedule.peek().copied().unwrap_or(self.window.end);
+            let due = schedule.peek().map_or(self.window.end, |(time, _)| *time);
             let left = due.saturating_sub(now);
             if left < SLEEP_NS_MIN {
                 return (Wait::Poll, None);
@@ -865,7 +867,7 @@ fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
             let spacing: Spacing = *spacing;
             Some(Schedule::new(&all, spacing, plan.seed, share.thread, share.threads))
         }
-        Pace::Replay(times) => Some(Schedule::replay(times.clone(), share.thread, share.threads)),
+        Pace::Replay(calls) => Some(Schedule::replay(calls.clone(), share.thread, share.threads)),
     }
 }
 

@@ -23,3 +23,4 @@ pub mod record; // what was measured
 pub mod response; // bytes become responses
 pub mod run; // threads, put together
 pub mod schedule; // when requests are due
+pub mod trace; // many functions, as clouds see them

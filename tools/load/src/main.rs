@@ -13,7 +13,7 @@ use clap::Parser;
 use midge_load::plan::{Pace, Plan};
 use midge_load::record::Progress;
 use midge_load::run::run;
-use midge_load::schedule::Piece;
+use midge_load::schedule::{Piece, Spacing};
 
 use crate::options::{Course, Options};
 use crate::report::{Report, Run, Verdict};
@@ -63,7 +63,7 @@ fn load(options: &Options) -> Result<Verdict> {
         Course::Knee(p99_ns) => {
             let closed = one(&plan, None)?;
             let found = search::knee(closed, p99_ns, |rate| {
-                set_open(&mut plan, rate, options);
+                set_open(&mut plan, rate, options.spacing()?);
                 one(&plan, Some(rate))
             })?;
             knee = Some((p99_ns, found.rate));
@@ -100,9 +100,9 @@ fn set_rate(plan: &mut Plan, rate: f64) {
     }
 }
 
-fn set_open(plan: &mut Plan, rate: f64, options: &Options) {
+fn set_open(plan: &mut Plan, rate: f64, spacing: Spacing) {
     let pieces = vec![Piece::level(plan.duration.as_secs_f64(), rate)];
-    plan.pace = Pace::Open { pieces, spacing: options.arrivals };
+    plan.pace = Pace::Open { pieces, spacing };
 }
 
 /// One line of progress on a terminal.

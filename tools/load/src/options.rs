@@ -10,6 +10,7 @@ use midge_load::plan::{
 };
 use midge_load::run::learn;
 use midge_load::schedule::{Piece, Spacing};
+use midge_load::trace::{self, azure_2019};
 use socket2::SockAddr;
 
 /// Targets of a run.
@@ -57,15 +58,17 @@ pub(crate) struct Options {
     /// Searches the highest rate whose p99 stays below so many milliseconds.
     #[arg(long, value_name = "MS", group = "pace")]
     pub(crate) knee: Option<f64>,
-    /// A file of times in seconds, a line each, at which requests are due.
+    /// A file of calls: `SECONDS` or `SECONDS,FUNCTION` on each line, or a file of the Azure Functions traces of
+    /// 2019 or 2021; functions are the targets, in order.
     #[arg(long, value_name = "FILE", group = "pace")]
     replay: Option<PathBuf>,
-    /// Divides the times of --replay by this.
+    /// Divides the times of --replay by this; only what is due within --duration then is asked for.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "replay")]
     speed: f64,
-    /// How requests are spaced: fixed, poisson, or gamma:CV (bursts, for a coefficient of variation above 1).
-    #[arg(long, value_name = "SPACING", default_value = "poisson", value_parser = spacing)]
-    pub(crate) arrivals: Spacing,
+    /// How requests are spaced: fixed, poisson, gamma:CV (bursts, for a coefficient of variation above 1), or
+    /// azure-2019: targets are functions of that trace's shape, called at --rate in all.
+    #[arg(long, value_name = "SPACING", default_value = "poisson", value_parser = arrivals)]
+    arrivals: Arrivals,
     /// Requests under way on a connection.
     #[arg(short, long, value_name = "COUNT", default_value_t = 1)]
     pipeline: usize,
@@ -204,7 +207,11 @@ impl Options {
             };
             targets.push(self.expected(&address, &request, timeout)?);
         }
-        let (pace, course) = self.pace()?;
+        let (pace, course) = self.pace(targets.len())?;
+        let warmup = match &pace {
+            Pace::Replay(_) => Duration::ZERO,
+            _ => seconds("--warmup", self.warmup)?,
+        };
         let plan = Plan {
             address,
             targets,
@@ -218,7 +225,7 @@ impl Options {
                 self.requests_per_connection
             },
             split: self.split,
-            warmup: seconds("--warmup", self.warmup)?,
+            warmup,
             duration: self.duration()?,
             timeout,
             cpus: match self.cpus.as_slice() {
@@ -258,13 +265,21 @@ impl Options {
         Ok(())
     }
 
+    /// Returns how requests are spaced where a run has one process for all.
+    pub(crate) fn spacing(&self) -> Result<Spacing> {
+        match self.arrivals {
+            Arrivals::Spaced(spacing) => Ok(spacing),
+            Arrivals::Azure2019 => bail!("--arrivals azure-2019 goes with --rate"),
+        }
+    }
+
     fn duration(&self) -> Result<Duration> {
         let duration = seconds("--duration", self.duration)?;
         ensure!(!duration.is_zero(), "--duration: above 0");
         Ok(duration)
     }
 
-    fn pace(&self) -> Result<(Pace, Course)> {
+    fn pace(&self, functions: usize) -> Result<(Pace, Course)> {
         let duration = self.duration()?.as_secs_f64();
         let open = |from: f64, to: f64| -> Result<Pace> {
             ensure!(
@@ -272,7 +287,13 @@ impl Options {
                 "a rate is above 0 and below 10^9"
             );
             let pieces = vec![Piece { seconds: duration, from, to }];
-            Ok(Pace::Open { pieces, spacing: self.arrivals })
+            match self.arrivals {
+                Arrivals::Spaced(spacing) => Ok(Pace::Open { pieces, spacing }),
+                Arrivals::Azure2019 if self.rate.is_some() => {
+                    Ok(Pace::Replay(azure_2019(functions, from, duration, self.seed)))
+                }
+                Arrivals::Azure2019 => bail!("--arrivals azure-2019 goes with --rate"),
+            }
         };
         if let Some(rate) = self.rate {
             return Ok((open(rate, rate)?, Course::One));
@@ -288,6 +309,7 @@ impl Options {
         }
         if let Some(ms) = self.knee {
             ensure!((1e-3..1e6).contains(&ms), "--knee: milliseconds, above 0");
+            self.spacing()?;
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -296,7 +318,10 @@ impl Options {
             return Ok((Pace::Closed, Course::Knee((ms * 1e6) as u64)));
         }
         if let Some(file) = &self.replay {
-            return Ok((Pace::Replay(times(file, self.speed)?.into()), Course::One));
+            let text = String::from_utf8(read(file)?).context("a trace is text")?;
+            let calls = trace::read(&text, self.speed, duration, self.seed)
+                .with_context(|| format!("{} is no trace", file.display()))?;
+            return Ok((Pace::Replay(calls), Course::One));
         }
         Ok((Pace::Closed, Course::One))
     }
@@ -390,29 +415,6 @@ fn read(file: &PathBuf) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(describe)
 }
 
-fn times(file: &PathBuf, speed: f64) -> Result<Vec<u64>> {
-    let text = String::from_utf8(read(file)?).context("times are text, a number on each line")?;
-    let mut times = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let place =
-            || format!("{}:{}: `{}` is no time in seconds", file.display(), index + 1, line);
-        let seconds: f64 = line.trim().parse().ok().with_context(place)?;
-        ensure!((0.0..1e9).contains(&seconds), place());
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "checked above"
-        )]
-        times.push((seconds / speed * 1e9) as u64);
-    }
-    ensure!(!times.is_empty(), "{} holds no time", file.display());
-    times.sort_unstable();
-    Ok(times)
-}
-
 fn seconds(name: &str, value: f64) -> Result<Duration> {
     ensure!((0.0..1e7).contains(&value), "{name}: seconds, 0 or more");
     Ok(Duration::from_secs_f64(value))
@@ -423,15 +425,25 @@ fn pair(text: &str) -> Result<(f64, f64)> {
     Ok((from.trim().parse()?, to.trim().parse()?))
 }
 
-fn spacing(text: &str) -> Result<Spacing> {
-    Ok(match text {
+/// How requests are spaced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Arrivals {
+    /// One process, whatever the target.
+    Spaced(Spacing),
+    /// Functions of the shape of the Azure trace of 2019.
+    Azure2019,
+}
+
+fn arrivals(text: &str) -> Result<Arrivals> {
+    Ok(Arrivals::Spaced(match text {
+        "azure-2019" => return Ok(Arrivals::Azure2019),
         "fixed" => Spacing::Fixed,
         "poisson" => Spacing::Poisson,
         _ => match text.strip_prefix("gamma:").map(str::parse::<f64>) {
             Some(Ok(variation)) if (0.01..=100.0).contains(&variation) => Spacing::Gamma(variation),
-            _ => bail!("fixed, poisson, or gamma:CV with a CV of 0.01 to 100"),
+            _ => bail!("fixed, poisson, gamma:CV with a CV of 0.01 to 100, or azure-2019"),
         },
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -458,8 +470,8 @@ mod tests {
 
     #[test]
     fn spacings_have_names() {
-        assert_eq!(spacing("gamma:4").unwrap(), Spacing::Gamma(4.0));
-        assert!(spacing("gamma:0").is_err() && spacing("uniform").is_err());
+        assert_eq!(arrivals("gamma:4").unwrap(), Arrivals::Spaced(Spacing::Gamma(4.0)));
+        assert!(arrivals("gamma:0").is_err() && arrivals("uniform").is_err());
     }
 
     #[test]

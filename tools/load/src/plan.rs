@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::SockAddr;
 
 use crate::schedule::{Piece, Spacing};
+use crate::trace::Call;
 
 /// What stands for the request's number.
 pub const NUMBER: &str = "{number}";
@@ -76,8 +77,8 @@ pub enum Pace {
         /// How arrivals are spaced.
         spacing: Spacing,
     },
-    /// At these times, in nanoseconds from the start; without a warm-up.
-    Replay(std::sync::Arc<[u64]>),
+    /// These calls, of functions that are the targets; without a warm-up.
+    Replay(std::sync::Arc<[Call]>),
 }
 
 /// A request, and the response that it must get.

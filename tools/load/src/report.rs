@@ -10,6 +10,7 @@ use midge_load::plan::{Body, Choice, Pace, Plan};
 use midge_load::plot::{Line, Titles, svg};
 use midge_load::record::Wrong;
 use midge_load::run::Outcome;
+use midge_load::trace::Call;
 use serde::Serialize;
 
 /// The quantiles that are shown.
@@ -346,13 +347,22 @@ pub(crate) fn headline(plan: &Plan, url: &str) -> String {
             [piece] => format!("open loop, {:.0} to {:.0} a second", piece.from, piece.to),
             _ => "open loop".to_owned(),
         },
-        Pace::Replay(times) => format!("{} requests, replayed", times.len()),
+        Pace::Replay(calls) => {
+            format!("{} requests of {} functions, replayed", calls.len(), functions(calls))
+        }
     };
     let choice = match plan.choice {
         Choice::InTurn => String::new(),
         Choice::Zipf(exponent) => format!(", {} targets by Zipf {exponent}", plan.targets.len()),
     };
     format!("{url}: {} connections, {pace}{choice}", plan.connections)
+}
+
+fn functions(calls: &[Call]) -> usize {
+    let mut all: Vec<u32> = calls.iter().map(|(_, function)| *function).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.len()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -4,9 +4,13 @@
 //! profile reaches the k-th arrival. So any process (fixed, Poisson, gamma) follows any profile (level, steps,
 //! ramps) exactly, and a seed gives the same times again.
 
+use std::sync::Arc;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Exp1, Gamma};
+
+use crate::trace::Call;
 
 /// How arrivals of rate one are spaced.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,7 +59,10 @@ impl Piece {
     }
 }
 
-/// The times of one thread's requests, in nanoseconds from the start.
+/// A request that is due: when, in nanoseconds from the start, and which function it is of, if the schedule says.
+pub type Due = (u64, Option<u32>);
+
+/// One thread's requests.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     way: Way,
@@ -64,7 +71,7 @@ pub struct Schedule {
 #[derive(Debug, Clone)]
 enum Way {
     Profile(Box<Profile>),
-    Replay { times: std::sync::Arc<[u64]>, next: usize, step: usize },
+    Replay { calls: Arc<[Call]>, next: usize, step: usize },
 }
 
 #[derive(Debug, Clone)]
@@ -116,24 +123,24 @@ impl Schedule {
         Self { way: Way::Profile(Box::new(profile)) }
     }
 
-    /// Makes the schedule of a thread that takes every `threads`-th of these times, which ascend.
+    /// Makes the schedule of a thread that takes every `threads`-th of these calls, whose times ascend.
     #[must_use]
-    pub fn replay(times: std::sync::Arc<[u64]>, thread: usize, threads: usize) -> Self {
-        Self { way: Way::Replay { times, next: thread, step: threads } }
+    pub fn replay(calls: Arc<[Call]>, thread: usize, threads: usize) -> Self {
+        Self { way: Way::Replay { calls, next: thread, step: threads } }
     }
 }
 
 impl Iterator for Schedule {
-    type Item = u64;
+    type Item = Due;
 
     #[inline]
-    fn next(&mut self) -> Option<u64> {
+    fn next(&mut self) -> Option<Due> {
         match &mut self.way {
-            Way::Profile(profile) => profile.next(),
-            Way::Replay { times, next, step } => {
-                let time = times.get(*next).copied();
+            Way::Profile(profile) => profile.next().map(|time| (time, None)),
+            Way::Replay { calls, next, step } => {
+                let call = calls.get(*next).map(|&(time, function)| (time, Some(function)));
                 *next += *step;
-                time
+                call
             }
         }
     }
@@ -181,6 +188,7 @@ mod tests {
     fn times(pieces: &[Piece], spacing: Spacing, threads: usize) -> Vec<u64> {
         let mut all: Vec<u64> = (0..threads)
             .flat_map(|thread| Schedule::new(pieces, spacing, 7, thread, threads))
+            .map(|(time, _)| time)
             .collect();
         all.sort_unstable();
         all
@@ -245,9 +253,9 @@ mod tests {
 
     #[test]
     fn a_replay_is_shared_by_threads() {
-        let times: std::sync::Arc<[u64]> = [1, 5, 9, 12].into();
-        let odd: Vec<u64> = Schedule::replay(times.clone(), 1, 2).collect();
-        assert_eq!(odd, [5, 12]);
-        assert_eq!(Schedule::replay(times, 0, 1).count(), 4);
+        let calls: Arc<[Call]> = [(1, 7), (5, 8), (9, 7), (12, 9)].into();
+        let odd: Vec<Due> = Schedule::replay(calls.clone(), 1, 2).collect();
+        assert_eq!(odd, [(5, Some(8)), (12, Some(9))]);
+        assert_eq!(Schedule::replay(calls, 0, 1).count(), 4);
     }
 }

@@ -251,6 +251,28 @@ fn a_server_that_is_not_there_is_said_in_a_line() {
 }
 
 #[test]
+fn a_trace_is_replayed_on_its_functions() {
+    let echo = |head: &str| head.split(' ').nth(1).unwrap_or("").to_owned();
+    let address = answering(move |head, _| Some(ok(&echo(head))));
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (trace, targets) = (folder.join("calls.csv"), folder.join("targets.txt"));
+    std::fs::write(&trace, "0.1,1\n0.0,0\n0.2,2\n0.21,1\n9.0,1\n").unwrap();
+    std::fs::write(&targets, "/b\n/c\n").unwrap();
+    let trace = trace.to_str().unwrap();
+    let targets = ["--targets", targets.to_str().unwrap()];
+    // Each target is compared with what it answered first, so one that is mixed up would be wrong.
+    let (status, report) = load(address, "/a", &[&targets[..], &["--replay", trace]].concat());
+    assert!(RIGHT.contains(&status), "{report}");
+    assert_eq!(report["runs"][0]["responses"], 4, "those within the duration: {report}");
+    assert_eq!(report["verified"]["by_bytes"], 3, "{report}");
+    let made = ["--rate", "2000", "--arrivals", "azure-2019"];
+    let (status, report) = load(address, "/a", &[&targets[..], &made].concat());
+    assert!(RIGHT.contains(&status), "{report}");
+    let responses = report["runs"][0]["responses"].as_u64().expect("a count");
+    assert!((300..900).contains(&responses), "2000 a second for 0.3 s: {report}");
+}
+
+#[test]
 fn a_plot_and_a_histogram_log_are_written() {
     let address = answering(|_, _| Some(ok("hello")));
     let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
