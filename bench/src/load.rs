@@ -55,6 +55,8 @@ pub(crate) fn plan(server: &Server, connections: usize) -> Result<Plan> {
         depth: 1,
         requests_per_connection: None,
         split: None,
+        read_rate: 0,
+        write_rate: 0,
         warmup: Duration::ZERO,
         duration: Duration::ZERO,
         timeout: TIMEOUT,

@@ -11,15 +11,16 @@
 //! Invariants: requests of a connection are answered in order; a slot is used again only after its socket was
 //! closed and every operation on it has completed.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use midge_net::Settings;
 use midge_net::ring::{Completed, Completion, ConnectionId, Operation, Ring, Wait};
 use midge_net::settings::{BUFFERS_DEFAULT, BUFFERS_MAX};
 use midge_net::uring::{Uring, UringError};
+use midge_net::{RingTier, Settings};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::Distribution;
@@ -79,6 +80,8 @@ pub struct Client<'a> {
     spare: Vec<Vec<u8>>,
     /// Requests that are due.
     waiting: VecDeque<Due>,
+    /// Connections that rest between two pieces, and until when.
+    resting: BinaryHeap<Reverse<(u64, u32, Rest)>>,
     schedule: Option<std::iter::Peekable<Schedule>>,
     popularity: Option<WeightedAliasIndex<f64>>,
     random: ChaCha8Rng,
@@ -90,6 +93,16 @@ pub struct Client<'a> {
     record: Record,
     marks: Marks,
 }
+
+/// What a connection rests from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rest {
+    Reading,
+    Writing,
+}
+
+/// Size of a receive where connections are read slowly, and of the socket's own buffer.
+const SLOW_READ_BYTES: u32 = 4096;
 
 /// Where the window's counts began.
 #[derive(Debug, Default)]
@@ -114,6 +127,8 @@ struct Peer {
     /// True once the request was made that asks for the connection's end.
     is_last_made: bool,
     is_in_unsent: bool,
+    /// True until the next part of a request may be sent.
+    is_resting: bool,
     made: u32,
     flight: VecDeque<Flight>,
     output: Vec<u8>,
@@ -167,7 +182,13 @@ impl<'a> Client<'a> {
             buffers: u16::try_from(buffers).unwrap_or(BUFFERS_MAX),
             ..Settings::default()
         };
-        let ring = Uring::new(&settings)?;
+        let ring = if plan.read_rate == 0 {
+            Uring::new(&settings)?
+        } else {
+            // One receive for each piece: the next begins when its time has come.
+            let settings = Settings { buffer_bytes: SLOW_READ_BYTES, ..settings };
+            Uring::of_tier(&settings, RingTier::C)?
+        };
         let warmup = nanoseconds(plan.warmup);
         let window = warmup..warmup + nanoseconds(plan.duration);
         let popularity = match plan.choice {
@@ -183,6 +204,7 @@ impl<'a> Client<'a> {
             unsent: Vec::with_capacity(connections),
             spare: Vec::new(),
             waiting: VecDeque::new(),
+            resting: BinaryHeap::new(),
             schedule: schedule(plan, share).map(Iterator::peekable),
             popularity,
             random: ChaCha8Rng::seed_from_u64(plan.seed ^ 0x7a69_7066 ^ share.thread as u64),
@@ -213,6 +235,7 @@ impl<'a> Client<'a> {
         loop {
             let now = self.now();
             self.keep_marks(now, progress);
+            self.wake(now);
             self.release(now);
             self.dispatch(now);
             if self.is_done(now) {
@@ -260,6 +283,29 @@ impl<'a> Client<'a> {
         self.marks.told = counts;
     }
 
+    /// Goes on with connections that have rested.
+    #[inline]
+    fn wake(&mut self, now: u64) {
+        while let Some(Reverse((until, slot, rest))) = self.resting.peek().copied() {
+            if now < until {
+                return;
+            }
+            self.resting.pop();
+            let slot = slot as usize;
+            let peer = &mut self.peers[slot];
+            match rest {
+                Rest::Reading if peer.life == Life::Open && !peer.is_receiving => {
+                    self.receive(slot)
+                }
+                Rest::Reading => {}
+                Rest::Writing => {
+                    peer.is_resting = false;
+                    self.flush(slot, now);
+                }
+            }
+        }
+    }
+
     /// Takes from the schedule what is due.
     #[inline]
     fn release(&mut self, now: u64) {
@@ -301,7 +347,7 @@ impl<'a> Client<'a> {
         }
         while let Some(slot) = self.unsent.pop() {
             self.peers[slot as usize].is_in_unsent = false;
-            self.flush(slot as usize);
+            self.flush(slot as usize, now);
         }
     }
 
@@ -368,7 +414,8 @@ impl<'a> Client<'a> {
 
     fn connect(&mut self, slot: usize, how: Connect) -> Result<(), ClientError> {
         let address = &self.plan.address;
-        let socket = open(address, how).map_err(ClientError::Connect)?;
+        let is_slow = self.plan.read_rate > 0;
+        let socket = open(address, how, is_slow).map_err(ClientError::Connect)?;
         let peer = &mut self.peers[slot];
         self.ring.adopt(peer.id, socket).map_err(ClientError::Ring)?;
         peer.open();
@@ -384,9 +431,10 @@ impl<'a> Client<'a> {
     }
 
     /// Sends what a connection has, or the next part of it.
-    fn flush(&mut self, slot: usize) {
+    fn flush(&mut self, slot: usize, now: u64) {
         let peer = &mut self.peers[slot];
-        if peer.is_sending || peer.life != Life::Open || peer.output.len() == peer.output_at {
+        let has_none = peer.output.len() == peer.output_at;
+        if peer.is_sending || peer.is_resting || peer.life != Life::Open || has_none {
             return;
         }
         let mut output = self.spare.pop().unwrap_or_default();
@@ -405,6 +453,11 @@ impl<'a> Client<'a> {
         peer.is_sending = true;
         peer.sending_bytes = output.len();
         peer.sent_bytes = 0;
+        if self.plan.write_rate > 0 {
+            peer.is_resting = true;
+            let until = now + rest_ns(output.len(), self.plan.write_rate);
+            self.resting.push(Reverse((until, narrow(slot), Rest::Writing)));
+        }
         self.ring.push(Operation::Send { id: peer.id, output, offset: 0, is_last: false });
     }
 
@@ -446,7 +499,7 @@ impl<'a> Client<'a> {
         }
         output.clear();
         self.spare.push(output);
-        self.flush(slot);
+        self.flush(slot, now);
         self.close_if_quiet(slot);
     }
 
@@ -505,7 +558,13 @@ impl<'a> Client<'a> {
         }
         let peer = &self.peers[slot];
         if peer.life == Life::Open && !peer.is_receiving {
-            self.receive(slot);
+            let size = usize::try_from(completion.result).unwrap_or(0);
+            if self.plan.read_rate > 0 && size > 0 {
+                let until = now + rest_ns(size, self.plan.read_rate);
+                self.resting.push(Reverse((until, narrow(slot), Rest::Reading)));
+            } else {
+                self.receive(slot);
+            }
         }
         self.close_if_quiet(slot);
     }
@@ -650,6 +709,9 @@ impl<'a> Client<'a> {
         }
         let housekeeping = self.marks.next_housekeeping.saturating_sub(now);
         let mut sleep = housekeeping.max(1);
+        if let Some(Reverse((until, ..))) = self.resting.peek() {
+            sleep = sleep.min(until.saturating_sub(now).max(1));
+        }
         if !self.marks.is_over
             && let Some(schedule) = &mut self.schedule
         {
@@ -674,6 +736,7 @@ impl Peer {
             is_sending: false,
             is_last_made: false,
             is_in_unsent: false,
+            is_resting: false,
             made: 0,
             flight: VecDeque::new(),
             output: Vec::new(),
@@ -828,12 +891,16 @@ enum Connect {
     Go,
 }
 
-fn open(address: &socket2::SockAddr, how: Connect) -> io::Result<OwnedFd> {
+fn open(address: &socket2::SockAddr, how: Connect, is_slow: bool) -> io::Result<OwnedFd> {
     let domain = address.domain();
     let is_ip = domain == Domain::IPV4 || domain == Domain::IPV6;
     let socket = Socket::new(domain, Type::STREAM, is_ip.then_some(Protocol::TCP))?;
     if is_ip {
         socket.set_tcp_nodelay(true)?;
+    }
+    if is_slow {
+        // Else the kernel reads what the connection does not, and the server notices nothing.
+        socket.set_recv_buffer_size(SLOW_READ_BYTES as usize)?;
     }
     if how == Connect::Wait {
         socket.connect(address)?;
@@ -875,6 +942,11 @@ fn zipf(count: usize, exponent: f64) -> WeightedAliasIndex<f64> {
     #[expect(clippy::cast_precision_loss, reason = "ranks, far below 2^53")]
     let weights = (1..=count).map(|rank| (rank as f64).powf(-exponent)).collect();
     WeightedAliasIndex::new(weights).expect("weights above zero")
+}
+
+/// Returns how long a connection rests after so many bytes.
+fn rest_ns(bytes: usize, rate: u64) -> u64 {
+    (bytes as u64).saturating_mul(1_000_000_000) / rate
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -19,6 +19,9 @@ const TARGETS_MAX: usize = 1 << 20;
 /// Size of a request's body, or of a file with targets or times.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// Part of a request where it is written slowly.
+const WRITE_PART_BYTES: usize = 1024;
+
 /// Loads a server of HTTP/1.1 and tells its latencies and what was wrong with its answers.
 ///
 /// Without a rate it is a closed loop: each connection sends when its last response has come. With one it is an
@@ -81,6 +84,12 @@ pub(crate) struct Options {
     /// Sends requests in parts of so many bytes.
     #[arg(long, value_name = "BYTES")]
     split: Option<usize>,
+    /// Reads each connection at so many bytes per second.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    read_rate: u64,
+    /// Writes each connection at so many bytes per second, in parts of --split, 1024 if that is not given.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    write_rate: u64,
     /// Method.
     #[arg(short, long, default_value = "GET")]
     method: String,
@@ -224,7 +233,9 @@ impl Options {
             } else {
                 self.requests_per_connection
             },
-            split: self.split,
+            split: self.split.or((self.write_rate > 0).then_some(WRITE_PART_BYTES)),
+            read_rate: self.read_rate,
+            write_rate: self.write_rate,
             warmup,
             duration: self.duration()?,
             timeout,

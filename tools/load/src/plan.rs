@@ -42,6 +42,10 @@ pub struct Plan {
     pub requests_per_connection: Option<u32>,
     /// Bytes of a request that are sent at once; the rest follows when they have left.
     pub split: Option<usize>,
+    /// Bytes per second that a connection is read at; 0 for as they come.
+    pub read_rate: u64,
+    /// Bytes per second that a connection is written at, in parts of `split`; 0 for as they leave.
+    pub write_rate: u64,
     /// Time before what counts.
     pub warmup: Duration,
     /// Time that counts.

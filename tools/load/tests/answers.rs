@@ -251,6 +251,25 @@ fn a_server_that_is_not_there_is_said_in_a_line() {
 }
 
 #[test]
+fn slow_readers_and_writers_take_their_time() {
+    let body = "b".repeat(200_000);
+    let address = answering(move |_, _| Some(ok(&body)));
+    // 200 kB at a million a second: what waits in the kernel comes at once, the rest takes its time.
+    let slow = ["-c", "1", "--duration", "1", "--read-rate", "1000000", "--timeout", "5"];
+    let (status, report) = load(address, "/", &slow);
+    assert!(RIGHT.contains(&status), "{report}");
+    let responses = report["runs"][0]["responses"].as_u64().expect("a count");
+    assert!((1..=9).contains(&responses), "five, and what is under way: {report}");
+    // A head of some 80 bytes, eight at a time and 400 a second: five a second.
+    let address = answering(|_, _| Some(ok("hello")));
+    let slow = ["-c", "1", "--duration", "1", "--write-rate", "400", "--split", "8"];
+    let (status, report) = load(address, "/", &slow);
+    assert!(RIGHT.contains(&status), "{report}");
+    let responses = report["runs"][0]["responses"].as_u64().expect("a count");
+    assert!((1..=8).contains(&responses), "{report}");
+}
+
+#[test]
 fn a_trace_is_replayed_on_its_functions() {
     let echo = |head: &str| head.split(' ').nth(1).unwrap_or("").to_owned();
     let address = answering(move |head, _| Some(ok(&echo(head))));
