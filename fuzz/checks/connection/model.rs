@@ -108,7 +108,9 @@ impl Model {
                 expected.must_close |= head.version_minor == 0;
                 // A body that breaks or ends early takes the answer with it.
                 self.is_cut |= plan.way == Way::Abort || !is_whole;
-                return plan.way == Way::Abort;
+                // A response to HEAD has no body to break off in: the connection goes on, unless the head was not
+                // complete yet.
+                return plan.way == Way::Abort && !expected.is_head;
             }
             (Way::Small, Body::Whole(body, _)) if body.len() > SMALL_BYTES_MAX => {
                 expected.either.push(answer(Refusal::BodyTooLarge));
