@@ -11,10 +11,12 @@
 //! Invariants: requests of a connection are answered in order; a slot is used again only after its socket was
 //! closed and every operation on it has completed.
 
+mod answers; // responses, matched and compared
+mod connect; // a socket to the server
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use midge_net::ring::{Completed, Completion, ConnectionId, Operation, Ring, Wait};
@@ -25,11 +27,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::plan::{Body, Choice, Pace, Plan, Target};
+use self::answers::{Answers, Current, Flight};
+use self::connect::{Connect, SLOW_READ_BYTES, open};
+use crate::plan::{Choice, Pace, Plan};
 use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong};
-use crate::response::{Facts, ReadError, Reader, Sink, Unexpected};
+use crate::response::{ReadError, Reader};
 use crate::schedule::{Due, Piece, Schedule, Spacing};
 
 /// Requests that wait for a connection, of one thread; more are counted as not sent.
@@ -101,9 +104,6 @@ enum Rest {
     Writing,
 }
 
-/// Size of a receive where connections are read slowly, and of the socket's own buffer.
-const SLOW_READ_BYTES: u32 = 4096;
-
 /// Where the window's counts began.
 #[derive(Debug, Default)]
 struct Marks {
@@ -148,25 +148,6 @@ enum Life {
     Open,
     Ending,
     Closing,
-}
-
-/// A request that was sent.
-#[derive(Debug, Clone, Copy)]
-struct Flight {
-    due: u64,
-    sent: u64,
-    number: u64,
-    target: u32,
-}
-
-/// The response that is being read.
-#[derive(Debug, Default)]
-struct Current {
-    size: u64,
-    wrong: Option<Wrong>,
-    hasher: Option<Box<blake3::Hasher>>,
-    facts: Option<Facts>,
-    excerpt: Vec<u8>,
 }
 
 impl<'a> Client<'a> {
@@ -759,101 +740,6 @@ impl Peer {
     }
 }
 
-/// Takes a connection's responses, and checks them.
-struct Answers<'a> {
-    flight: &'a mut VecDeque<Flight>,
-    current: &'a mut Current,
-    targets: &'a [Target],
-    record: &'a mut Record,
-    window: &'a std::ops::Range<u64>,
-    ended: usize,
-    has_last: bool,
-    now: u64,
-}
-
-impl Answers<'_> {
-    fn target(&self, flight: Flight) -> &Target {
-        &self.targets[flight.target as usize]
-    }
-}
-
-impl Sink for Answers<'_> {
-    #[inline]
-    fn head(&mut self, facts: Facts) -> Result<bool, Unexpected> {
-        let flight = *self.flight.front().ok_or(Unexpected)?;
-        let target = &self.targets[flight.target as usize];
-        let current = &mut *self.current;
-        current.size = 0;
-        current.facts = Some(facts);
-        current.excerpt.clear();
-        let is_right = target.expected.status.is_none_or(|status| status == facts.status);
-        current.wrong = if is_right { None } else { Some(Wrong::Status) };
-        if let Body::Hash { .. } = target.expected.body {
-            current.hasher = Some(Box::default());
-        }
-        Ok(!target.is_head)
-    }
-
-    #[inline]
-    fn body(&mut self, bytes: &[u8]) {
-        let Some(flight) = self.flight.front().copied() else { return };
-        let target = &self.targets[flight.target as usize];
-        let current = &mut *self.current;
-        match &target.expected.body {
-            Body::Any | Body::Length(_) => {}
-            Body::Bytes(wanted) => {
-                let offset = usize::try_from(current.size).unwrap_or(usize::MAX);
-                if current.wrong.is_none() && !wanted.holds(flight.number, offset, bytes) {
-                    current.wrong = Some(Wrong::Body);
-                }
-            }
-            Body::Hash { .. } => {
-                if let Some(hasher) = &mut current.hasher {
-                    hasher.update(bytes);
-                }
-            }
-        }
-        current.size += bytes.len() as u64;
-        if current.wrong.is_some() && current.excerpt.len() < EXAMPLE_BYTES_MAX {
-            let room = EXAMPLE_BYTES_MAX - current.excerpt.len();
-            current.excerpt.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        }
-    }
-
-    #[inline]
-    fn end(&mut self) {
-        let Some(flight) = self.flight.pop_front() else { return };
-        self.ended += 1;
-        let size = self.current.size;
-        let facts = self.current.facts.take();
-        self.has_last |= facts.is_some_and(|facts| facts.is_last);
-        let has_body = !self.target(flight).is_head;
-        let wrong = self.current.wrong.or_else(|| match &self.target(flight).expected.body {
-            Body::Any => None,
-            _ if !has_body => None,
-            Body::Length(length) => (*length != size).then_some(Wrong::Length),
-            Body::Bytes(wanted) => (wanted.bytes.len() as u64 != size).then_some(Wrong::Length),
-            Body::Hash { length, .. } if *length != size => Some(Wrong::Length),
-            Body::Hash { hash, .. } => {
-                let got = self.current.hasher.as_ref().map(|hasher| hasher.finalize());
-                (got != Some(*hash)).then_some(Wrong::Body)
-            }
-        });
-        if let Some(wrong) = wrong {
-            let excerpt = self.current.excerpt.escape_ascii().to_string();
-            let status = facts.map_or(0, |facts| facts.status);
-            self.record.count_wrong(wrong, || {
-                format!("request {}: status {status}, {size} bytes: {excerpt}", flight.number)
-            });
-        } else if self.window.contains(&flight.due) {
-            self.record.responses += 1;
-            self.record.body_bytes += size;
-            self.record.latency.saturating_record(self.now.saturating_sub(flight.due).max(1));
-            self.record.service.saturating_record(self.now.saturating_sub(flight.sent).max(1));
-        }
-    }
-}
-
 /// Why a thread of load cannot go on.
 #[derive(Debug)]
 pub enum ClientError {
@@ -882,43 +768,6 @@ impl From<UringError> for ClientError {
         Self::Uring(error)
     }
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Connect {
-    /// Until it is there.
-    Wait,
-    /// Without waiting: what is sent waits for it, in the kernel.
-    Go,
-}
-
-fn open(address: &socket2::SockAddr, how: Connect, is_slow: bool) -> io::Result<OwnedFd> {
-    let domain = address.domain();
-    let is_ip = domain == Domain::IPV4 || domain == Domain::IPV6;
-    let socket = Socket::new(domain, Type::STREAM, is_ip.then_some(Protocol::TCP))?;
-    if is_ip {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if is_slow {
-        // Else the kernel reads what the connection does not, and the server notices nothing.
-        socket.set_recv_buffer_size(SLOW_READ_BYTES as usize)?;
-    }
-    if how == Connect::Wait {
-        socket.connect(address)?;
-        return Ok(socket.into());
-    }
-    socket.set_nonblocking(true)?;
-    match socket.connect(address) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    // A ring waits for a socket only if it is not marked so.
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
-}
-
-/// The connection is being made (Linux, errno.h).
-const EINPROGRESS: i32 = 115;
 
 fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
     match &plan.pace {
