@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Size of a report.
-const REPORT_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const REPORT_BYTES_MAX: u64 = 64 << 20;
 
 /// Options of `midge-lab compare`.
 #[derive(Debug, clap::Args)]
@@ -56,10 +56,10 @@ struct Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Figure {
-    median: f64,
-    low: f64,
-    high: f64,
+pub(crate) struct Figure {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -140,7 +140,7 @@ fn compare(before: &Value, after: &Value, least: f64) -> Report {
 }
 
 /// Returns all figures, by what their row is and by their own name.
-fn figures(report: &Value) -> BTreeMap<(String, String), Figure> {
+pub(crate) fn figures(report: &Value) -> BTreeMap<(String, String), Figure> {
     let mut all = BTreeMap::new();
     for row in report["rows"].as_array().into_iter().flatten() {
         let Some(fields) = row.as_object() else { continue };

@@ -8,7 +8,9 @@ mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper
 mod instructions; // what requests take, against a baseline
+mod html; // reports as one page
 mod load; // servers under midge-load's client
+mod machine; // what a figure was taken on
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
@@ -51,6 +53,8 @@ enum Command {
     Balance(balance::Arguments),
     /// Compares two reports of the same command, and tells differences from noise.
     Compare(compare::Arguments),
+    /// Makes one page of several reports, that opens from disk.
+    Report(html::Arguments),
     /// Counts instructions of what runs for each request, and fails if they have grown beyond the baseline.
     Check(instructions::Arguments),
     /// Repeats a bench of `check`.
@@ -89,11 +93,32 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Tells whether what it prints depends on the machine.
+    fn is_measured(&self) -> bool {
+        matches!(
+            self,
+            Self::Start(_)
+                | Self::Restore(_)
+                | Self::Ways(_)
+                | Self::Request(_)
+                | Self::Tail(_)
+                | Self::Crowd(_)
+                | Self::Stream(_)
+        )
+    }
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if command.is_measured() {
+        machine::begin();
+    }
+    let result = match command {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
+        Command::Report(arguments) => html::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
@@ -110,7 +135,10 @@ fn main() -> ExitCode {
         Command::Hyper { address } => hyper::serve(address),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            machine::tell();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -121,7 +149,11 @@ fn main() -> ExitCode {
 /// Prints a report as one JSON object.
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(report)?);
+    let mut report = serde_json::to_value(report)?;
+    if let Some(fields) = report.as_object_mut() {
+        fields.insert("machine".into(), serde_json::to_value(machine::end())?);
+    }
+    println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-/// Size of the picture, and the space around the plot for numbers and names.
-const WIDTH: f64 = 760.0;
+/// Width of a letter, as far as can be known here.
+const LETTER: f64 = 7.0;
+/// Width of the plot itself.
+const PLOT: f64 = 550.0;
+/// Height of the picture, and the space around the plot for numbers and names.
 const HEIGHT: f64 = 460.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 130.0;
+const RIGHT_MIN: f64 = 130.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 60.0;
 /// Colours that people with every kind of sight tell apart (Okabe and Ito).
@@ -33,14 +36,18 @@ pub struct Titles<'a> {
 /// Draws the lines.
 #[must_use]
 pub fn svg(titles: &Titles<'_>, lines: &[Line]) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a name's length")]
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0) as f64;
+    let right = (longest * LETTER + 24.0).max(RIGHT_MIN);
+    let width = LEFT + PLOT + right;
     let points = || lines.iter().flat_map(|line| &line.points);
-    let x_axis = Axis::over(points().map(|(x, _)| *x), LEFT, WIDTH - RIGHT);
+    let x_axis = Axis::over(points().map(|(x, _)| *x), LEFT, width - right);
     let y_axis = Axis::over(points().map(|(_, y)| *y), HEIGHT - BOTTOM, TOP);
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" height=\"{HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+    let middle = f64::midpoint(LEFT, width - right);
     text(&mut out, (middle, 22.0), "middle", titles.title);
     text(&mut out, (middle, HEIGHT - 14.0), "middle", titles.x);
     let up = f64::midpoint(TOP, HEIGHT - BOTTOM);
@@ -58,7 +65,7 @@ pub fn svg(titles: &Titles<'_>, lines: &[Line]) -> String {
     }
     for y in y_axis.decades() {
         let at = y_axis.at(y);
-        rule(&mut out, (LEFT, at), (WIDTH - RIGHT, at));
+        rule(&mut out, (LEFT, at), (width - right, at));
         text(&mut out, (LEFT - 8.0, at + 4.0), "end", &short(y));
     }
     for (index, (line, colour)) in lines.iter().zip(COLOURS.into_iter().cycle()).enumerate() {
@@ -85,7 +92,7 @@ pub fn svg(titles: &Titles<'_>, lines: &[Line]) -> String {
             );
         }
         #[expect(clippy::cast_precision_loss, reason = "a handful of lines")]
-        let at = (WIDTH - RIGHT + 12.0, TOP + 12.0 + 20.0 * index as f64);
+        let at = (width - right + 12.0, TOP + 12.0 + 20.0 * index as f64);
         push(
             &mut out,
             format_args!(

@@ -1,0 +1,349 @@
+//! `midge-lab report`: several reports as one page, that opens from disk, without a network and without scripts.
+//!
+//! What a report holds is read from its JSON: rows of things that were set, and figures. Each figure is drawn:
+//! over pages, slots or rates where rows differ in those, as lines; else as bars with the range of the rounds.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use midge_load::plot::{Line, Titles, svg};
+use serde_json::Value;
+
+use crate::compare::{Figure, REPORT_BYTES_MAX, figures};
+
+/// Options of `midge-lab report`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// What commands of the lab, or `midge load`, printed with --json.
+    #[arg(required = true)]
+    reports: Vec<PathBuf>,
+    /// The page.
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+    /// Writes all figures as a table for other programs too.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// What rows may be drawn over: where these differ, figures are lines.
+const AXES: [&str; 3] = ["pages", "dirty_pages", "connections"];
+
+/// Figures of a report that are drawn.
+const FIGURES_MAX: usize = 6;
+
+/// Writes the page.
+///
+/// # Errors
+/// If a file is no report, or the page cannot be written.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut sections = String::new();
+    let mut csv = String::from("report,row,figure,median,low,high\n");
+    for file in &arguments.reports {
+        let describe = || format!("cannot read {}", file.display());
+        let size = std::fs::metadata(file).with_context(describe)?.len();
+        ensure!(size <= REPORT_BYTES_MAX, "{} is too large for a report", file.display());
+        let text = std::fs::read_to_string(file).with_context(describe)?;
+        let report: Value = serde_json::from_str(&text).with_context(|| {
+            format!("{} is no JSON: was it printed with --json?", file.display())
+        })?;
+        ensure!(
+            report["schema"].as_str().is_some_and(|schema| schema.starts_with("midge")),
+            "{} is no report of the lab or of `midge load`",
+            file.display()
+        );
+        section(&mut sections, &with_rows(report.clone()));
+        for ((row, figure), Figure { median, low, high }) in figures(&with_rows(report)) {
+            let name = file.display();
+            push(&mut csv, format_args!("{name},\"{row}\",{figure},{median},{low},{high}"));
+        }
+    }
+    let page = format!("{HEAD}{sections}</main>\n</body>\n</html>\n");
+    let out = &arguments.out;
+    std::fs::write(out, page).with_context(|| format!("cannot write {}", out.display()))?;
+    if let Some(file) = &arguments.csv {
+        std::fs::write(file, csv).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>midge lab</title>\n<style>\n\
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --rule: #ccc; --bar: #0072b2; --range: #d55e00; }\n\
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #16181c; --rule: #444; --bar: #56b4e9; --range: #e69f00; } }\n\
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }\n\
+main { max-width: 64rem; margin: 0 auto; padding: 1rem; }\n\
+section { margin-bottom: 3rem; break-inside: avoid-page; }\n\
+code { font-size: 0.9em; overflow-wrap: anywhere; }\n\
+.scroll { overflow-x: auto; }\n\
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }\n\
+th, td { text-align: right; padding: 0.2rem 0.6rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }\n\
+th:first-child, td:first-child { text-align: left; }\n\
+figure { margin: 1.5rem 0; }\nfigure svg { max-width: 100%; height: auto; }\n\
+ .bars, figure svg { display: block; }\n.bars text { fill: var(--ink); font-size: 12px; } .bars rect { fill: var(--bar); } .bars line { stroke: var(--range); stroke-width: 2; }\n\
+@media print { :root { --ink: #000; --paper: #fff; --rule: #999; --bar: #0072b2; --range: #d55e00; } }\n\
+</style>\n</head>\n<body>\n<main>\n<h1>midge lab</h1>\n";
+
+/// Gives what `midge load` measured the form of the lab's reports.
+fn with_rows(mut report: Value) -> Value {
+    if let Some(runs) = report.get("runs").and_then(Value::as_array) {
+        let rows = runs.iter().map(|run| {
+            let mut row = serde_json::Map::new();
+            row.insert("server".into(), "latency".into());
+            if let Some(rate) = run["rate_due"].as_f64() {
+                row.insert("rate".into(), format!("{rate:.0} a second").into());
+            }
+            for name in ["p50", "p99", "p99.9", "max"] {
+                let value = run["latency_us"][name].clone();
+                let spread = serde_json::json!({"median": value, "low": value, "high": value});
+                row.insert(format!("{name}_us"), spread);
+            }
+            Value::Object(row)
+        });
+        let rows = Value::Array(rows.collect());
+        report["rows"] = rows;
+    }
+    report
+}
+
+fn section(out: &mut String, report: &Value) {
+    let text = |value: &Value| escaped(value.as_str().unwrap_or_default());
+    push(out, format_args!("<section>\n<h2>{}</h2>", text(&report["schema"])));
+    let machine = &report["machine"];
+    let command = machine.get("command").or(report.get("command")).and_then(Value::as_array);
+    if let Some(words) = command {
+        let words: Vec<_> = words.iter().map(text).collect();
+        push(out, format_args!("<p><code>{}</code></p>", words.join(" ")));
+    }
+    if machine.is_object() {
+        let figure = |key: &str| machine["reference_ms"][key].as_f64().unwrap_or(0.0);
+        push(
+            out,
+            format_args!(
+                "<p>{}, {} CPUs, Linux {}, midge {}; reference loop {:.1} ms ({:.1} to {:.1})</p>",
+                text(&machine["cpu"]),
+                machine["cpus"],
+                text(&machine["kernel"]),
+                text(&machine["version"]),
+                figure("median"),
+                figure("low"),
+                figure("high")
+            ),
+        );
+    }
+    let all = figures(report);
+    let mut names: Vec<&String> = Vec::new();
+    for (_, name) in all.keys() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for name in names.iter().take(FIGURES_MAX) {
+        let drawn = lines(report, name).unwrap_or_else(|| {
+            let of_name = all.iter().filter(|((_, figure), _)| figure == *name);
+            bars(&of_name.map(|((row, _), figure)| (row.as_str(), *figure)).collect::<Vec<_>>())
+        });
+        let name = escaped(&name.replace('_', " "));
+        push(out, format_args!("<figure>\n<figcaption>{name}</figcaption>\n{drawn}</figure>"));
+    }
+    table(out, &all, &names);
+    for line in report["left_out"].as_array().into_iter().flatten() {
+        push(out, format_args!("<p>left out: {}</p>", text(line)));
+    }
+    out.push_str("</section>\n");
+}
+
+/// Draws a figure over what its rows differ in, if that makes lines; a plot for each number of slots.
+fn lines(report: &Value, figure: &str) -> Option<String> {
+    let rows = report["rows"].as_array()?;
+    let axis = AXES.iter().find(|axis| {
+        let mut values: Vec<u64> = rows.iter().filter_map(|row| row[**axis].as_u64()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.len() > 2
+    })?;
+    let mut slots: Vec<u64> = rows.iter().filter_map(|row| row["slots"].as_u64()).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    // What keeps no slots stands beside those with the fewest.
+    let kept: Vec<u64> = slots.iter().copied().filter(|slots| *slots > 0).collect();
+    let mut drawn = String::new();
+    for slots in if kept.is_empty() { vec![None] } else { kept.iter().map(Some).collect() } {
+        let is_of_plot = |row: &&Value| match (slots, row["slots"].as_u64()) {
+            (Some(wanted), Some(0)) => Some(wanted) == kept.first(),
+            (Some(wanted), Some(slots)) => slots == *wanted,
+            _ => true,
+        };
+        let all = lines_of(rows.iter().filter(is_of_plot), axis, figure);
+        // Points alone say more as bars.
+        if all.iter().all(|line| line.points.len() < 2) {
+            return None;
+        }
+        let title = slots.map_or(String::new(), |slots| format!("slots: {slots}"));
+        let (x, y) = (axis.replace('_', " "), figure.replace('_', " "));
+        drawn.push_str(&svg(&Titles { title: &title, x: &x, y: &y }, &all));
+    }
+    Some(drawn)
+}
+
+fn lines_of<'a>(rows: impl Iterator<Item = &'a Value>, axis: &str, figure: &str) -> Vec<Line> {
+    let mut all: Vec<Line> = Vec::new();
+    for row in rows {
+        // A logarithmic axis has no place for none.
+        let Some(x) = row[axis].as_u64().filter(|x| *x > 0) else { continue };
+        let mut row = row.clone();
+        if let Some(fields) = row.as_object_mut() {
+            fields.remove(axis);
+            fields.remove("slots");
+        }
+        let of_row = figures(&serde_json::json!({"rows": [row]}));
+        let found = of_row.iter().find(|((_, name), _)| name == figure);
+        let Some(((label, _), value)) = found.filter(|(_, value)| value.median > 0.0) else {
+            continue;
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a count of pages or slots")]
+        let point = (x as f64, value.median);
+        match all.iter_mut().find(|line| line.name == *label) {
+            Some(line) => line.points.push(point),
+            None => all.push(Line { name: label.clone(), points: vec![point] }),
+        }
+    }
+    all
+}
+
+/// Draws bars with the range of the rounds.
+fn bars(rows: &[(&str, Figure)]) -> String {
+    const WIDTH: f64 = 900.0;
+    const LEFT: f64 = 320.0;
+    const ROW: f64 = 24.0;
+    let most =
+        rows.iter().map(|(_, figure)| figure.high).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let at = |value: f64| value / most * (WIDTH - LEFT - 90.0);
+    #[expect(clippy::cast_precision_loss, reason = "some rows")]
+    let height = rows.len() as f64 * ROW + 4.0;
+    let mut out = format!(
+        "<svg class=\"bars\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n"
+    );
+    for (index, (label, Figure { median, low, high })) in rows.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "some rows")]
+        let y = index as f64 * ROW;
+        let middle = y + ROW / 2.0;
+        push(
+            &mut out,
+            format_args!(
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+                 <rect x=\"{LEFT}\" y=\"{}\" width=\"{:.1}\" height=\"14\"/>\
+                 <line x1=\"{:.1}\" y1=\"{middle}\" x2=\"{:.1}\" y2=\"{middle}\"/>\
+                 <text x=\"{:.1}\" y=\"{}\">{}</text>",
+                LEFT - 8.0,
+                middle + 4.0,
+                escaped(label),
+                y + 5.0,
+                at(*median),
+                LEFT + at(*low),
+                LEFT + at(*high),
+                LEFT + at(*high).max(at(*median)) + 8.0,
+                middle + 4.0,
+                short(*median)
+            ),
+        );
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+fn table(
+    out: &mut String,
+    all: &std::collections::BTreeMap<(String, String), Figure>,
+    names: &[&String],
+) {
+    let mut rows: Vec<&String> = all.keys().map(|(row, _)| row).collect();
+    rows.dedup();
+    out.push_str("<div class=\"scroll\"><table>\n<thead><tr><th>row</th>");
+    for name in names {
+        push(out, format_args!("<th>{}</th>", escaped(&name.replace('_', " "))));
+    }
+    out.push_str("</tr></thead>\n<tbody>\n");
+    for row in rows {
+        push(out, format_args!("<tr><td>{}</td>", escaped(row)));
+        for name in names {
+            match all.get(&(row.clone(), (*name).clone())) {
+                Some(Figure { median, low, high }) if low < high => push(
+                    out,
+                    format_args!("<td>{} ({}..{})</td>", short(*median), short(*low), short(*high)),
+                ),
+                Some(figure) => push(out, format_args!("<td>{}</td>", short(figure.median))),
+                None => out.push_str("<td></td>"),
+            }
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody></table></div>\n");
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        10_000.0.. => format!("{value:.0}"),
+        100.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(out, "{line}").expect("a string takes it");
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn drawn(report: &Value) -> String {
+        let mut out = String::new();
+        section(&mut out, report);
+        out
+    }
+
+    fn spread(median: f64) -> Value {
+        json!({"median": median, "low": median * 0.9, "high": median * 1.2})
+    }
+
+    #[test]
+    fn rows_become_bars_and_a_table() {
+        let report = json!({"schema": "midge-lab/x/1", "rows": [
+            {"server": "a<b", "cpu_ns": spread(100.0)},
+            {"server": "c", "cpu_ns": spread(50.0)},
+        ], "machine": {"command": ["midge-lab", "x"], "cpu": "y", "reference_ms": spread(5.0)}});
+        let page = drawn(&report);
+        assert_eq!(page.matches("<rect").count(), 2);
+        assert!(page.contains("a&lt;b") && !page.contains("a<b"), "{page}");
+        assert!(page.contains("100.0 (90.00..120.0)"), "{page}");
+        assert!(page.contains("<code>midge-lab x</code>"));
+    }
+
+    #[test]
+    fn rows_over_pages_become_lines() {
+        let row = |way: &str, pages: u64| {
+            let time = f64::from(u32::try_from(pages).unwrap());
+            json!({"way": way, "pages": pages, "cpu_us": spread(time)})
+        };
+        let rows: Vec<Value> =
+            ["p", "q"].iter().flat_map(|way| [0, 1, 3, 16].map(|pages| row(way, pages))).collect();
+        let page = drawn(&json!({"schema": "midge-lab/ways/1", "rows": rows}));
+        assert_eq!(page.matches("<polyline").count(), 2, "{page}");
+    }
+
+    #[test]
+    fn runs_of_the_generator_are_rows_too() {
+        let run = |rate: f64| json!({"rate_due": rate, "latency_us": {"p50": 1.0, "p99": 2.0, "p99.9": 3.0, "max": 4.0}});
+        let report = with_rows(json!({"schema": "midge/load/1", "runs": [run(10.0), run(20.0)]}));
+        let page = drawn(&report);
+        assert!(page.contains("latency, 20 a second"), "{page}");
+        assert_eq!(page.matches("<figure>").count(), 4, "{page}");
+    }
+}
