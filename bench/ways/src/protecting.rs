@@ -4,14 +4,16 @@
 //! protecting way of this process lie, and the list of addresses that were written.
 #![expect(unsafe_code, reason = "handles signals; the safe face is Guard")]
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::mapping::{Slots, check};
-use crate::watching::unprotect;
+use crate::watching::{protect, protect_again, unprotect};
 use crate::{FEW_PAGES, PAGE_BYTES, Plan, Way};
 
 /// Pages that one cycle may write.
@@ -100,70 +102,126 @@ extern "C" fn written(
     }
 }
 
-struct EachTime {
+/// What makes writes fault.
+#[derive(Debug)]
+pub(crate) enum Shield {
+    /// Protection of the mapping.
+    Mprotect,
+    /// Write protection of its pages; ends when the descriptor is closed.
+    Userfaultfd(File),
+}
+
+impl Shield {
+    /// Protects all slots, and takes the handler.
+    pub(crate) fn raise(self, slots: Slots, count: usize) -> io::Result<Shielded> {
+        let descriptor = match &self {
+            Self::Mprotect => None,
+            Self::Userfaultfd(file) => Some(file.as_raw_fd()),
+        };
+        let guard = Guard::take(slots.range(), descriptor)?;
+        for slot in 0..count {
+            self.protect(&slots, slot)?;
+        }
+        Ok(Shielded { guard, shield: self, slots })
+    }
+
+    fn protect(&self, slots: &Slots, slot: usize) -> io::Result<()> {
+        match self {
+            Self::Mprotect => slots.protect(slot),
+            Self::Userfaultfd(file) => protect(file, slots.slot_range(slot)),
+        }
+    }
+
+    /// Protects again what was written: page by page while those are few, else the whole slot at once.
+    fn protect_again(&self, slots: &Slots, slot: usize, written: &[usize]) -> io::Result<()> {
+        match self {
+            Self::Mprotect if written.len() < FEW_PAGES => {
+                written.iter().try_for_each(|page| slots.protect_page(slot, *page))
+            }
+            Self::Mprotect => slots.protect(slot),
+            Self::Userfaultfd(file) => protect_again(file, slots, slot, written),
+        }
+    }
+}
+
+/// Slots whose first writes are noted.
+pub(crate) struct Shielded {
     // Dropped before the slots: the handler is off then.
     guard: Guard,
+    shield: Shield,
     slots: Slots,
+}
+
+impl Shielded {
+    /// Returns the pages of a slot that were written since the last time.
+    fn written(&self, slot: usize) -> impl Iterator<Item = usize> {
+        self.guard.drain().map(move |address| self.slots.page_of(slot, address))
+    }
+}
+
+/// A slot is protected again after each cycle.
+pub(crate) struct EachTime {
+    slots: Shielded,
     written: Vec<usize>,
 }
 
-/// Makes the way in which a slot is made read-only after each cycle.
-pub(crate) fn each_time(plan: &Plan) -> io::Result<Box<dyn Way>> {
-    let slots = Slots::filled(plan)?;
-    let guard = Guard::take(slots.range(), None)?;
-    for slot in 0..plan.slots {
-        slots.protect(slot)?;
+impl EachTime {
+    pub(crate) fn over(slots: Shielded) -> Box<dyn Way> {
+        Box::new(Self { slots, written: Vec::new() })
     }
-    Ok(Box::new(EachTime { guard, slots, written: Vec::new() }))
 }
 
 impl Way for EachTime {
     fn cycle(&mut self, slot: usize, pages: &[usize]) -> io::Result<()> {
-        self.slots.write(slot, pages);
-        self.written.clear();
-        self.written.extend(self.guard.drain().map(|address| self.slots.page_of(slot, address)));
-        for &page in &self.written {
-            self.slots.copy_page(slot, page);
+        let Self { slots, written } = self;
+        slots.slots.write(slot, pages);
+        written.clear();
+        written.extend(slots.written(slot));
+        for &page in written.iter() {
+            slots.slots.copy_page(slot, page);
         }
-        if self.written.len() < FEW_PAGES {
-            return self.written.iter().try_for_each(|page| self.slots.protect_page(slot, *page));
-        }
-        self.slots.protect(slot)
+        slots.shield.protect_again(&slots.slots, slot, written)
     }
 
     fn is_pristine(&self, slot: usize) -> bool {
-        self.slots.is_pristine(slot)
+        self.slots.slots.is_pristine(slot)
     }
 }
 
-struct Kept {
-    guard: Guard,
-    slots: Slots,
+/// A page that was written once stays writable and on its slot's list: the way of `restore`.
+pub(crate) struct Kept {
+    slots: Shielded,
     lists: Vec<Vec<usize>>,
 }
 
-/// Makes the way of `restore`: a page that was written once stays writable and on its slot's list.
-pub(crate) fn kept(plan: &Plan) -> io::Result<Box<dyn Way>> {
-    let slots = Slots::filled(plan)?;
-    let guard = Guard::take(slots.range(), None)?;
-    for slot in 0..plan.slots {
-        slots.protect(slot)?;
+impl Kept {
+    pub(crate) fn over(slots: Shielded, count: usize) -> Box<dyn Way> {
+        Box::new(Self { slots, lists: vec![Vec::new(); count] })
     }
-    Ok(Box::new(Kept { guard, slots, lists: vec![Vec::new(); plan.slots] }))
 }
 
 impl Way for Kept {
     fn cycle(&mut self, slot: usize, pages: &[usize]) -> io::Result<()> {
-        self.slots.write(slot, pages);
+        self.slots.slots.write(slot, pages);
         let list = &mut self.lists[slot];
-        list.extend(self.guard.drain().map(|address| self.slots.page_of(slot, address)));
+        list.extend(self.slots.written(slot));
         for &page in list.iter() {
-            self.slots.set_lines_back(slot, page);
+            self.slots.slots.set_lines_back(slot, page);
         }
         Ok(())
     }
 
     fn is_pristine(&self, slot: usize) -> bool {
-        self.slots.is_pristine(slot)
+        self.slots.slots.is_pristine(slot)
     }
+}
+
+/// Makes the way in which a slot is made read-only after each cycle.
+pub(crate) fn each_time(plan: &Plan) -> io::Result<Box<dyn Way>> {
+    Ok(EachTime::over(Shield::Mprotect.raise(Slots::filled(plan)?, plan.slots)?))
+}
+
+/// Makes the way of the kept list.
+pub(crate) fn kept(plan: &Plan) -> io::Result<Box<dyn Way>> {
+    Ok(Kept::over(Shield::Mprotect.raise(Slots::filled(plan)?, plan.slots)?, plan.slots))
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::mapping::{Slots, check};
-use crate::protecting::Guard;
+use crate::protecting::{EachTime, Kept, Shield, Shielded};
 use crate::{FEW_PAGES, PAGE_BYTES, Plan, Way};
 
 /// `UFFD_API` and the features that are asked for (linux/userfaultfd.h).
@@ -112,88 +112,39 @@ fn open(slots: &Slots, features: u64) -> io::Result<File> {
     Ok(file)
 }
 
-fn protect_all(slots: &Slots, file: &File) -> io::Result<()> {
-    let (start, size) = slots.range();
+/// Protects a range.
+pub(crate) fn protect(file: &File, (start, size): (usize, usize)) -> io::Result<()> {
     write_protect(file.as_raw_fd(), start, size, MODE_PROTECT)
 }
 
 /// Protects again what was written: page by page while those are few, else the whole slot at once.
-fn protect_again(file: &File, slots: &Slots, slot: usize, written: &[usize]) -> io::Result<()> {
-    let protect = |start, size| write_protect(file.as_raw_fd(), start, size, MODE_PROTECT);
+pub(crate) fn protect_again(
+    file: &File,
+    slots: &Slots,
+    slot: usize,
+    written: &[usize],
+) -> io::Result<()> {
     if written.len() < FEW_PAGES {
-        return written
-            .iter()
-            .try_for_each(|page| protect(slots.page(slot, *page).addr(), PAGE_BYTES));
+        let page = |page: &usize| (slots.page(slot, *page).addr(), PAGE_BYTES);
+        return written.iter().try_for_each(|written| protect(file, page(written)));
     }
-    let (start, size) = slots.slot_range(slot);
-    protect(start, size)
-}
-
-struct Signal {
-    guard: Guard,
-    file: File,
-    slots: Slots,
-    written: Vec<usize>,
+    protect(file, slots.slot_range(slot))
 }
 
 /// Makes the way in which a write to a protected page is a signal to its thread.
 pub(crate) fn signal(plan: &Plan) -> io::Result<Box<dyn Way>> {
-    let (guard, file, slots) = signalling(plan)?;
-    Ok(Box::new(Signal { guard, file, slots, written: Vec::new() }))
-}
-
-fn signalling(plan: &Plan) -> io::Result<(Guard, File, Slots)> {
-    let slots = Slots::filled(plan)?;
-    let file = open(&slots, FEATURE_WRITE_PROTECT | FEATURE_SIGBUS)?;
-    let guard = Guard::take(slots.range(), Some(file.as_raw_fd()))?;
-    protect_all(&slots, &file)?;
-    Ok((guard, file, slots))
-}
-
-impl Way for Signal {
-    fn cycle(&mut self, slot: usize, pages: &[usize]) -> io::Result<()> {
-        self.slots.write(slot, pages);
-        self.written.clear();
-        self.written.extend(self.guard.drain().map(|address| self.slots.page_of(slot, address)));
-        for &page in &self.written {
-            self.slots.copy_page(slot, page);
-        }
-        protect_again(&self.file, &self.slots, slot, &self.written)
-    }
-
-    fn is_pristine(&self, slot: usize) -> bool {
-        self.slots.is_pristine(slot)
-    }
-}
-
-struct Kept {
-    guard: Guard,
-    // Protects until it is closed.
-    _file: File,
-    slots: Slots,
-    lists: Vec<Vec<usize>>,
+    Ok(EachTime::over(signalling(plan)?))
 }
 
 /// Makes the way in which a page is a signal once and is not protected again: a kept list that splits no mapping.
 pub(crate) fn kept(plan: &Plan) -> io::Result<Box<dyn Way>> {
-    let (guard, file, slots) = signalling(plan)?;
-    Ok(Box::new(Kept { guard, _file: file, slots, lists: vec![Vec::new(); plan.slots] }))
+    Ok(Kept::over(signalling(plan)?, plan.slots))
 }
 
-impl Way for Kept {
-    fn cycle(&mut self, slot: usize, pages: &[usize]) -> io::Result<()> {
-        self.slots.write(slot, pages);
-        let list = &mut self.lists[slot];
-        list.extend(self.guard.drain().map(|address| self.slots.page_of(slot, address)));
-        for &page in list.iter() {
-            self.slots.set_lines_back(slot, page);
-        }
-        Ok(())
-    }
-
-    fn is_pristine(&self, slot: usize) -> bool {
-        self.slots.is_pristine(slot)
-    }
+fn signalling(plan: &Plan) -> io::Result<Shielded> {
+    let slots = Slots::filled(plan)?;
+    let file = open(&slots, FEATURE_WRITE_PROTECT | FEATURE_SIGBUS)?;
+    Shield::Userfaultfd(file).raise(slots, plan.slots)
 }
 
 struct Thread {
@@ -208,7 +159,9 @@ struct Thread {
 pub(crate) fn thread(plan: &Plan) -> io::Result<Box<dyn Way>> {
     let slots = Slots::filled(plan)?;
     let file = open(&slots, FEATURE_WRITE_PROTECT)?;
-    protect_all(&slots, &file)?;
+    for slot in 0..plan.slots {
+        protect(&file, slots.slot_range(slot))?;
+    }
     let mut messages = file.try_clone()?;
     let (note, noted) = channel();
     std::thread::spawn(move || {
@@ -255,7 +208,9 @@ struct Scanning {
 pub(crate) fn scan(plan: &Plan) -> io::Result<Box<dyn Way>> {
     let slots = Slots::filled(plan)?;
     let file = open(&slots, FEATURE_WRITE_PROTECT | FEATURE_ASYNC | FEATURE_UNPOPULATED)?;
-    protect_all(&slots, &file)?;
+    for slot in 0..plan.slots {
+        protect(&file, slots.slot_range(slot))?;
+    }
     let pagemap = File::open("/proc/self/pagemap")?;
     let ranges = vec![Range::default(); RANGES_MAX];
     Ok(Box::new(Scanning { pagemap, file, slots, ranges, pages: Vec::new() }))

@@ -492,18 +492,17 @@ impl<'a> Client<'a> {
             let size = usize::try_from(completion.result).unwrap_or(0);
             let peer = &mut self.peers[slot];
             if peer.life == Life::Open {
-                let mut answers = Answers {
-                    flight: &mut peer.flight,
-                    current: &mut peer.current,
-                    targets: &self.plan.targets,
-                    record: &mut self.record,
-                    window: &self.window,
-                    ended: 0,
-                    has_last: false,
+                let Peer { flight, current, reader, .. } = peer;
+                let mut answers = Answers::new(
+                    flight,
+                    current,
+                    &self.plan.targets,
+                    &mut self.record,
+                    &self.window,
                     now,
-                };
+                );
                 let bytes = &mut self.ring.bytes_mut(buffer)[..size];
-                let result = peer.reader.read(bytes, &mut answers);
+                let result = reader.read(bytes, &mut answers);
                 let (ended, has_last) = (answers.ended, answers.has_last);
                 self.under_way -= ended;
                 self.marks.answered += ended as u64;
@@ -556,17 +555,10 @@ impl<'a> Client<'a> {
         if peer.life != Life::Open {
             return;
         }
-        let mut answers = Answers {
-            flight: &mut peer.flight,
-            current: &mut peer.current,
-            targets: &self.plan.targets,
-            record: &mut self.record,
-            window: &self.window,
-            ended: 0,
-            has_last: false,
-            now,
-        };
-        peer.reader.finish(&mut answers);
+        let Peer { flight, current, reader, .. } = peer;
+        let mut answers =
+            Answers::new(flight, current, &self.plan.targets, &mut self.record, &self.window, now);
+        reader.finish(&mut answers);
         let ended = answers.ended;
         self.under_way -= ended;
         self.marks.answered += ended as u64;

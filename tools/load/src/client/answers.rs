@@ -28,17 +28,28 @@ pub(super) struct Current {
 
 /// Takes a connection's responses, and checks them.
 pub(super) struct Answers<'a> {
-    pub(super) flight: &'a mut VecDeque<Flight>,
-    pub(super) current: &'a mut Current,
-    pub(super) targets: &'a [Target],
-    pub(super) record: &'a mut Record,
-    pub(super) window: &'a Range<u64>,
+    flight: &'a mut VecDeque<Flight>,
+    current: &'a mut Current,
+    targets: &'a [Target],
+    record: &'a mut Record,
+    window: &'a Range<u64>,
     pub(super) ended: usize,
     pub(super) has_last: bool,
-    pub(super) now: u64,
+    now: u64,
 }
 
-impl Answers<'_> {
+impl<'a> Answers<'a> {
+    pub(super) fn new(
+        flight: &'a mut VecDeque<Flight>,
+        current: &'a mut Current,
+        targets: &'a [Target],
+        record: &'a mut Record,
+        window: &'a Range<u64>,
+        now: u64,
+    ) -> Self {
+        Self { flight, current, targets, record, window, ended: 0, has_last: false, now }
+    }
+
     fn target(&self, flight: Flight) -> &Target {
         &self.targets[flight.target as usize]
     }
