@@ -293,7 +293,7 @@ fn print_table(report: &Report) -> Result<()> {
         "MiB"
     );
     for row in &report.rows {
-        let Spread { median, low, high } = row.p99_ratio;
+        let Spread { median, low, high, .. } = row.p99_ratio;
         println!(
             "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {:>12} {:>8} {:>10} {:>8.1}",
             row.server,

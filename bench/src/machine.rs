@@ -76,7 +76,7 @@ pub(crate) fn tell() {
 
 impl Machine {
     fn text(&self) -> String {
-        let Spread { median, low, high } = self.reference_ms;
+        let Spread { median, low, high, .. } = self.reference_ms;
         format!(
             "machine: {}, Linux {}; reference loop {median:.1} ms ({low:.1}..{high:.1}): {}",
             self.cpu,

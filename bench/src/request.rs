@@ -248,7 +248,7 @@ fn print_table(report: &Report) -> Result<()> {
     );
     let range = |Spread { low, high, .. }: Spread| format!("{low:.2}..{high:.2}");
     for row in &report.rows {
-        let Spread { median, low, high } = row.cpu_ns_per_request;
+        let Spread { median, low, high, .. } = row.cpu_ns_per_request;
         let shape = if row.closes { "close".to_owned() } else { row.pipeline.to_string() };
         let nginx = row.ratio_to_nginx;
         println!(

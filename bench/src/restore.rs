@@ -304,7 +304,7 @@ fn print_table(report: &Report) -> Result<()> {
         "technique", "dirty", "slots", "tier", "CPU ns", "low..high", "ns/page"
     );
     for row in &report.rows {
-        let Spread { median, low, high } = row.cpu_ns;
+        let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
             "{:<10} {:>6} {:>7} {:<5} {:>11.0} {:>22} {:>9.0}",
             row.technique,
@@ -322,7 +322,7 @@ fn print_table(report: &Report) -> Result<()> {
         "technique", "threads", "CPU ns", "low..high", "x one"
     );
     for row in &report.contention {
-        let Spread { median, low, high } = row.cpu_ns;
+        let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
             "{:<10} {:>7} {:>11.0} {:>22} {:>9.2}",
             row.technique,

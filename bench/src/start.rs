@@ -155,7 +155,7 @@ fn print_table(report: &Report) -> Result<()> {
         "technique", "guest", "tier", "dirty", "CPU ns", "low..high", "x restore"
     );
     for row in &report.rows {
-        let Spread { median, low, high } = row.cpu_ns;
+        let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
             "{:<10} {:<22} {:<6} {:>6} {:>12.0} {:>24} {:>10.1}",
             row.technique,

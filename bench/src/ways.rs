@@ -250,7 +250,7 @@ fn print_table(report: &Report, kinds: &[Kind]) -> Result<()> {
         "mappings"
     );
     for row in &report.rows {
-        let Spread { median, low, high } = row.cpu_us;
+        let Spread { median, low, high, .. } = row.cpu_us;
         let slots = if row.slots == 0 { "-".into() } else { row.slots.to_string() };
         println!(
             "{:<15} {slots:>6} {:>6} {median:>10.2} {:>18} {:>6.0}% {:>10.2} {:>10.1} {:>8.1} {:>9.1}",
