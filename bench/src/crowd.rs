@@ -14,7 +14,7 @@ use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
-use crate::request::{start_hyper, start_midge, start_nginx};
+use crate::peers::{start_hyper, start_midge, start_nginx};
 use crate::servers::{NGINX_MISSING, Server, find, find_midge};
 
 /// Latencies above this count as this.

@@ -11,6 +11,7 @@ mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
 mod load; // servers under midge-load's client
 mod machine; // what a figure was taken on
+mod peers; // the servers that are compared
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes

@@ -4,26 +4,16 @@
 //! verified response; ratios are taken to the yardstick and to nginx of the same round, for the speed of a shared
 //! machine moves between rounds.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use midge_bench::guests;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
-use crate::servers::{NGINX_MISSING, Server, find, free_address};
-
-/// The row that ratios are taken to first.
-pub(crate) const YARDSTICK: &str = "yardstick";
-
-/// The row that ratios are taken to besides.
-pub(crate) const NGINX: &str = "nginx return 200";
-
-/// Connections that nginx has room for.
-const NGINX_CONNECTIONS: usize = 4096;
+use crate::peers::{NGINX, YARDSTICK, start_all};
+use crate::servers::Server;
 
 /// Options of `midge-lab request`.
 #[derive(Debug, clap::Args)]
@@ -136,98 +126,6 @@ fn compare(arguments: &Arguments, servers: &[Server], shape: Shape) -> Result<Ve
         generator_busy: Spread::of(lane.busy).median,
     });
     Ok(rows.collect())
-}
-
-/// Starts all servers of a comparison; returns them, and what was left out.
-///
-/// # Errors
-/// If one of ours cannot be started.
-pub(crate) fn start_all(cpus: Cpus) -> Result<(Vec<Server>, Vec<String>)> {
-    let cpu = cpus.servers;
-    let mut servers = Vec::new();
-    let mut left_out = Vec::new();
-    for (name, command) in [(YARDSTICK, "yardstick"), ("midge fixed response", "fixed")] {
-        let address = free_address()?;
-        let mut own = Command::new(std::env::current_exe()?);
-        own.args([command, &address.to_string()]);
-        servers.push(Server::start(name, address, "/", cpu, own, tempfile::tempdir()?)?);
-    }
-    match find("midge") {
-        Some(midge) => {
-            for (name, technique) in
-                [("midge restore", "restore"), ("midge pool", "pool"), ("midge reuse", "reuse")]
-            {
-                servers.push(start_midge(&midge, name, technique, cpu, "")?);
-            }
-        }
-        None => left_out.push("midge: cargo build --release builds it beside this program".into()),
-    }
-    match find("nginx") {
-        Some(nginx) => servers.push(start_nginx(&nginx, cpu, NGINX_CONNECTIONS)?),
-        None => left_out.push(NGINX_MISSING.into()),
-    }
-    servers.push(start_hyper(cpu)?);
-    Ok((servers, left_out))
-}
-
-/// Starts midge with one function; `limits` is a part of its settings file.
-pub(crate) fn start_midge(
-    midge: &std::path::Path,
-    name: &'static str,
-    technique: &str,
-    cpu: usize,
-    limits: &str,
-) -> Result<Server> {
-    let (address, admin) = (free_address()?, free_address()?);
-    let folder = tempfile::tempdir()?;
-    let guest = folder.path().join("guest.wat");
-    std::fs::write(&guest, guests::synthetic(3, 2))?;
-    let settings = folder.path().join("midge.toml");
-    let text = format!(
-        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n[log]\nlevel = \"error\"\n\n{limits}\n\
-         [[function]]\nname = \"guest\"\nmodule = \"guest.wat\"\nroute = \"/\"\ntechnique = \"{technique}\"\n"
-    );
-    std::fs::write(&settings, text)?;
-    let mut command = Command::new(midge);
-    command.arg("serve").arg(&settings);
-    Server::start(name, address, "/", cpu, command, folder)
-}
-
-/// Starts hyper with a fixed response.
-pub(crate) fn start_hyper(cpu: usize) -> Result<Server> {
-    let address = free_address()?;
-    let mut own = Command::new(std::env::current_exe()?);
-    own.args(["hyper", &address.to_string()]);
-    Server::start(
-        "hyper, one thread",
-        address,
-        crate::hyper::TARGET,
-        cpu,
-        own,
-        tempfile::tempdir()?,
-    )
-}
-
-/// Starts nginx with a fixed response.
-pub(crate) fn start_nginx(
-    nginx: &std::path::Path,
-    cpu: usize,
-    connections: usize,
-) -> Result<Server> {
-    let address = free_address()?;
-    let folder = tempfile::tempdir()?;
-    let settings = folder.path().join("nginx.conf");
-    let text = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr crit;\n\
-         events {{ worker_connections {connections}; }}\n\
-         http {{ access_log off; keepalive_requests 100000000;\n\
-         server {{ listen {address} reuseport; location / {{ default_type text/plain; \
-         return 200 \"sixteen bytes ok\"; }} }} }}\n"
-    );
-    std::fs::write(&settings, text)?;
-    let mut command = Command::new(nginx);
-    command.arg("-p").arg(folder.path()).arg("-c").arg(&settings);
-    Server::start(NGINX, address, "/", cpu, command, folder)
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]

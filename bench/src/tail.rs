@@ -14,11 +14,14 @@ use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
-use crate::request::{YARDSTICK, start_all};
+use crate::peers::{NODE, YARDSTICK, start_all};
 use crate::servers::Server;
 
 /// The quantiles that are compared.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// Rows that would set a rate at which the others have nothing to do.
+const SLOW: [&str; 2] = ["midge pool", NODE];
 
 /// Options of `midge-lab tail`.
 #[derive(Debug, clap::Args)]
@@ -89,9 +92,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.cpus.check()?;
     ensure!((0.01..1.0).contains(&arguments.share), "--share: above 0 and below 1");
     let (servers, left_out) = start_all(arguments.cpus)?;
-    // An instance of the engine's pool for each request is another order of magnitude.
-    let servers: Vec<Server> =
-        servers.into_iter().filter(|server| server.name != "midge pool").collect();
+    let is_compared = |server: &Server| !SLOW.contains(&server.name);
+    let servers: Vec<Server> = servers.into_iter().filter(is_compared).collect();
     arguments.cpus.take_load()?;
     let mut lanes = Vec::with_capacity(servers.len());
     for server in &servers {
