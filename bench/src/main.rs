@@ -7,6 +7,7 @@ mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
 mod hyper; // a peer made of hyper
+mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
 mod load; // servers under midge-load's client
@@ -54,6 +55,8 @@ enum Command {
     Balance(balance::Arguments),
     /// Compares two reports of the same command, and tells differences from noise.
     Compare(compare::Arguments),
+    /// Reads results of wrk, h2load, oha and `midge load`.
+    Import(import::Arguments),
     /// Makes one page of several reports, that opens from disk.
     Report(html::Arguments),
     /// Counts instructions of what runs for each request, and fails if they have grown beyond the baseline.
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Report(arguments) => html::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
