@@ -8,44 +8,103 @@ pub const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
 /// Most dirty pages of a synthetic guest.
 pub const DIRTY_PAGES_MAX: u32 = 16_384;
 
-/// Returns a guest in text form, of 17 pages of memory or as many as it needs, that writes to `dirty_pages` pages of 4 KiB (the
-/// request's own page is one of them) and changes `globals` globals, then answers 200 with 16 bytes.
+/// A guest with chosen state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synthetic {
+    /// Pages of 4 KiB that each request writes to, its own among them.
+    pub dirty_pages: u32,
+    /// Globals that each request changes.
+    pub globals: u32,
+    /// Size of what its memory holds when a request begins, beyond a page, in KiB.
+    pub image_kib: u32,
+    /// Elements of its table.
+    pub table_elements: u32,
+}
+
+/// Size of an image: what a memory may hold.
+pub const IMAGE_KIB_MAX: u32 = 64 * 1024;
+
+/// Globals that a function may change.
+pub const GLOBALS_MAX: u32 = 256;
+
+/// Elements of a table.
+pub const ELEMENTS_MAX: u32 = 10_000;
+
+/// Returns a guest that writes to so many pages and changes so many globals ([`Synthetic`]).
 ///
 /// # Panics
-/// If more than [`DIRTY_PAGES_MAX`] pages are asked for, or none.
+/// If it has no dirty page, or too many.
 #[must_use]
 pub fn synthetic(dirty_pages: u32, globals: u32) -> String {
-    assert!((1..=DIRTY_PAGES_MAX).contains(&dirty_pages), "up to {DIRTY_PAGES_MAX} dirty pages");
-    let memory_pages = (dirty_pages + 1).div_ceil(16).max(17);
-    let mut text = format!("(module\n  (memory (export \"memory\") {memory_pages})");
-    text.push_str(
-        r#"
+    Synthetic { dirty_pages, globals, image_kib: 0, table_elements: 0 }.text()
+}
+
+impl Synthetic {
+    /// Returns its text.
+    ///
+    /// # Panics
+    /// If it has no dirty page, or anything of it is beyond its limit.
+    #[must_use]
+    pub fn text(self) -> String {
+        let Self { dirty_pages, globals, image_kib, table_elements } = self;
+        assert!(
+            (1..=DIRTY_PAGES_MAX).contains(&dirty_pages),
+            "up to {DIRTY_PAGES_MAX} dirty pages"
+        );
+        assert!(image_kib <= IMAGE_KIB_MAX, "an image of up to {IMAGE_KIB_MAX} KiB");
+        assert!(globals <= GLOBALS_MAX, "up to {GLOBALS_MAX} globals");
+        assert!(table_elements <= ELEMENTS_MAX, "up to {ELEMENTS_MAX} elements");
+        // The image lies behind the pages that are written.
+        let image_start = (dirty_pages + 1).div_ceil(16).max(17) * 65_536;
+        let memory_pages = image_start / 65_536 + image_kib.div_ceil(64);
+        let mut text = format!("(module\n  (memory (export \"memory\") {memory_pages})");
+        text.push_str(
+            r#"
   (data (i32.const 32) "MDGE\01\00\00\00\00\10\00\00\00\10\00\00")
   (data (i32.const 1024) "sixteen bytes ok")
   (data (i32.const 1040) "\c8\00\00\00\00\00\00\00\00\00\00\00\00\04\00\00\10\00\00\00")
   (func (export "midge_contract") (result i32) i32.const 32)
 "#,
-    );
-    let mut body = String::new();
-    for global in 0..globals {
-        writeln!(text, "  (global $g{global} (mut i32) (i32.const {global}))").expect("a string");
-        writeln!(
-            body,
-            "    (global.set $g{global} (i32.add (global.get $g{global}) (i32.const 1)))"
+        );
+        if image_kib > 0 {
+            // Runs when the artifact is built.
+            let bytes = image_kib * 1024;
+            writeln!(
+                text,
+                "  (func $fill (memory.fill (i32.const {image_start}) (i32.const 109) (i32.const {bytes})))\n  (start $fill)"
+            )
+            .expect("a string");
+        }
+        if table_elements > 0 {
+            let elements = "$element ".repeat(table_elements as usize);
+            writeln!(
+                text,
+                "  (func $element)\n  (table {table_elements} funcref)\n  (elem (i32.const 0) func {elements})"
+            )
+            .expect("a string");
+        }
+        let mut body = String::new();
+        for global in 0..globals {
+            writeln!(text, "  (global $g{global} (mut i32) (i32.const {global}))")
+                .expect("a string");
+            writeln!(
+                body,
+                "    (global.set $g{global} (i32.add (global.get $g{global}) (i32.const 1)))"
+            )
+            .expect("a string");
+        }
+        // The area is the second page; the others follow it.
+        for page in 2..=dirty_pages {
+            writeln!(body, "    (i32.store (i32.const {}) (i32.const -1))", page * 4096 + 64)
+                .expect("a string");
+        }
+        write!(
+            text,
+            "  (func (export \"midge_handle\") (param i32 i32) (result i32)\n{body}    i32.const 1040))"
         )
         .expect("a string");
+        text
     }
-    // The area is the second page; the others follow it.
-    for page in 2..=dirty_pages {
-        writeln!(body, "    (i32.store (i32.const {}) (i32.const -1))", page * 4096 + 64)
-            .expect("a string");
-    }
-    write!(
-        text,
-        "  (func (export \"midge_handle\") (param i32 i32) (result i32)\n{body}    i32.const 1040))"
-    )
-    .expect("a string");
-    text
 }
 
 /// Writes a response of so many bytes `m`, told by its length, in pieces of 64 KiB.

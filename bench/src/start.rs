@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_bench::guests;
+use midge_bench::guests::{self, Synthetic};
 use midge_bench::harness::{Harness, artifact};
 use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
 use midge_loader::engine::Engines;
@@ -26,6 +26,15 @@ pub(crate) struct Arguments {
     /// Dirty pages of the synthetic guests.
     #[arg(long, value_delimiter = ',', default_values_t = [3, 32])]
     pages: Vec<u32>,
+    /// Guests of 3 dirty pages and 2 globals with images of so many KiB.
+    #[arg(long, value_name = "KIB,KIB", value_delimiter = ',')]
+    images: Vec<u32>,
+    /// Guests of 3 dirty pages with so many globals.
+    #[arg(long, value_name = "N,M", value_delimiter = ',')]
+    globals: Vec<u32>,
+    /// Guests of 3 dirty pages and 2 globals with tables of so many elements.
+    #[arg(long, value_name = "N,M", value_delimiter = ',')]
+    tables: Vec<u32>,
     /// These techniques alone; `restore` is needed for the ratio.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -82,12 +91,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
+/// Returns the guests with chosen state, one for each number that was named.
+fn synthetics(arguments: &Arguments) -> Result<Vec<Synthetic>> {
+    let base = Synthetic { dirty_pages: 3, globals: 2, image_kib: 0, table_elements: 0 };
+    let pages = arguments.pages.iter().map(|&dirty_pages| Synthetic { dirty_pages, ..base });
+    let images = arguments.images.iter().map(|&image_kib| Synthetic { image_kib, ..base });
+    let globals = arguments.globals.iter().map(|&globals| Synthetic { globals, ..base });
+    let tables =
+        arguments.tables.iter().map(|&table_elements| Synthetic { table_elements, ..base });
+    let all: Vec<_> = pages.chain(images).chain(globals).chain(tables).collect();
+    for guest in &all {
+        anyhow::ensure!(
+            (1..=guests::DIRTY_PAGES_MAX).contains(&guest.dirty_pages),
+            "--pages: 1 to {}",
+            guests::DIRTY_PAGES_MAX
+        );
+        anyhow::ensure!(
+            guest.image_kib <= guests::IMAGE_KIB_MAX,
+            "--images: up to {}",
+            guests::IMAGE_KIB_MAX
+        );
+        anyhow::ensure!(
+            guest.globals <= guests::GLOBALS_MAX,
+            "--globals: up to {}",
+            guests::GLOBALS_MAX
+        );
+        anyhow::ensure!(
+            guest.table_elements <= guests::ELEMENTS_MAX,
+            "--tables: up to {}",
+            guests::ELEMENTS_MAX
+        );
+    }
+    Ok(all)
+}
+
 fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<String>)> {
     let machine = Machine::of_this_process();
     let mut guests = vec![("hello".to_owned(), guests::HELLO.to_vec())];
-    for pages in &arguments.pages {
-        let text = guests::synthetic(*pages, 2);
-        guests.push((format!("{pages} pages, 2 globals"), text.into_bytes()));
+    for guest in synthetics(arguments)? {
+        let Synthetic { dirty_pages, globals, image_kib, table_elements } = guest;
+        let mut name = format!("{dirty_pages} pages, {globals} globals");
+        if image_kib > 0 {
+            name.push_str(&format!(", {image_kib} KiB"));
+        }
+        if table_elements > 0 {
+            name.push_str(&format!(", {table_elements} elements"));
+        }
+        guests.push((name, guest.text().into_bytes()));
     }
     let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
     for (guest, source) in guests {
@@ -151,13 +201,13 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     println!(
-        "{:<10} {:<22} {:<6} {:>6} {:>12} {:>24} {:>10}",
+        "{:<10} {:<36} {:<6} {:>6} {:>12} {:>24} {:>10}",
         "technique", "guest", "tier", "dirty", "CPU ns", "low..high", "x restore"
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
-            "{:<10} {:<22} {:<6} {:>6} {:>12.0} {:>24} {:>10.1}",
+            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1}",
             row.technique,
             row.guest,
             row.tier,
