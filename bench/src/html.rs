@@ -4,7 +4,7 @@
 //! over pages, slots or rates where rows differ in those, as lines; else as bars with the range of the rounds.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use midge_load::plot::{Line, Titles, svg};
@@ -37,9 +37,17 @@ const FIGURES_MAX: usize = 6;
 /// # Errors
 /// If a file is no report, or the page cannot be written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    write(&arguments.reports, &arguments.out, arguments.csv.as_deref())
+}
+
+/// Writes the page of these reports, and their figures as a table.
+///
+/// # Errors
+/// If a file is no report, or the page cannot be written.
+pub(crate) fn write(reports: &[PathBuf], out: &Path, table: Option<&Path>) -> Result<()> {
     let mut sections = String::new();
     let mut csv = String::from("report,row,figure,median,low,high\n");
-    for file in &arguments.reports {
+    for file in reports {
         let describe = || format!("cannot read {}", file.display());
         let size = std::fs::metadata(file).with_context(describe)?.len();
         ensure!(size <= REPORT_BYTES_MAX, "{} is too large for a report", file.display());
@@ -59,9 +67,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     let page = format!("{HEAD}{sections}</main>\n</body>\n</html>\n");
-    let out = &arguments.out;
     std::fs::write(out, page).with_context(|| format!("cannot write {}", out.display()))?;
-    if let Some(file) = &arguments.csv {
+    if let Some(file) = table {
         std::fs::write(file, csv).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())

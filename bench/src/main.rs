@@ -1,6 +1,7 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
+mod all; // every comparison, and the page of them
 mod balance; // connections over workers
 mod compare; // two reports
 mod cpus; // one for servers, one for clients
@@ -37,6 +38,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs every comparison, and writes one page of them.
+    All(all::Arguments),
     /// Compares the start techniques in this process: CPU time of a whole call with a pristine instance.
     Start(start::Arguments),
     /// Tells what `restore` costs over dirty pages and resting slots, and starts on all CPUs at once.
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         machine::begin();
     }
     let result = match command {
+        Command::All(arguments) => all::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),

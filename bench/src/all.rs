@@ -1,0 +1,115 @@
+//! `midge-lab all`: every comparison, one after the other, into a folder, and the page of them.
+//!
+//! Each is a process of its own, so that one leaves nothing to the next; a report that is there already is kept,
+//! so a run that was broken off goes on where it was.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::html;
+
+/// A comparison: its report, and the words of its command, whole and quick.
+struct Step {
+    name: &'static str,
+    whole: &'static [&'static str],
+    quick: &'static [&'static str],
+}
+
+const STEPS: [Step; 8] = [
+    Step { name: "start", whole: &["--rounds", "15"], quick: &["--rounds", "3"] },
+    Step {
+        name: "restore",
+        whole: &[],
+        quick: &[
+            "--rounds",
+            "2",
+            "--pages",
+            "1,16,64",
+            "--slots",
+            "1,100",
+            "--contended",
+            "pool,restore",
+        ],
+    },
+    Step {
+        name: "ways",
+        whole: &[],
+        quick: &["--rounds", "2", "--pages", "1,16,64", "--slots", "1,64"],
+    },
+    Step { name: "request", whole: &[], quick: &["--rounds", "3", "--seconds", "0.2"] },
+    Step { name: "tail", whole: &[], quick: &["--rounds", "3", "--seconds", "0.5"] },
+    Step {
+        name: "crowd",
+        whole: &[],
+        quick: &["--rounds", "1", "--connections", "1000", "--seconds", "0.5"],
+    },
+    Step { name: "stream", whole: &[], quick: &["--mib", "64", "--rounds", "2"] },
+    Step { name: "balance", whole: &[], quick: &["--starts", "3"] },
+];
+
+/// Options of `midge-lab all`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The folder of the reports; those that lie in it are kept.
+    #[arg(long, value_name = "FOLDER", default_value = "lab")]
+    out: PathBuf,
+    /// Few rounds: two minutes in place of a quarter of an hour, and wider spreads.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs what is missing, and writes the page.
+///
+/// # Errors
+/// If the folder cannot be written. A comparison that fails is told, and the others go on.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let out = &arguments.out;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut reports = Vec::new();
+    let mut failed = Vec::new();
+    for (number, step) in STEPS.iter().enumerate() {
+        let file = out.join(format!("{}.json", step.name));
+        let place = format!("{} of {}: {}", number + 1, STEPS.len(), step.name);
+        if file.exists() {
+            progress(&format!("{place}: there already"));
+        } else {
+            progress(&place);
+            let began = Instant::now();
+            match measure(step, arguments.quick, &file) {
+                Ok(()) => progress(&format!("{place}: {:.0} s", began.elapsed().as_secs_f64())),
+                Err(error) => {
+                    progress(&format!("{place}: {error:#}"));
+                    failed.push(step.name);
+                    continue;
+                }
+            }
+        }
+        reports.push(file);
+    }
+    let page = out.join("report.html");
+    html::write(&reports, &page, Some(&out.join("report.csv")))?;
+    progress(&format!("the page: {}", page.display()));
+    ensure!(failed.is_empty(), "without {}: run it again", failed.join(", "));
+    Ok(())
+}
+
+/// Runs one comparison; its report appears whole or not at all.
+fn measure(step: &Step, is_quick: bool, file: &Path) -> Result<()> {
+    let part = file.with_extension("part");
+    let output =
+        std::fs::File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(step.name).args(if is_quick { step.quick } else { step.whole }).arg("--json");
+    let ended = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).output()?;
+    let why = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{}", why.trim().trim_start_matches("midge-lab: "));
+    std::fs::rename(&part, file).with_context(|| format!("cannot name {}", file.display()))
+}
+
+#[expect(clippy::print_stderr, reason = "progress, and no result")]
+fn progress(text: &str) {
+    eprintln!("{text}");
+}
