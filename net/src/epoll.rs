@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -220,7 +220,9 @@ impl Epoll {
         let (Some(id), true) = (socket.send, socket.is_writable) else { return };
         let Some(stream) = &mut socket.stream else { return };
         self.enters += 1;
-        match stream.write(&socket.output[socket.offset..]) {
+        // A peer that has gone is an error and no signal, whoever the process is of.
+        let rest = &socket.output[socket.offset..];
+        match stream.send_with_flags(rest, libc::MSG_NOSIGNAL) {
             Ok(size) => {
                 socket.send = None;
                 self.complete(Completed::Send, id, narrow_result(size));
@@ -544,6 +546,8 @@ fn whole_milliseconds(time: Duration) -> Timespec {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]

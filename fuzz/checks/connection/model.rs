@@ -70,13 +70,13 @@ impl Model {
                 must_close: !head.keep_alive || requests >= settings.requests_per_connection_max,
                 ..Expected::default()
             };
-            let ends = model.answer(&plan, &head, &body, &mut expected);
+            model.answer(&plan, &head, &body, &mut expected);
             let must_close = expected.must_close;
             if !expected.either.is_empty() {
                 model.expected.push(expected);
             }
             match body {
-                Body::Whole(_, size) if !ends && !must_close => {
+                Body::Whole(_, size) if !must_close => {
                     rest.drain(..head.bytes_total() + size);
                 }
                 _ => return model,
@@ -89,8 +89,8 @@ impl Model {
         self.expected.push(Expected { either, is_head, must_close: true, ..Expected::default() });
     }
 
-    /// Says what the host and the endpoint make of a request. Returns true if nothing can follow.
-    fn answer(&mut self, plan: &Plan, head: &Head, body: &Body, expected: &mut Expected) -> bool {
+    /// Says what the host and the endpoint make of a request.
+    fn answer(&mut self, plan: &Plan, head: &Head, body: &Body, expected: &mut Expected) {
         let has_body = head.framing != Framing::None;
         let is_whole = matches!(body, Body::Whole(..));
         if let Body::Malformed(refusal, _) = body {
@@ -108,9 +108,7 @@ impl Model {
                 expected.must_close |= head.version_minor == 0;
                 // A body that breaks or ends early takes the answer with it.
                 self.is_cut |= plan.way == Way::Abort || !is_whole;
-                // A response to HEAD has no body to break off in: the connection goes on, unless the head was not
-                // complete yet.
-                return plan.way == Way::Abort && !expected.is_head;
+                // Where the response was complete by then, the connection goes on: of a HEAD with the head.
             }
             (Way::Small, Body::Whole(body, _)) if body.len() > SMALL_BYTES_MAX => {
                 expected.either.push(answer(Refusal::BodyTooLarge));
@@ -138,7 +136,6 @@ impl Model {
             (Way::Whole | Way::Chunks, Body::Partial(_)) => self.is_cut = true,
             (_, Body::Partial(_) | Body::Malformed(..)) => {}
         }
-        false
     }
 
     pub(super) fn is_head(&self, place: usize) -> bool {
