@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Size of a report.
-pub(crate) const REPORT_BYTES_MAX: u64 = 64 << 20;
+const REPORT_BYTES_MAX: u64 = 64 << 20;
 
 /// Options of `midge-lab compare`.
 #[derive(Debug, clap::Args)]
@@ -95,13 +95,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Value> {
+/// Reads a text of the size of a report.
+///
+/// # Errors
+/// If it cannot be read, or is larger.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     let describe = || format!("cannot read {}", path.display());
     let size = std::fs::metadata(path).with_context(describe)?.len();
     ensure!(size <= REPORT_BYTES_MAX, "{} is too large for a report", path.display());
-    let text = std::fs::read_to_string(path).with_context(describe)?;
-    let report: Value = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no JSON: was it printed with --json?", path.display()))?;
+    std::fs::read_to_string(path).with_context(describe)
+}
+
+/// Reads a report of whatever command.
+///
+/// # Errors
+/// If it cannot be read, or is no JSON.
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_str(&read_text(path)?)
+        .with_context(|| format!("{} is no JSON: was it printed with --json?", path.display()))
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let report = read_json(path)?;
     ensure!(
         report["schema"].as_str().is_some_and(|schema| schema.starts_with("midge-lab/"))
             && report["rows"].is_array(),

@@ -3,14 +3,15 @@
 //! What a report holds is read from its JSON: rows of things that were set, and figures. Each figure is drawn:
 //! over pages, slots or rates where rows differ in those, as lines; else as bars with the range of the rounds.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use midge_load::plot::{Line, Titles, svg};
+use midge_load::plot::{Line, Titles, escaped, svg};
 use serde_json::Value;
 
-use crate::compare::{Figure, REPORT_BYTES_MAX, figures};
+use crate::compare::{Figure, figures, read_json};
 
 /// Options of `midge-lab report`.
 #[derive(Debug, clap::Args)]
@@ -48,20 +49,16 @@ pub(crate) fn write(reports: &[PathBuf], out: &Path, table: Option<&Path>) -> Re
     let mut sections = String::new();
     let mut csv = String::from("report,row,figure,median,low,high\n");
     for file in reports {
-        let describe = || format!("cannot read {}", file.display());
-        let size = std::fs::metadata(file).with_context(describe)?.len();
-        ensure!(size <= REPORT_BYTES_MAX, "{} is too large for a report", file.display());
-        let text = std::fs::read_to_string(file).with_context(describe)?;
-        let report: Value = serde_json::from_str(&text).with_context(|| {
-            format!("{} is no JSON: was it printed with --json?", file.display())
-        })?;
+        let report = read_json(file)?;
         ensure!(
             report["schema"].as_str().is_some_and(|schema| schema.starts_with("midge")),
             "{} is no report of the lab or of `midge load`",
             file.display()
         );
-        section(&mut sections, &with_rows(report.clone()));
-        for ((row, figure), Figure { median, low, high }) in figures(&with_rows(report)) {
+        let report = with_rows(report);
+        let all = figures(&report);
+        section(&mut sections, &report, &all);
+        for ((row, figure), Figure { median, low, high }) in all {
             let name = file.display();
             push(&mut csv, format_args!("{name},\"{row}\",{figure},{median},{low},{high}"));
         }
@@ -113,7 +110,7 @@ fn with_rows(mut report: Value) -> Value {
     report
 }
 
-fn section(out: &mut String, report: &Value) {
+fn section(out: &mut String, report: &Value, all: &BTreeMap<(String, String), Figure>) {
     let text = |value: &Value| escaped(value.as_str().unwrap_or_default());
     push(out, format_args!("<section>\n<h2>{}</h2>", text(&report["schema"])));
     let machine = &report["machine"];
@@ -138,7 +135,6 @@ fn section(out: &mut String, report: &Value) {
             ),
         );
     }
-    let all = figures(report);
     let mut names: Vec<&String> = Vec::new();
     for (_, name) in all.keys() {
         if !names.contains(&name) {
@@ -153,7 +149,7 @@ fn section(out: &mut String, report: &Value) {
         let name = escaped(&name.replace('_', " "));
         push(out, format_args!("<figure>\n<figcaption>{name}</figcaption>\n{drawn}</figure>"));
     }
-    table(out, &all, &names);
+    table(out, all, &names);
     for line in report["left_out"].as_array().into_iter().flatten() {
         push(out, format_args!("<p>left out: {}</p>", text(line)));
     }
@@ -259,11 +255,7 @@ fn bars(rows: &[(&str, Figure)]) -> String {
     out
 }
 
-fn table(
-    out: &mut String,
-    all: &std::collections::BTreeMap<(String, String), Figure>,
-    names: &[&String],
-) {
+fn table(out: &mut String, all: &BTreeMap<(String, String), Figure>, names: &[&String]) {
     let mut rows: Vec<&String> = all.keys().map(|(row, _)| row).collect();
     rows.dedup();
     out.push_str("<div class=\"scroll\"><table>\n<thead><tr><th>row</th>");
@@ -300,10 +292,6 @@ fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").expect("a string takes it");
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -312,7 +300,7 @@ mod tests {
 
     fn drawn(report: &Value) -> String {
         let mut out = String::new();
-        section(&mut out, report);
+        section(&mut out, report, &figures(report));
         out
     }
 

@@ -6,12 +6,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use midge_bench::measure::Spread;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::compare::REPORT_BYTES_MAX;
+use crate::compare::read_text;
 
 /// Options of `midge-lab import`.
 #[derive(Debug, clap::Args)]
@@ -63,10 +63,7 @@ struct Found {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut rows = Vec::new();
     for file in &arguments.files {
-        let describe = || format!("cannot read {}", file.display());
-        let size = std::fs::metadata(file).with_context(describe)?.len();
-        ensure!(size <= REPORT_BYTES_MAX, "{} is too large for a result", file.display());
-        let text = std::fs::read_to_string(file).with_context(describe)?;
+        let text = read_text(file)?;
         let found = read(&text).with_context(|| {
             format!(
                 "{} is no result of wrk, h2load, oha (JSON) or `midge load --json`",

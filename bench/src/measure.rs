@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use midge_load::record::thread_cpu;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
@@ -53,15 +54,6 @@ fn confidence(rounds: &[f64]) -> [f64; 2] {
         .collect();
     medians.sort_unstable();
     [rounds[medians[DRAWS * 25 / 1000]], rounds[medians[DRAWS * 975 / 1000 - 1]]]
-}
-
-/// Returns the CPU time that this thread has used.
-#[must_use]
-pub fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).expect("CPU time is not negative");
-    let nanoseconds = u32::try_from(time.tv_nsec).expect("below a second");
-    Duration::new(seconds, nanoseconds)
 }
 
 /// Returns the CPU nanoseconds of one of `count` runs of `action`.

@@ -31,9 +31,9 @@ use rand_distr::weighted::WeightedAliasIndex;
 use self::answers::{Answers, Current, Flight};
 use self::connect::{Connect, SLOW_READ_BYTES, open};
 use crate::plan::{Choice, Pace, Plan};
-use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong};
+use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong, thread_cpu};
 use crate::response::{ReadError, Reader};
-use crate::schedule::{Due, Piece, Schedule, Spacing};
+use crate::schedule::{Due, Piece, Schedule};
 
 /// Requests that wait for a connection, of one thread; more are counted as not sent.
 pub const WAITING_MAX: usize = 1 << 20;
@@ -346,7 +346,7 @@ impl<'a> Client<'a> {
             && let Err(error) = self.connect(slot, Connect::Go)
         {
             // It is tried again after a while (`end_late`).
-            self.record.count_wrong(Wrong::Connect, || error.to_string());
+            self.record.count_wrong(Wrong::Connect, || format!("{:#}", anyhow::Error::from(error)));
             return;
         }
         let peer = &mut self.peers[slot];
@@ -662,8 +662,7 @@ impl<'a> Client<'a> {
     fn is_done(&self, now: u64) -> bool {
         let is_drained = self.under_way == 0 && self.waiting.is_empty();
         let patience = nanoseconds(self.plan.timeout);
-        let has_more = self.schedule.is_some() && !self.marks.is_over;
-        self.marks.is_over && !has_more && (is_drained || self.window.end + patience < now)
+        self.marks.is_over && (is_drained || self.window.end + patience < now)
     }
 
     /// Counts what was not answered to the end.
@@ -733,32 +732,17 @@ impl Peer {
 }
 
 /// Why a thread of load cannot go on.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no ring.
-    Uring(UringError),
+    #[error(transparent)]
+    Uring(#[from] UringError),
     /// The ring failed.
-    Ring(io::Error),
+    #[error("the ring fails")]
+    Ring(#[source] io::Error),
     /// The server takes no connections.
-    Connect(io::Error),
-}
-
-impl std::fmt::Display for ClientError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Uring(error) => write!(formatter, "{error}"),
-            Self::Ring(error) => write!(formatter, "the ring fails: {error}"),
-            Self::Connect(error) => write!(formatter, "cannot connect: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
-
-impl From<UringError> for ClientError {
-    fn from(error: UringError) -> Self {
-        Self::Uring(error)
-    }
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
 }
 
 fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
@@ -772,8 +756,7 @@ fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
                 all.push(warmup);
             }
             all.extend_from_slice(pieces);
-            let spacing: Spacing = *spacing;
-            Some(Schedule::new(&all, spacing, plan.seed, share.thread, share.threads))
+            Some(Schedule::new(&all, *spacing, plan.seed, share.thread, share.threads))
         }
         Pace::Replay(calls) => Some(Schedule::replay(calls.clone(), share.thread, share.threads)),
     }
@@ -797,11 +780,4 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[inline]
 fn narrow(slot: usize) -> u32 {
     u32::try_from(slot).expect("connections are fewer than 2^20")
-}
-
-/// Returns the CPU time of the calling thread.
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

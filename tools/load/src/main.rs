@@ -55,7 +55,7 @@ fn load(options: &Options) -> Result<Verdict> {
         Course::Steps(rates) => {
             let mut runs = Vec::new();
             for rate in rates {
-                set_rate(&mut plan, rate);
+                set_rate(&mut plan, rate, options.spacing()?);
                 runs.push(one(&plan, Some(rate))?);
             }
             runs
@@ -63,7 +63,7 @@ fn load(options: &Options) -> Result<Verdict> {
         Course::Knee(p99_ns) => {
             let closed = one(&plan, None)?;
             let found = search::knee(closed, p99_ns, |rate| {
-                set_open(&mut plan, rate, options.spacing()?);
+                set_rate(&mut plan, rate, options.spacing()?);
                 one(&plan, Some(rate))
             })?;
             knee = Some((p99_ns, found.rate));
@@ -94,13 +94,7 @@ fn planned_rate(plan: &Plan) -> Option<f64> {
     }
 }
 
-fn set_rate(plan: &mut Plan, rate: f64) {
-    if let Pace::Open { pieces, .. } = &mut plan.pace {
-        *pieces = vec![Piece::level(plan.duration.as_secs_f64(), rate)];
-    }
-}
-
-fn set_open(plan: &mut Plan, rate: f64, spacing: Spacing) {
+fn set_rate(plan: &mut Plan, rate: f64, spacing: Spacing) {
     let pieces = vec![Piece::level(plan.duration.as_secs_f64(), rate)];
     plan.pace = Pace::Open { pieces, spacing };
 }

@@ -163,8 +163,10 @@ fn text(out: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     );
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
+/// Returns a text as it stands between tags, or in quotes within one.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// Writes a power of ten as people do: 1, 10, 100, 1 k, 10 k, .. 1 M.

@@ -163,6 +163,15 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_NS_MAX, DIGITS).expect("bounds that hdrhistogram takes")
 }
 
+/// Returns the CPU time that this thread has used.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).expect("CPU time is not negative");
+    let nanoseconds = u32::try_from(time.tv_nsec).expect("below a second");
+    Duration::new(seconds, nanoseconds)
+}
+
 /// Counts that are read while threads run.
 #[derive(Debug, Default)]
 pub struct Progress {

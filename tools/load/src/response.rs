@@ -170,7 +170,7 @@ impl Reader {
     /// Reads a head, or keeps the beginning of one; returns how many bytes were taken.
     fn read_head(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, ReadError> {
         if self.partial.is_empty() {
-            if let Some(size) = self.parse(bytes, None, sink)? {
+            if let Some(size) = self.parse(bytes, sink)? {
                 return Ok(size);
             }
             self.partial.extend_from_slice(bytes);
@@ -179,23 +179,19 @@ impl Reader {
         let before = self.partial.len();
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(bytes);
-        let size = self.parse(&partial, Some(before), sink)?;
-        if size.is_none() {
-            self.partial = partial;
-        } else {
+        let size = self.parse(&partial, sink)?;
+        if size.is_some() {
             partial.clear();
-            self.partial = partial;
         }
-        Ok(size.map_or(bytes.len(), |size| size - before))
+        self.partial = partial;
+        Ok(size.map_or(bytes.len(), |size| {
+            debug_assert!(before < size, "the end came with the last piece");
+            size - before
+        }))
     }
 
-    /// Parses a head that starts at the first byte; of `Some(before)` bytes it is known that they hold none.
-    fn parse(
-        &mut self,
-        bytes: &[u8],
-        before: Option<usize>,
-        sink: &mut impl Sink,
-    ) -> Result<Option<usize>, ReadError> {
+    /// Parses a head that starts at the first byte; returns its size if it is whole.
+    fn parse(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<Option<usize>, ReadError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         let size = match response.parse(bytes) {
@@ -203,10 +199,6 @@ impl Reader {
             Ok(httparse::Status::Partial) if bytes.len() <= HEAD_BYTES_MAX => return Ok(None),
             _ => return Err(Malformed::Head.into()),
         };
-        debug_assert!(
-            before.is_none_or(|before| before < size),
-            "the end came with the last piece"
-        );
         let status = response.code.ok_or(Malformed::Head)?;
         if status / 100 == 1 && status != 101 {
             return Ok(Some(size));

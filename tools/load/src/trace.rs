@@ -90,21 +90,14 @@ pub fn azure_2019(functions: usize, rate: f64, seconds: f64, seed: u64) -> Arc<[
 }
 
 /// Why a file is no trace.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {why}")]
 pub struct Faulty {
     /// Line, from 1.
     pub line: usize,
     /// What is wrong with it.
     pub why: &'static str,
 }
-
-impl std::fmt::Display for Faulty {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "line {}: {}", self.line, self.why)
-    }
-}
-
-impl std::error::Error for Faulty {}
 
 /// Reads a trace: times with the number of a function (`12.5,3`), times alone, or a file of the Azure traces, which
 /// is known by its first line. Times are divided by `speed`; calls due after `seconds` are left out.
