@@ -8,7 +8,7 @@ use crate::ring::{ConnectionId, Ring};
 use crate::stream::{Unread, Written};
 
 /// Largest body of a request that is answered in one piece, or read piece by piece.
-const BODY_BYTES_MAX: u64 = 1 << 20;
+pub(super) const BODY_BYTES_MAX: u64 = 1 << 20;
 /// Largest body of [`Way::Small`].
 pub(super) const SMALL_BYTES_MAX: usize = 16;
 /// Largest body of an answer whose size a path asks for.
@@ -83,7 +83,7 @@ impl Plan {
         }
     }
 
-    const fn is_streamed(&self) -> bool {
+    pub(super) const fn is_streamed(&self) -> bool {
         matches!(self.way, Way::Whole | Way::Chunks | Way::Eager | Way::Given | Way::Abort)
     }
 }

@@ -1,7 +1,7 @@
 //! What a stream must be answered with: read as a whole, without buffers, turns or a kernel.
 
 use super::answers::Answer;
-use super::host::{Plan, SMALL_BYTES_MAX, Way};
+use super::host::{BODY_BYTES_MAX, Plan, SMALL_BYTES_MAX, Way};
 use crate::http::chunked::Decoder;
 use crate::http::refusal::Refusal;
 use crate::http::request::{self, Framing, Head, Method, Progress};
@@ -97,10 +97,16 @@ impl Model {
             expected.either.push(answer(*refusal));
             expected.must_close = true;
         }
+        let most = if plan.way == Way::Small { SMALL_BYTES_MAX as u64 } else { BODY_BYTES_MAX };
+        let is_told_too_large = matches!(head.framing, Framing::Length(length) if length > most);
         match (plan.way, body) {
             (Way::Refuse, _) => {
                 expected.either.push(plan.answer(&[]));
                 expected.may_close = has_body;
+            }
+            (_, Body::Partial(_)) if is_told_too_large && !plan.is_streamed() => {
+                expected.either.push(answer(Refusal::BodyTooLarge));
+                expected.must_close = true;
             }
             (Way::Given | Way::Abort, _) => {
                 expected.either.push(plan.answer(&[]));
@@ -115,8 +121,7 @@ impl Model {
                 expected.may_close = true;
             }
             (Way::Small, Body::Partial(body) | Body::Malformed(_, body)) => {
-                let is_told = matches!(head.framing, Framing::Length(length) if length > SMALL_BYTES_MAX as u64);
-                if is_told || body.len() > SMALL_BYTES_MAX {
+                if body.len() > SMALL_BYTES_MAX {
                     expected.either.push(answer(Refusal::BodyTooLarge));
                     expected.must_close = true;
                 }
