@@ -14,6 +14,7 @@
 //! from a restore, and from nowhere else.
 
 pub mod module; // what a module is: validation, imports, classes of state
+pub mod link; // a component made a core module
 pub mod rewrite; // the two forms that instances are made from
 pub mod witness; // copies of a module that tell more of its state
 pub mod build; // module in, artifact out

@@ -109,8 +109,11 @@ pub enum ModuleError {
         message: String,
     },
     /// A component where a core module is expected.
-    #[error("this is a component; core modules that follow the midge contract are served")]
+    #[error("this is a component where a core module is expected")]
     Component,
+    /// A component that cannot be made a core module.
+    #[error(transparent)]
+    Link(#[from] crate::link::LinkError),
     /// Not valid, or outside [`FEATURES`].
     #[error("module is not valid at offset {offset:#x}: {message}")]
     Invalid {
@@ -222,15 +225,22 @@ impl From<wasmparser::BinaryReaderError> for ModuleError {
     }
 }
 
-/// Returns the binary form of a file that holds either form.
+/// Returns the core module, in binary form, of a file that holds a module or a component in either form. A
+/// component is linked with what it imports ([`crate::link`]).
 ///
 /// # Errors
-/// [`ModuleError::Text`] with the position of the fault.
+/// [`ModuleError::Text`] with the position of the fault; [`ModuleError::Link`] says why a component cannot be
+/// linked.
 pub fn binary_form(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, ModuleError> {
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge { found_bytes: bytes.len() });
     }
-    wat::parse_bytes(bytes).map_err(|error| ModuleError::Text { message: error.to_string() })
+    let binary = wat::parse_bytes(bytes);
+    let binary = binary.map_err(|error| ModuleError::Text { message: error.to_string() })?;
+    if !crate::link::is_component(&binary) {
+        return Ok(binary);
+    }
+    Ok(crate::link::link(&binary)?.into())
 }
 
 /// Collects facts payload by payload. The module is valid by now, so indices can be trusted.

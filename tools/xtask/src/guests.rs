@@ -2,8 +2,10 @@
 //!
 //!   examples/NAME/NAME.c        C     -> clang
 //!   examples/NAME/Cargo.toml    Rust  -> cargo, with the standard library built along
+//!   wasi/                       Rust, the module that the loader links with components
 //!
-//! Each result replaces `examples/NAME/NAME.wasm`, or is compared with it (`--check`). A language whose
+//! Each result replaces `examples/NAME/NAME.wasm` (`loader/src/link/wasi.wasm`), or is compared with it
+//! (`--check`). A language whose
 //! tools are missing is skipped with a word on how to get them. The tools are pinned by version: with
 //! others the functions do the same, but their bytes differ.
 //!
@@ -46,10 +48,14 @@ struct Guest {
 enum Language {
     C,
     Rust { needs_std: bool },
+    /// The WASI module: Rust without std, by a profile of its own.
+    Wasi,
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
-    let guests = chosen(find(&root.join("examples"))?, &options.names)?;
+    let mut guests = find(&root.join("examples"))?;
+    guests.push(Guest { name: "wasi".into(), folder: root.join("wasi"), language: Language::Wasi });
+    let guests = chosen(guests, &options.names)?;
     let clang = Clang::find();
     let rust = Rust::find(&root.join(&options.rust_web));
     let build_folder = root.join("target/guests");
@@ -63,6 +69,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
             (Language::Rust { needs_std }, _, Some(rust)) => {
                 rust.build(root, &guest, needs_std, &build_folder)?
             }
+            (Language::Wasi, _, Some(rust)) => rust.build(root, &guest, false, &build_folder)?,
             _ => {
                 skipped += 1;
                 println!("{:10} skipped", guest.name);
@@ -71,7 +78,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
         };
         let bytes = fs::read(&built).with_context(|| format!("no {}", built.display()))?;
         report(root, &guest, &bytes)?;
-        let committed = guest.folder.join(format!("{}.wasm", guest.name));
+        let committed = match guest.language {
+            Language::Wasi => root.join("loader/src/link/wasi.wasm"),
+            _ => guest.folder.join(format!("{}.wasm", guest.name)),
+        };
         if options.check {
             let is_same = fs::read(&committed).is_ok_and(|committed| committed == bytes);
             if !is_same {

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::Guest;
+use super::{Guest, Language};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const CLANG_VERSION: &str = "22.1.8";
@@ -23,6 +23,9 @@ const RUST_VERSION: &str = "1.96.0";
 const SAME_PLACE: &str = "/tmp/midge-guests";
 /// Two pages, and one KiB that shares a page with statics and request (see abi/include/midge.h).
 const C_STACK_SIZE: u32 = 9216;
+
+/// Few small frames; what a request uses of it is one page.
+const WASI_STACK_SIZE: u32 = 16 * 1024;
 
 /// clang with its linker.
 pub(crate) struct Clang {
@@ -102,30 +105,38 @@ impl Rust {
             }
             Library::Ready => Command::new("cargo"),
         };
+        let is_wasi = guest.language == Language::Wasi;
         for inherited in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO"] {
             cargo.env_remove(inherited);
         }
         // The -Z flags are kept for nightly compilers; this lets a stable one take them.
         cargo.env("RUSTC_BOOTSTRAP", "1").current_dir(&guest.folder);
-        cargo
-            .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-            .arg(folder);
+        let build: &[&str] = if is_wasi {
+            &["rustc", "--profile", "wasi", "--crate-type", "cdylib"]
+        } else {
+            &["build", "--release"]
+        };
+        cargo.args(build).args(["--locked", "--target", TARGET, "--target-dir"]).arg(folder);
         let seeming_root = link_to(root)?;
         let in_tree = guest.folder.strip_prefix(root).context("the example lies in the tree")?;
         cargo.arg("--manifest-path").arg(seeming_root.join(in_tree).join("Cargo.toml"));
-        cargo.arg("--config").arg(self.flags(&seeming_root)?);
+        cargo.arg("--config").arg(self.flags(&seeming_root, is_wasi)?);
         if let (Library::Sources(_), Some(linker)) = (&self.library, linker()) {
             cargo.arg("--config").arg(format!("target.{TARGET}.linker='{linker}'"));
         }
         succeed(&mut cargo)?;
-        Ok(folder.join(TARGET).join("release").join(format!("{}.wasm", guest.name)))
+        let profile = if is_wasi { "wasi/midge_" } else { "release/" };
+        Ok(folder.join(TARGET).join(format!("{profile}{}.wasm", guest.name)))
     }
 
     /// Beside the stack's size (`examples/.cargo/config.toml`): nothing that only says where on the
     /// builder's disk a line stood. A trap's backtrace has function names without it.
-    fn flags(&self, root: &Path) -> anyhow::Result<String> {
+    fn flags(&self, root: &Path, is_wasi: bool) -> anyhow::Result<String> {
         let cargo_home = std::env::home_dir().context("no home folder")?.join(".cargo");
         let mut flags = vec!["-Zlocation-detail=none".into(), "-Zfmt-debug=none".into()];
+        if is_wasi {
+            flags.push(format!("-Clink-arg=-zstack-size={WASI_STACK_SIZE}"));
+        }
         let mut remap = |folder: &Path, name| {
             flags.push(format!("--remap-path-prefix={}={name}", folder.display()));
         };

@@ -1,0 +1,358 @@
+//! The exported functions, and the memory that they work on. Names are `interface#function`, as in WIT, without
+//! versions; the loader finds them by these.
+//!
+//! The guest's own functions are imported from `guest`: the loader makes the ones that reach its memory.
+#![expect(unsafe_code, reason = "owns this module's memory; calls imports")]
+
+use core::cell::{Cell, UnsafeCell};
+
+use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::{State, Wasi, World};
+
+/// Requests of this size fit with what the guest reads of a body at once.
+const AREA_BYTES: usize = 64 * 1024;
+/// The area, and what is made for one request.
+const REGION_BYTES: usize = 4 * 1024 * 1024;
+
+#[repr(C, align(16))]
+struct Region([u8; REGION_BYTES]);
+
+/// All memory of this module but its stack. What each request touches lies together, on one page if it is small.
+#[repr(C, align(4096))]
+struct Store {
+    state: UnsafeCell<State>,
+    is_entered: Cell<bool>,
+    region: UnsafeCell<Region>,
+    more: UnsafeCell<[Entry; HANDLES_MAX - NEAR]>,
+}
+
+// SAFETY: wasm32 without atomics has one thread.
+unsafe impl Sync for Store {}
+
+static STORE: Store = Store {
+    state: UnsafeCell::new(State::new()),
+    is_entered: Cell::new(false),
+    region: UnsafeCell::new(Region([0; REGION_BYTES])),
+    more: UnsafeCell::new([Entry::FREE; HANDLES_MAX - NEAR]),
+};
+
+#[repr(C)]
+struct Contract {
+    magic: u32,
+    version: u32,
+    area: *const UnsafeCell<Region>,
+    area_size: usize,
+}
+
+// SAFETY: it is never written, and its pointer is only read as a number, by the host.
+unsafe impl Sync for Contract {}
+
+static CONTRACT: Contract = Contract {
+    magic: u32::from_le_bytes(*b"MDGE"),
+    version: 1,
+    area: &raw const STORE.region,
+    area_size: AREA_BYTES,
+};
+
+mod guest {
+    #[link(wasm_import_module = "guest")]
+    unsafe extern "C" {
+        pub(super) safe fn memory_size() -> u32;
+        pub(super) fn read(target: *mut u8, address: u32, size: usize);
+        pub(super) fn write(address: u32, source: *const u8, size: usize);
+        pub(super) safe fn read_u32(address: u32) -> u32;
+        pub(super) safe fn write_u8(address: u32, value: u32);
+        pub(super) safe fn write_u32(address: u32, value: u32);
+        pub(super) safe fn write_u64(address: u32, value: u64);
+        pub(super) safe fn realloc(old: u32, old_size: u32, align: u32, size: u32) -> u32;
+        pub(super) safe fn handle(request: u32, outparam: u32);
+    }
+}
+
+mod host {
+    #[link(wasm_import_module = "midge")]
+    unsafe extern "C" {
+        pub(super) fn log(level: i32, line: *const u8, size: usize);
+        pub(super) safe fn clock_wall_ns() -> u64;
+        pub(super) safe fn clock_monotonic_ns() -> u64;
+        pub(super) fn random(target: *mut u8, size: usize);
+        pub(super) fn body_read(target: *mut u8, size: usize) -> usize;
+        pub(super) safe fn response_start(record: u32);
+        pub(super) fn response_write(piece: *const u8, size: usize);
+        pub(super) safe fn sleep_ns(time: u64);
+    }
+}
+
+/// Guest and host as this module's imports.
+struct Imports;
+
+impl World for Imports {
+    fn memory_size(&self) -> u64 {
+        u64::from(guest::memory_size()) << 16
+    }
+
+    fn read(&self, address: u32, target: &mut [u8]) {
+        // SAFETY: the function fills exactly the slice, or traps.
+        unsafe { guest::read(target.as_mut_ptr(), address, target.len()) }
+    }
+
+    fn write(&mut self, address: u32, bytes: &[u8]) {
+        // SAFETY: the function reads exactly the slice, or traps.
+        unsafe { guest::write(address, bytes.as_ptr(), bytes.len()) }
+    }
+
+    fn read_u32(&self, address: u32) -> u32 {
+        guest::read_u32(address)
+    }
+
+    fn write_u8(&mut self, address: u32, value: u8) {
+        guest::write_u8(address, u32::from(value));
+    }
+
+    fn write_u32(&mut self, address: u32, value: u32) {
+        guest::write_u32(address, value);
+    }
+
+    fn write_u64(&mut self, address: u32, value: u64) {
+        guest::write_u64(address, value);
+    }
+
+    fn realloc(&mut self, old: u32, old_size: u32, align: u32, size: u32) -> u32 {
+        guest::realloc(old, old_size, align, size)
+    }
+
+    fn log(&mut self, level: i32, line: &[u8]) {
+        // SAFETY: the import reads exactly the slice, during the call alone.
+        unsafe { host::log(level, line.as_ptr(), line.len()) }
+    }
+
+    fn wall_ns(&self) -> u64 {
+        host::clock_wall_ns()
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        host::clock_monotonic_ns()
+    }
+
+    fn random(&mut self, target: &mut [u8]) {
+        // SAFETY: the import fills exactly the slice.
+        unsafe { host::random(target.as_mut_ptr(), target.len()) }
+    }
+
+    fn body_read(&mut self, target: &mut [u8]) -> usize {
+        // SAFETY: the import writes at most the slice.
+        unsafe { host::body_read(target.as_mut_ptr(), target.len()) }
+    }
+
+    fn response_start(&mut self, record: u32) {
+        host::response_start(record);
+    }
+
+    fn response_write(&mut self, piece: &[u8]) {
+        // SAFETY: the import reads exactly the slice, during the call alone.
+        unsafe { host::response_write(piece.as_ptr(), piece.len()) }
+    }
+
+    fn sleep_ns(&mut self, ns: u64) {
+        host::sleep_ns(ns);
+    }
+
+    fn trap(&mut self, reason: &str) -> ! {
+        self.log(1, reason.as_bytes());
+        core::arch::wasm32::unreachable()
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    Imports.trap("wasi: a fault of the host's own module")
+}
+
+/// Runs an action on the store, which nobody else has meanwhile.
+#[inline]
+fn with<R>(action: impl FnOnce(&mut Wasi<'_, Imports>) -> R) -> R {
+    if STORE.is_entered.replace(true) {
+        // Canonical ABI: `may_leave` is false while `cabi_realloc` runs.
+        Imports.trap("wasi: cannot leave the component while its cabi_realloc runs");
+    }
+    let base = STORE.region.get();
+    // SAFETY: `is_entered` was false, so no other reference to the store is alive: `with` makes the only ones,
+    // and the guest, which `action` may call, traps above. The references end before it is false again.
+    let (state, region, more) =
+        unsafe { (&mut *STORE.state.get(), &mut *base, &mut *STORE.more.get()) };
+    let base = u32::try_from(base.addr()).unwrap_or(0);
+    let mut wasi = Wasi { state, bytes: &mut region.0, more, base, world: Imports };
+    let result = action(&mut wasi);
+    STORE.is_entered.set(false);
+    result
+}
+
+#[unsafe(export_name = "midge_contract")]
+extern "C" fn contract() -> *const Contract {
+    &raw const CONTRACT
+}
+
+#[unsafe(export_name = "midge_handle")]
+extern "C" fn handle(_area: u32, size: u32) -> u32 {
+    // True where an instance is not restored (`reuse`) and its last call trapped.
+    STORE.is_entered.set(false);
+    let (request, outparam) = with(|wasi| wasi.begin(size));
+    guest::handle(request, outparam);
+    with(|wasi| wasi.end())
+}
+
+macro_rules! exports {
+    ($($name:literal $function:ident ($($argument:ident: $type:ty),*) $(-> $result:ty)? = |$wasi:ident| $body:expr;)*) => {
+        $(
+            #[unsafe(export_name = $name)]
+            extern "C" fn $function($($argument: $type),*) $(-> $result)? {
+                with(|$wasi| $body)
+            }
+        )*
+    };
+}
+
+exports! {
+    "wasi:http/types#[constructor]fields" fields_new() -> u32 = |w| w.fields_new();
+    "wasi:http/types#[static]fields.from-list" fields_from_list(list: u32, count: u32, ret: u32) =
+        |w| w.fields_from_list(list, count, ret);
+    "wasi:http/types#[method]fields.get" fields_get(this: u32, name: u32, size: u32, ret: u32) =
+        |w| w.fields_get(this, name, size, ret);
+    "wasi:http/types#[method]fields.has" fields_has(this: u32, name: u32, size: u32) -> u32 =
+        |w| w.fields_has(this, name, size);
+    "wasi:http/types#[method]fields.set"
+        fields_set(this: u32, name: u32, size: u32, list: u32, count: u32, ret: u32) =
+        |w| w.fields_set(this, [name, size], [list, count], ret);
+    "wasi:http/types#[method]fields.delete" fields_delete(this: u32, name: u32, size: u32, ret: u32) =
+        |w| w.fields_delete(this, name, size, ret);
+    "wasi:http/types#[method]fields.append"
+        fields_append(this: u32, name: u32, size: u32, value: u32, value_size: u32, ret: u32) =
+        |w| w.fields_append(this, [name, size], [value, value_size], ret);
+    "wasi:http/types#[method]fields.entries" fields_entries(this: u32, ret: u32) =
+        |w| w.fields_entries(this, ret);
+    "wasi:http/types#[method]fields.clone" fields_clone(this: u32) -> u32 = |w| w.fields_clone(this);
+
+    "wasi:http/types#[method]incoming-request.method" request_method(this: u32, ret: u32) =
+        |w| w.request_method(this, ret);
+    "wasi:http/types#[method]incoming-request.path-with-query" request_path(this: u32, ret: u32) =
+        |w| w.request_path(this, ret);
+    "wasi:http/types#[method]incoming-request.scheme" request_scheme(this: u32, ret: u32) =
+        |w| w.request_scheme(this, ret);
+    "wasi:http/types#[method]incoming-request.authority" request_authority(this: u32, ret: u32) =
+        |w| w.request_authority(this, ret);
+    "wasi:http/types#[method]incoming-request.headers" request_headers(this: u32) -> u32 =
+        |w| w.request_headers(this);
+    "wasi:http/types#[method]incoming-request.consume" request_consume(this: u32, ret: u32) =
+        |w| w.request_consume(this, ret);
+    "wasi:http/types#[method]incoming-body.stream" incoming_stream(this: u32, ret: u32) =
+        |w| w.incoming_stream(this, ret);
+    "wasi:http/types#[static]incoming-body.finish" incoming_finish(this: u32) -> u32 =
+        |w| w.incoming_finish(this);
+    "wasi:http/types#[method]future-trailers.subscribe" trailers_subscribe(this: u32) -> u32 =
+        |w| w.trailers_subscribe(this);
+    "wasi:http/types#[method]future-trailers.get" trailers_get(this: u32, ret: u32) =
+        |w| w.trailers_get(this, ret);
+
+    "wasi:http/types#[constructor]outgoing-response" response_new(headers: u32) -> u32 =
+        |w| w.response_new(headers);
+    "wasi:http/types#[method]outgoing-response.status-code" response_status(this: u32) -> u32 =
+        |w| w.response_status(this);
+    "wasi:http/types#[method]outgoing-response.set-status-code"
+        response_set_status(this: u32, status: u32) -> u32 = |w| w.response_set_status(this, status);
+    "wasi:http/types#[method]outgoing-response.headers" response_headers(this: u32) -> u32 =
+        |w| w.response_headers(this);
+    "wasi:http/types#[method]outgoing-response.body" response_body(this: u32, ret: u32) =
+        |w| w.response_body(this, ret);
+    "wasi:http/types#[method]outgoing-body.write" outgoing_write(this: u32, ret: u32) =
+        |w| w.outgoing_write(this, ret);
+    "wasi:http/types#[static]outgoing-body.finish"
+        outgoing_finish(this: u32, has_trailers: u32, trailers: u32, ret: u32) =
+        |w| w.outgoing_finish(this, has_trailers, trailers, ret);
+    "wasi:http/types#[static]response-outparam.set"
+        outparam_set(this: u32, is_error: u32, value: u32, _a: u32, _b: u64, _c: u32, _d: u32, _e: u32, _f: u32) =
+        |w| w.outparam_set(this, is_error, value);
+    "wasi:http/types#http-error-code" error_code(error: u32, ret: u32) = |w| w.error_code(error, ret);
+
+    "wasi:io/streams#[method]input-stream.read" input_read(this: u32, size: u64, ret: u32) =
+        |w| w.input_read(this, size, ret);
+    "wasi:io/streams#[method]input-stream.blocking-read" input_blocking_read(this: u32, size: u64, ret: u32) =
+        |w| w.input_read(this, size, ret);
+    "wasi:io/streams#[method]input-stream.skip" input_skip(this: u32, size: u64, ret: u32) =
+        |w| w.input_skip(this, size, ret);
+    "wasi:io/streams#[method]input-stream.blocking-skip" input_blocking_skip(this: u32, size: u64, ret: u32) =
+        |w| w.input_skip(this, size, ret);
+    "wasi:io/streams#[method]input-stream.subscribe" input_subscribe(this: u32) -> u32 =
+        |w| w.input_subscribe(this);
+    "wasi:io/streams#[method]output-stream.check-write" output_check(this: u32, ret: u32) =
+        |w| w.output_check(this, ret);
+    "wasi:io/streams#[method]output-stream.write"
+        output_write(this: u32, address: u32, size: u32, ret: u32) = |w| w.output_write(this, address, size, ret);
+    "wasi:io/streams#[method]output-stream.blocking-write-and-flush"
+        output_blocking_write(this: u32, address: u32, size: u32, ret: u32) =
+        |w| w.output_write(this, address, size, ret);
+    "wasi:io/streams#[method]output-stream.flush" output_flush(this: u32, ret: u32) =
+        |w| w.output_flush(this, ret);
+    "wasi:io/streams#[method]output-stream.blocking-flush" output_blocking_flush(this: u32, ret: u32) =
+        |w| w.output_flush(this, ret);
+    "wasi:io/streams#[method]output-stream.subscribe" output_subscribe(this: u32) -> u32 =
+        |w| w.output_subscribe(this);
+    "wasi:io/streams#[method]output-stream.write-zeroes" output_zeros(this: u32, size: u64, ret: u32) =
+        |w| w.output_zeros(this, size, ret);
+    "wasi:io/streams#[method]output-stream.blocking-write-zeroes-and-flush"
+        output_blocking_zeros(this: u32, size: u64, ret: u32) = |w| w.output_zeros(this, size, ret);
+    "wasi:io/streams#[method]output-stream.splice"
+        output_splice(this: u32, source: u32, size: u64, ret: u32) = |w| w.output_splice(this, source, size, ret);
+    "wasi:io/streams#[method]output-stream.blocking-splice"
+        output_blocking_splice(this: u32, source: u32, size: u64, ret: u32) =
+        |w| w.output_splice(this, source, size, ret);
+    "wasi:io/poll#[method]pollable.ready" pollable_ready(this: u32) -> u32 = |w| w.pollable_ready(this);
+    "wasi:io/poll#[method]pollable.block" pollable_block(this: u32) = |w| w.pollable_block(this);
+    "wasi:io/poll#poll" poll(list: u32, count: u32, ret: u32) = |w| w.poll(list, count, ret);
+    "wasi:io/error#[method]error.to-debug-string" error_text(this: u32, ret: u32) = |w| w.error_text(this, ret);
+
+    "wasi:clocks/wall-clock#now" wall_now(ret: u32) = |w| w.wall_now(ret);
+    "wasi:clocks/wall-clock#resolution" wall_resolution(ret: u32) = |w| w.wall_resolution(ret);
+    "wasi:clocks/monotonic-clock#now" monotonic_now() -> u64 = |w| w.monotonic_now();
+    "wasi:clocks/monotonic-clock#resolution" monotonic_resolution() -> u64 = |w| w.monotonic_resolution();
+    "wasi:clocks/monotonic-clock#subscribe-instant" subscribe_instant(time: u64) -> u32 =
+        |w| w.pollable_at(time);
+    "wasi:clocks/monotonic-clock#subscribe-duration" subscribe_duration(time: u64) -> u32 =
+        |w| w.subscribe_duration(time);
+    "wasi:random/random#get-random-bytes" random_bytes(size: u64, ret: u32) = |w| w.random_bytes(size, ret);
+    "wasi:random/random#get-random-u64" random_u64() -> u64 = |w| w.random_u64();
+    "wasi:random/insecure#get-insecure-random-bytes" insecure_bytes(size: u64, ret: u32) =
+        |w| w.random_bytes(size, ret);
+    "wasi:random/insecure#get-insecure-random-u64" insecure_u64() -> u64 = |w| w.random_u64();
+    "wasi:random/insecure-seed#insecure-seed" insecure_seed(ret: u32) = |w| w.insecure_seed(ret);
+    "wasi:cli/environment#get-environment" environment(ret: u32) = |w| w.empty_list(ret);
+    "wasi:cli/environment#get-arguments" arguments(ret: u32) = |w| w.empty_list(ret);
+    "wasi:cli/environment#initial-cwd" initial_cwd(ret: u32) = |w| w.none(ret, 12, 4);
+    "wasi:cli/stdin#get-stdin" stdin() -> u32 = |w| w.stdin();
+    "wasi:cli/stdout#get-stdout" stdout() -> u32 = |w| w.line_stream(0);
+    "wasi:cli/stderr#get-stderr" stderr() -> u32 = |w| w.line_stream(1);
+    "wasi:cli/terminal-stdin#get-terminal-stdin" terminal_stdin(ret: u32) = |w| w.none(ret, 8, 4);
+    "wasi:cli/terminal-stdout#get-terminal-stdout" terminal_stdout(ret: u32) = |w| w.none(ret, 8, 4);
+    "wasi:cli/terminal-stderr#get-terminal-stderr" terminal_stderr(ret: u32) = |w| w.none(ret, 8, 4);
+    "wasi:filesystem/preopens#get-directories" directories(ret: u32) = |w| w.empty_list(ret);
+    "absent" absent() = |w| w.absent();
+
+    "wasi:http/types#[resource-drop]fields" drop_fields(this: u32) = |w| w.drop_resource(this, &[Kind::Fields]);
+    "wasi:http/types#[resource-drop]incoming-request" drop_request(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Request]);
+    "wasi:http/types#[resource-drop]response-outparam" drop_outparam(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Outparam]);
+    "wasi:http/types#[resource-drop]incoming-body" drop_incoming_body(this: u32) =
+        |w| w.drop_resource(this, &[Kind::IncomingBody]);
+    "wasi:http/types#[resource-drop]future-trailers" drop_trailers(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Trailers]);
+    "wasi:http/types#[resource-drop]outgoing-response" drop_response(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Response]);
+    "wasi:http/types#[resource-drop]outgoing-body" drop_outgoing_body(this: u32) =
+        |w| w.drop_resource(this, &[Kind::OutgoingBody]);
+    "wasi:io/streams#[resource-drop]input-stream" drop_input(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Input, Kind::Nothing]);
+    "wasi:io/streams#[resource-drop]output-stream" drop_output(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Output, Kind::Line]);
+    "wasi:io/poll#[resource-drop]pollable" drop_pollable(this: u32) = |w| w.drop_resource(this, &[Kind::Pollable]);
+    "wasi:io/error#[resource-drop]error" drop_error(this: u32) = |w| w.drop_resource(this, &[Kind::Error]);
+}

@@ -1,0 +1,314 @@
+//! `wasi:io`: streams, pollables and errors.
+//!
+//! A stream is always ready: a read waits for its bytes, and a write for its client. So a guest that waits for
+//! a stream and a time together is held by the stream; it gets the time when it looks again.
+
+use crate::body::Source;
+use crate::handles::{Entry, Kind};
+use crate::own::Span;
+use crate::{Wasi, World, index, wire};
+
+/// A read gives so much at most.
+pub const READ_BYTES_MAX: u32 = 64 * 1024;
+/// `check-write` allows so much.
+pub const WRITE_BYTES: u64 = 64 * 1024;
+/// A line of the log is cut here, as the host does.
+const LINE_BYTES_MAX: u32 = 1024;
+
+const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing];
+const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line];
+const POLLABLE: &[Kind] = &[Kind::Pollable];
+
+impl<W: World> Wasi<'_, W> {
+    /// `[method]input-stream.read` and `blocking-read`
+    pub fn input_read(&mut self, this: u32, size: u64, target: u32) {
+        let kind = self.get(this, INPUT).kind;
+        self.place_for(target, 12, 4);
+        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 4) };
+        self.world.write_u8(target, 0);
+        self.lower_own(target + 4, piece);
+    }
+
+    /// `[method]input-stream.skip` and `blocking-skip`
+    pub fn input_skip(&mut self, this: u32, size: u64, target: u32) {
+        let kind = self.get(this, INPUT).kind;
+        self.place_for(target, 16, 8);
+        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 8) };
+        self.world.write_u8(target, 0);
+        self.world.write_u64(target + 8, u64::from(piece.size));
+    }
+
+    /// Takes the next bytes of the request's body; `None` at its end.
+    pub fn next_piece(&mut self, kind: Kind, size: u64) -> Option<Span> {
+        let size = u32::try_from(size).unwrap_or(u32::MAX).min(READ_BYTES_MAX);
+        if kind == Kind::Nothing {
+            return None;
+        }
+        if size == 0 {
+            return Some(Span::default());
+        }
+        if self.state.input.at == self.state.input.end {
+            if !self.state.input.has_more {
+                return None;
+            }
+            self.fill_input();
+        }
+        let input = &mut self.state.input;
+        let piece = Span { at: input.at, size: size.min(input.end - input.at) };
+        input.at += piece.size;
+        (piece.size > 0).then_some(piece)
+    }
+
+    fn fill_input(&mut self) {
+        self.send_pending();
+        if self.state.scratch.size == 0 {
+            self.state.scratch = self.take(READ_BYTES_MAX);
+        }
+        let scratch = self.state.scratch;
+        let size = wire(self.world.body_read(&mut self.bytes[scratch.range()]));
+        let input = &mut self.state.input;
+        input.at = scratch.at;
+        input.end = scratch.at + size.min(scratch.size);
+        input.has_more = size > 0;
+    }
+
+    /// `[method]input-stream.subscribe`, and of other things that are always ready
+    pub fn subscribe(&mut self, this: u32, kinds: &[Kind]) -> u32 {
+        self.get(this, kinds);
+        self.push_child(this, Entry { kind: Kind::Pollable, ..Entry::default() })
+    }
+
+    /// `[method]input-stream.subscribe`
+    pub fn input_subscribe(&mut self, this: u32) -> u32 {
+        self.subscribe(this, INPUT)
+    }
+
+    /// `[method]output-stream.subscribe`
+    pub fn output_subscribe(&mut self, this: u32) -> u32 {
+        self.subscribe(this, OUTPUT)
+    }
+
+    /// `[method]output-stream.check-write`
+    pub fn output_check(&mut self, this: u32, target: u32) {
+        let entry = *self.get(this, OUTPUT);
+        self.place_for(target, 16, 8);
+        if entry.kind == Kind::Output && self.is_closed(entry.a) {
+            return self.lower_closed(target, 8);
+        }
+        self.world.write_u8(target, 0);
+        self.world.write_u64(target + 8, WRITE_BYTES);
+    }
+
+    /// `[method]output-stream.write` and `blocking-write-and-flush`
+    pub fn output_write(&mut self, this: u32, address: u32, size: u32, target: u32) {
+        self.place_for(address, size, 1);
+        self.output(this, Source::Guest(address), size, target);
+    }
+
+    /// `[method]output-stream.write-zeroes` and `blocking-write-zeroes-and-flush`
+    pub fn output_zeros(&mut self, this: u32, size: u64, target: u32) {
+        let Ok(size) = u32::try_from(size) else { self.trap("wasi: more zeros than a memory holds") };
+        self.output(this, Source::Zeros, size, target);
+    }
+
+    fn output(&mut self, this: u32, source: Source, size: u32, target: u32) {
+        let entry = *self.get(this, OUTPUT);
+        self.place_for(target, 12, 4);
+        match self.write_to(entry, source, size) {
+            Written::Ok => self.world.write_u8(target, 0),
+            Written::Closed => self.lower_closed(target, 4),
+            Written::Failed(error) => self.lower_failed(target, 4, error),
+        }
+    }
+
+    fn write_to(&mut self, entry: Entry, source: Source, size: u32) -> Written {
+        if entry.kind == Kind::Line {
+            self.write_lines(entry.a, source, size);
+            return Written::Ok;
+        }
+        if self.is_closed(entry.a) {
+            return Written::Closed;
+        }
+        match self.write_body(entry.a, source, size) {
+            Ok(()) => Written::Ok,
+            Err(error) => Written::Failed(error),
+        }
+    }
+
+    /// `[method]output-stream.flush` and `blocking-flush`: what was written goes out before anybody waits.
+    pub fn output_flush(&mut self, this: u32, target: u32) {
+        self.get(this, OUTPUT);
+        self.place_for(target, 12, 4);
+        self.world.write_u8(target, 0);
+    }
+
+    /// `[method]output-stream.splice` and `blocking-splice`
+    pub fn output_splice(&mut self, this: u32, source: u32, size: u64, target: u32) {
+        let entry = *self.get(this, OUTPUT);
+        let kind = self.get(source, INPUT).kind;
+        self.place_for(target, 16, 8);
+        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 8) };
+        match self.write_to(entry, Source::Own(piece.at), piece.size) {
+            Written::Ok => {
+                self.world.write_u8(target, 0);
+                self.world.write_u64(target + 8, u64::from(piece.size));
+            }
+            Written::Closed => self.lower_closed(target, 8),
+            Written::Failed(error) => self.lower_failed(target, 8, error),
+        }
+    }
+
+    /// Lowers the `stream-error` `closed`; `offset` is where the payload of the result lies.
+    fn lower_closed(&mut self, target: u32, offset: u32) {
+        self.world.write_u8(target, 1);
+        self.world.write_u8(target + offset, 1);
+    }
+
+    fn lower_failed(&mut self, target: u32, offset: u32, error: u32) {
+        let handle = self.push(Entry { kind: Kind::Error, a: error, ..Entry::default() });
+        self.world.write_u8(target, 1);
+        self.world.write_u8(target + offset, 0);
+        self.world.write_u32(target + offset + 4, handle);
+    }
+
+    /// Writes to the log, line by line.
+    fn write_lines(&mut self, stream: u32, source: Source, size: u32) {
+        let Source::Guest(address) = source else {
+            // A splice, or zeros: nobody reads that in a log.
+            return;
+        };
+        if self.state.lines[index(stream)].buffer.size == 0 {
+            self.state.lines[index(stream)].buffer = self.take(LINE_BYTES_MAX);
+        }
+        let mut done = 0;
+        while done < size {
+            let Line { buffer, filled } = self.state.lines[index(stream)];
+            let piece = Span { at: buffer.at + filled, size: (buffer.size - filled).min(size - done) };
+            self.world.read(address + done, &mut self.bytes[piece.range()]);
+            let end = self.own(piece).iter().position(|&byte| byte == b'\n');
+            let taken = end.map_or(piece.size, |end| wire(end) + 1);
+            self.state.lines[index(stream)].filled += taken;
+            done += taken;
+            if end.is_some() || filled + taken == buffer.size {
+                self.end_line(stream);
+            }
+        }
+    }
+
+    fn end_line(&mut self, stream: u32) {
+        let Line { buffer, filled } = self.state.lines[index(stream)];
+        let line = &self.bytes[Span { size: filled, ..buffer }.range()];
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        // Levels of the contract: 3 is info, 2 is warn.
+        self.world.log(if stream == 0 { 3 } else { 2 }, line);
+        self.state.lines[index(stream)].filled = 0;
+    }
+
+    /// Writes what has no line's end.
+    pub fn end_lines(&mut self) {
+        for stream in 0..2 {
+            if self.state.lines[index(stream)].filled > 0 {
+                self.end_line(stream);
+            }
+        }
+    }
+
+    /// `[method]pollable.ready`
+    pub fn pollable_ready(&mut self, this: u32) -> u32 {
+        let time = self.time_of(this);
+        u32::from(time <= self.world.monotonic_ns())
+    }
+
+    /// `[method]pollable.block`
+    pub fn pollable_block(&mut self, this: u32) {
+        let time = self.time_of(this);
+        self.wait_until(time);
+    }
+
+    /// `poll`
+    pub fn poll(&mut self, list: u32, count: u32, target: u32) {
+        if count == 0 {
+            self.trap("wasi: poll of an empty list");
+        }
+        self.lift_list(list, count, 4, 4);
+        self.place_for(target, 8, 4);
+        let mut first = u64::MAX;
+        for number in 0..count {
+            let handle = self.guest_u32(list + number * 4);
+            first = first.min(self.time_of(handle));
+        }
+        self.wait_until(first);
+        let now = if first == 0 { 0 } else { self.world.monotonic_ns().max(first) };
+        let mut ready = 0;
+        for number in 0..count {
+            let handle = self.guest_u32(list + number * 4);
+            ready += u32::from(self.time_of(handle) <= now);
+        }
+        let answer = self.allocate(ready * 4, 4);
+        let mut row = answer;
+        for number in 0..count {
+            let handle = self.guest_u32(list + number * 4);
+            if self.time_of(handle) <= now && row < answer + ready * 4 {
+                self.world.write_u32(row, number);
+                row += 4;
+            }
+        }
+        self.world.write_u32(target, answer);
+        self.world.write_u32(target + 4, ready);
+    }
+
+    fn time_of(&mut self, pollable: u32) -> u64 {
+        let Entry { a, b, .. } = *self.get(pollable, POLLABLE);
+        u64::from(a) | u64::from(b) << 32
+    }
+
+    /// Makes a pollable that is ready from a time on.
+    pub fn pollable_at(&mut self, time: u64) -> u32 {
+        let [a, b, c, d, e, f, g, h] = time.to_le_bytes();
+        let (a, b) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        self.push(Entry { kind: Kind::Pollable, a, b, ..Entry::default() })
+    }
+
+    fn wait_until(&mut self, time: u64) {
+        if time == 0 {
+            return;
+        }
+        while let left @ 1.. = time.saturating_sub(self.world.monotonic_ns()) {
+            self.send_pending();
+            self.world.sleep_ns(left);
+        }
+    }
+
+    /// `[method]error.to-debug-string`
+    pub fn error_text(&mut self, this: u32, target: u32) {
+        let error = self.get(this, &[Kind::Error]).a;
+        self.place_for(target, 8, 4);
+        self.lower(target, crate::http::error_name(error).as_bytes());
+    }
+
+    /// Drops any resource.
+    pub fn drop_resource(&mut self, this: u32, kinds: &[Kind]) {
+        let entry = self.remove(this, kinds);
+        if entry.kind == Kind::OutgoingBody {
+            self.abandon_body(entry.a);
+        }
+    }
+}
+
+/// How a write went.
+enum Written {
+    Ok,
+    Closed,
+    Failed(u32),
+}
+
+/// A line that has not ended yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    buffer: Span,
+    filled: u32,
+}
+
+impl Line {
+    pub(crate) const NONE: Self = Self { buffer: Span { at: 0, size: 0 }, filled: 0 };
+}
