@@ -16,8 +16,8 @@ use wasmparser::{
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most linear memories of a module.
 pub const MEMORY_COUNT_MAX: usize = 8;
-/// The most mutable globals: each is reset for every request.
-pub const MUTABLE_GLOBAL_COUNT_MAX: usize = 256;
+/// The most mutable globals: each is reset for every request. Python has 495, for its libraries are linked by them.
+pub const MUTABLE_GLOBAL_COUNT_MAX: usize = 4096;
 /// Prefix of the exports that rewriting adds, by which the host finds a guest's state. No module may use it:
 /// one that did could show another memory for its first.
 pub const EXPORT_PREFIX: &str = "midge:";

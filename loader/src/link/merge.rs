@@ -168,6 +168,28 @@ struct Places {
     globals: Vec<u32>,
     elements: u32,
     data: u32,
+    /// What the globals of the whole are initialised with that are never changed, encoded.
+    constants: HashMap<u32, Vec<u8>>,
+}
+
+impl Places {
+    /// Encodes a constant expression. One that reads a global of another module, which may read imported globals
+    /// alone, gets what that global is initialised with: it is no import any more.
+    fn constant(&mut self, expression: &wasmparser::ConstExpr<'_>) -> Result<Vec<u8>, Error> {
+        let (mut operators, mut bytes) = (expression.get_operators_reader(), Vec::new());
+        while !operators.is_end_then_eof() {
+            match operators.read()? {
+                Operator::GlobalGet { global_index } => {
+                    let place = self.global_index(global_index)?;
+                    let constant = self.constants.get(&place);
+                    let unknown = || unsupported("a constant that reads a changing global");
+                    bytes.extend(constant.ok_or_else(unknown).map_err(reencode::Error::UserError)?);
+                }
+                other => wasm_encoder::Encode::encode(&self.instruction(other)?, &mut bytes),
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 impl Reencode for Places {
@@ -199,6 +221,10 @@ impl Reencode for Places {
 
     fn data_index(&mut self, data: u32) -> Result<u32, Error> {
         Ok(self.data + data)
+    }
+
+    fn const_expr(&mut self, expression: wasmparser::ConstExpr<'_>) -> Result<ConstExpr, Error> {
+        Ok(ConstExpr::raw(self.constant(&expression)?))
     }
 }
 
@@ -561,8 +587,10 @@ impl<'a> Merger<'a> {
         }
         let used = used_functions(&self.parts[WASI], &self.used_exports());
         let mut functions_named: BTreeMap<u32, String> = BTreeMap::new();
+        let mut constants = HashMap::new();
         for (number, part) in self.parts.iter().enumerate() {
             let places = &mut self.places[number];
+            places.constants = std::mem::take(&mut constants);
             for group in &part.types {
                 places.parse_recursive_type_group(types.ty(), group.clone())?;
             }
@@ -575,8 +603,12 @@ impl<'a> Merger<'a> {
             for memory in &part.memories {
                 memories.memory(places.memory_type(*memory)?);
             }
-            for global in &part.globals {
-                places.parse_global(&mut globals, global.clone())?;
+            for (place, global) in (part.imported_globals.len()..).zip(&part.globals) {
+                let constant = places.constant(&global.init_expr)?;
+                globals.global(places.global_type(global.ty)?, &ConstExpr::raw(constant.clone()));
+                if !global.ty.mutable {
+                    places.constants.insert(places.globals[place], constant);
+                }
             }
             for element in &part.elements {
                 places.parse_element(&mut elements, element.clone())?;
@@ -591,6 +623,7 @@ impl<'a> Merger<'a> {
                     places.parse_function_body(&mut code, body.clone())?;
                 }
             }
+            constants = std::mem::take(&mut places.constants);
             for (function, name) in &part.names {
                 if let Some(place) = places.functions.get(index(*function))
                     && index(*function) >= part.imported_functions.len()
