@@ -156,6 +156,8 @@ MIDGE_IMPORT("response_start") void midge_response_start(const struct midge_resp
 MIDGE_IMPORT("response_write") void midge_response_write(const void *piece, size_t size);
 /* Lets the call rest. */
 MIDGE_IMPORT("sleep_ns") void midge_sleep_ns(int64_t time);
+/* Ends the call as if the function had returned this. Does not return. */
+MIDGE_IMPORT("exit") void midge_exit(const struct midge_response *response);
 
 /* ---- Memory functions the compiler may call ----------------------------------------------------- */
 

@@ -25,6 +25,8 @@ pub const RESPONSE_START: &str = "response_start";
 pub const RESPONSE_WRITE: &str = "response_write";
 /// `sleep_ns(time: i64)`: lets the call rest for a time, between two events of a stream for example.
 pub const SLEEP_NS: &str = "sleep_ns";
+/// `exit(record: i32)`: ends the call as if `midge_handle` had returned this, and does not return.
+pub const EXIT: &str = "exit";
 
 /// Guests see no finer clock: a coarse one is a weaker tool for timing attacks (DESIGN, trust).
 pub const CLOCK_STEP_NS: u64 = 1_000;

@@ -184,6 +184,7 @@ fn guests_in_c_import_the_hosts_names() {
         imports::RESPONSE_START,
         imports::RESPONSE_WRITE,
         imports::SLEEP_NS,
+        imports::EXIT,
     ];
     for name in names {
         assert!(header.contains(&format!("MIDGE_IMPORT(\"{name}\")")), "{name}");

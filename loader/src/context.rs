@@ -215,8 +215,19 @@ pub fn define_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()>
             with_region(&mut caller, imports::RANDOM, target, GuestContext::fill_random)
         },
     )?;
+    linker.func_wrap(module, imports::EXIT, |caller: Caller<'_, GuestContext>, record: i32| {
+        let context = caller.data();
+        let refused = || ImportFault::NotServing(imports::EXIT).into();
+        let ended = || Exited(record.cast_unsigned()).into();
+        Err::<(), wasmtime::Error>(if context.is_serving { ended() } else { refused() })
+    })?;
     define_waiting_imports(linker)
 }
+
+/// Ends a call with the address of its response, from wherever the guest is.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the guest ended its call")]
+pub(crate) struct Exited(pub(crate) u32);
 
 /// Defines the imports that let a call wait. The engine makes an allocation for each of their calls.
 fn define_waiting_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
@@ -323,6 +334,7 @@ pub fn define_startup_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Re
         absent(imports::RESPONSE_WRITE)
     })?;
     linker.func_wrap(module, imports::SLEEP_NS, move |_: i64| absent(imports::SLEEP_NS))?;
+    linker.func_wrap(module, imports::EXIT, move |_: i32| absent(imports::EXIT))?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use wasmtime::{
 };
 
 use crate::artifact::{Artifact, MappedCode};
-use crate::context::{GuestContext, InstanceLimits, RequestContext, Services};
+use crate::context::{Exited, GuestContext, InstanceLimits, RequestContext, Services};
 use crate::drive::CallEnd;
 use crate::fault;
 use crate::memory::SlotMemories;
@@ -276,6 +276,10 @@ impl Instance {
         match self.entry.call_async(&mut self.store, arguments).await {
             Ok(response) => CallEnd::Returned(response.cast_unsigned()),
             Err(error) if error.is::<DeadlineExceeded>() => CallEnd::DeadlineExceeded,
+            Err(error) if error.is::<Exited>() => {
+                let Exited(response) = error.downcast().expect("it is one");
+                CallEnd::Returned(response)
+            }
             Err(error) if error.is::<NoStack>() => CallEnd::NoStack,
             Err(error) => CallEnd::Trapped(error),
         }

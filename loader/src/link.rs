@@ -1,4 +1,4 @@
-//! A component becomes one core module that follows the contract.
+//! A component, or a program of WASI preview 1, becomes one core module that follows the contract.
 //!
 //! ```text
 //!   component --component::read--> core modules, in order, and where each import comes from
@@ -37,8 +37,10 @@ pub enum LinkError {
         message: String,
     },
     /// An import that is not WASI 0.2.
-    #[error("component imports `{name}`, which this host does not offer; it offers wasi:http, wasi:io, wasi:cli, \
-             wasi:clocks and wasi:random in version 0.2")]
+    #[error(
+        "component imports `{name}`, which this host does not offer; it offers wasi:http, wasi:io, wasi:cli, \
+             wasi:clocks and wasi:random in version 0.2"
+    )]
     UnknownImport {
         /// The import.
         name: String,
@@ -50,7 +52,10 @@ pub enum LinkError {
         name: String,
     },
     /// Nothing that a request could be given to.
-    #[error("component exports {exports}; to be served it must export `wasi:http/incoming-handler@0.2`")]
+    #[error(
+        "component exports {exports}; to be served it must export `wasi:http/incoming-handler@0.2` or \
+             `wasi:cli/run@0.2`"
+    )]
     NoHandler {
         /// What it exports.
         exports: String,
@@ -81,13 +86,13 @@ fn unsupported(what: impl Into<String>) -> LinkError {
     LinkError::Unsupported { what: what.into() }
 }
 
-/// True if the bytes are a component.
+/// True if the bytes are to be linked: a component, or a program of WASI preview 1.
 #[must_use]
-pub fn is_component(bytes: &[u8]) -> bool {
-    Parser::is_component(bytes)
+pub fn is_linked(bytes: &[u8]) -> bool {
+    Parser::is_component(bytes) || component::is_program(bytes)
 }
 
-/// Links a component into a core module that follows the contract.
+/// Links a component or a program into a core module that follows the contract.
 ///
 /// # Errors
 /// [`LinkError`] says what cannot be held; [`ModuleError::TooLarge`] for too large a file.
@@ -101,6 +106,10 @@ pub fn link(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
 fn link_checked(bytes: &[u8]) -> Result<Vec<u8>, LinkError> {
     let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL);
     Validator::new_with_features(features).validate_all(bytes)?;
-    let component = component::read(bytes)?;
+    let component = if Parser::is_component(bytes) {
+        component::read(bytes)?
+    } else {
+        component::read_program(bytes)?
+    };
     merge::merge(WASI, &component)
 }

@@ -167,7 +167,7 @@ pub enum ModuleError {
 }
 
 const OFFERED: &str = "midge.log, midge.clock_wall_ns, midge.clock_monotonic_ns, midge.random, \
-     midge.body_read, midge.response_start, midge.response_write, midge.sleep_ns";
+     midge.body_read, midge.response_start, midge.response_write, midge.sleep_ns, midge.exit";
 
 impl ModuleFacts {
     /// Validates a binary module and reads its facts.
@@ -226,7 +226,7 @@ impl From<wasmparser::BinaryReaderError> for ModuleError {
 }
 
 /// Returns the core module, in binary form, of a file that holds a module or a component in either form. A
-/// component is linked with what it imports ([`crate::link`]).
+/// component, or a program of WASI preview 1, is linked with what it imports ([`crate::link`]).
 ///
 /// # Errors
 /// [`ModuleError::Text`] with the position of the fault; [`ModuleError::Link`] says why a component cannot be
@@ -237,7 +237,7 @@ pub fn binary_form(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, ModuleErr
     }
     let binary = wat::parse_bytes(bytes);
     let binary = binary.map_err(|error| ModuleError::Text { message: error.to_string() })?;
-    if !crate::link::is_component(&binary) {
+    if !crate::link::is_linked(&binary) {
         return Ok(binary);
     }
     Ok(crate::link::link(&binary)?.into())
@@ -475,7 +475,7 @@ fn signature(module: &str, name: &str) -> Option<(&'static [ValType], &'static [
         imports::CLOCK_WALL_NS | imports::CLOCK_MONOTONIC_NS => Some((&[], &[I64])),
         imports::RANDOM | imports::RESPONSE_WRITE => Some((&[I32, I32], &[])),
         imports::BODY_READ => Some((&[I32, I32], &[I32])),
-        imports::RESPONSE_START => Some((&[I32], &[])),
+        imports::RESPONSE_START | imports::EXIT => Some((&[I32], &[])),
         imports::SLEEP_NS => Some((&[I64], &[])),
         _ => None,
     }

@@ -219,13 +219,39 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
+    /// Returns what a body has collected and nobody has sent.
+    pub(crate) fn collected(&mut self, body: u32) -> Span {
+        let Body { buffer, filled, .. } = *self.body(body);
+        Span { size: filled, ..buffer }
+    }
+
+    /// Takes the front of a body away: it was no part of it.
+    pub(crate) fn drop_front(&mut self, body: u32, size: u32) {
+        let state = self.body(body);
+        state.buffer.at += size;
+        state.buffer.size -= size;
+        state.filled -= size;
+        state.written -= u64::from(size);
+    }
+
+    /// Says how long a body will be that was begun without a length.
+    pub(crate) fn expect_length(&mut self, body: u32, length: Option<u64>) {
+        let state = self.body(body);
+        state.length = length;
+        if length.is_some_and(|length| length < state.written) {
+            state.stage = Stage::Failed;
+        }
+    }
+
     /// Ends a body.
     ///
     /// # Errors
     /// How much was written, if that is not what was said.
     pub fn finish_body(&mut self, body: u32) -> Result<(), u64> {
         let state = self.body(body);
-        if state.stage == Stage::Failed || state.length.is_some_and(|length| length != state.written) {
+        if state.stage == Stage::Failed
+            || state.length.is_some_and(|length| length != state.written)
+        {
             state.stage = Stage::Failed;
             return Err(state.written);
         }
@@ -338,4 +364,3 @@ enum Lengths {
     /// The body is to come, and the host is told.
     Sent,
 }
-

@@ -7,6 +7,7 @@
 use core::cell::{Cell, UnsafeCell};
 
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::preview1::{Errno, Which};
 use crate::{State, Wasi, World};
 
 /// Requests of this size fit with what the guest reads of a body at once.
@@ -66,6 +67,7 @@ mod guest {
         pub(super) safe fn write_u64(address: u32, value: u64);
         pub(super) safe fn realloc(old: u32, old_size: u32, align: u32, size: u32) -> u32;
         pub(super) safe fn handle(request: u32, outparam: u32);
+        pub(super) safe fn run() -> u32;
     }
 }
 
@@ -80,6 +82,7 @@ mod host {
         pub(super) safe fn response_start(record: u32);
         pub(super) fn response_write(piece: *const u8, size: usize);
         pub(super) safe fn sleep_ns(time: u64);
+        pub(super) safe fn exit(record: u32);
     }
 }
 
@@ -157,6 +160,11 @@ impl World for Imports {
         host::sleep_ns(ns);
     }
 
+    fn exit(&mut self, record: u32) -> ! {
+        host::exit(record);
+        core::arch::wasm32::unreachable()
+    }
+
     fn trap(&mut self, reason: &str) -> ! {
         self.log(1, reason.as_bytes());
         core::arch::wasm32::unreachable()
@@ -199,6 +207,15 @@ extern "C" fn handle(_area: u32, size: u32) -> u32 {
     let (request, outparam) = with(|wasi| wasi.begin(size));
     guest::handle(request, outparam);
     with(|wasi| wasi.end())
+}
+
+/// The entry of programs. The loader exports it as `midge_handle`.
+#[unsafe(export_name = "command")]
+extern "C" fn command(_area: u32, size: u32) -> u32 {
+    STORE.is_entered.set(false);
+    with(|wasi| wasi.begin_command(size));
+    let code = guest::run();
+    with(|wasi| wasi.end_command(if code == 0 { 0 } else { 1 }))
 }
 
 macro_rules! exports {
@@ -324,8 +341,10 @@ exports! {
         |w| w.random_bytes(size, ret);
     "wasi:random/insecure#get-insecure-random-u64" insecure_u64() -> u64 = |w| w.random_u64();
     "wasi:random/insecure-seed#insecure-seed" insecure_seed(ret: u32) = |w| w.insecure_seed(ret);
-    "wasi:cli/environment#get-environment" environment(ret: u32) = |w| w.empty_list(ret);
-    "wasi:cli/environment#get-arguments" arguments(ret: u32) = |w| w.empty_list(ret);
+    "wasi:cli/environment#get-environment" environment(ret: u32) = |w| w.strings_list(Which::Environment, ret);
+    "wasi:cli/environment#get-arguments" arguments(ret: u32) = |w| w.strings_list(Which::Arguments, ret);
+    "wasi:cli/exit#exit" exit(is_error: u32) = |w| w.exit(is_error);
+    "wasi:cli/exit#exit-with-code" exit_with_code(code: u32) = |w| w.exit(code & 0xFF);
     "wasi:cli/environment#initial-cwd" initial_cwd(ret: u32) = |w| w.none(ret, 12, 4);
     "wasi:cli/stdin#get-stdin" stdin() -> u32 = |w| w.stdin();
     "wasi:cli/stdout#get-stdout" stdout() -> u32 = |w| w.line_stream(0);
@@ -355,4 +374,83 @@ exports! {
         |w| w.drop_resource(this, &[Kind::Output, Kind::Line]);
     "wasi:io/poll#[resource-drop]pollable" drop_pollable(this: u32) = |w| w.drop_resource(this, &[Kind::Pollable]);
     "wasi:io/error#[resource-drop]error" drop_error(this: u32) = |w| w.drop_resource(this, &[Kind::Error]);
+}
+
+/// As `exports`, for functions whose result is an `errno`.
+macro_rules! preview1 {
+    ($($name:literal $function:ident ($($argument:ident: $type:ty),*) = |$wasi:ident| $body:expr;)*) => {
+        $(
+            #[unsafe(export_name = concat!("wasi_snapshot_preview1#", $name))]
+            extern "C" fn $function($($argument: $type),*) -> u32 {
+                let errno: Errno = with(|$wasi| $body);
+                errno as u32
+            }
+        )*
+    };
+}
+
+preview1! {
+    "args_sizes_get" p1_args_sizes(count: u32, size: u32) = |w| w.strings_sizes(Which::Arguments, count, size);
+    "args_get" p1_args(list: u32, text: u32) = |w| w.strings_get(Which::Arguments, list, text);
+    "environ_sizes_get" p1_environ_sizes(count: u32, size: u32) =
+        |w| w.strings_sizes(Which::Environment, count, size);
+    "environ_get" p1_environ(list: u32, text: u32) = |w| w.strings_get(Which::Environment, list, text);
+    "clock_res_get" p1_clock_res(clock: u32, ret: u32) = |w| w.clock_resolution(clock, ret);
+    "clock_time_get" p1_clock_time(clock: u32, _precision: u64, ret: u32) = |w| w.clock_time(clock, ret);
+    "random_get" p1_random(address: u32, size: u32) = |w| w.random_get(address, size);
+    "poll_oneoff" p1_poll(list: u32, events: u32, count: u32, ret: u32) =
+        |w| w.poll_oneoff(list, events, count, ret);
+    "sched_yield" p1_yield() = |_w| Errno::Success;
+    "proc_raise" p1_raise(_signal: u32) = |_w| Errno::NotSupported;
+
+    "fd_write" p1_fd_write(fd: u32, list: u32, count: u32, ret: u32) = |w| w.fd_write(fd, list, count, ret);
+    "fd_read" p1_fd_read(fd: u32, list: u32, count: u32, ret: u32) = |w| w.fd_read(fd, list, count, ret);
+    "fd_fdstat_get" p1_fd_stat(fd: u32, ret: u32) = |w| w.fd_stat(fd, ret);
+    "fd_filestat_get" p1_fd_filestat(fd: u32, ret: u32) = |w| w.fd_filestat(fd, ret);
+    "fd_close" p1_fd_close(fd: u32) = |w| w.fd_known(fd);
+    "fd_sync" p1_fd_sync(fd: u32) = |w| w.fd_known(fd);
+    "fd_datasync" p1_fd_datasync(fd: u32) = |w| w.fd_known(fd);
+    "fd_fdstat_set_flags" p1_fd_set_flags(fd: u32, _flags: u32) = |w| w.fd_known(fd);
+    "fd_fdstat_set_rights" p1_fd_set_rights(fd: u32, _base: u64, _inheriting: u64) = |w| w.fd_known(fd);
+    "fd_advise" p1_fd_advise(fd: u32, _offset: u64, _size: u64, _advice: u32) = |w| w.fd_seek(fd);
+    "fd_allocate" p1_fd_allocate(fd: u32, _offset: u64, _size: u64) = |w| w.fd_seek(fd);
+    "fd_filestat_set_size" p1_fd_set_size(fd: u32, _size: u64) = |w| w.fd_seek(fd);
+    "fd_filestat_set_times" p1_fd_set_times(fd: u32, _a: u64, _m: u64, _flags: u32) = |w| w.fd_seek(fd);
+    "fd_pread" p1_fd_pread(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_seek(fd);
+    "fd_pwrite" p1_fd_pwrite(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_seek(fd);
+    "fd_seek" p1_fd_seek(fd: u32, _offset: u64, _whence: u32, _ret: u32) = |w| w.fd_seek(fd);
+    "fd_tell" p1_fd_tell(fd: u32, _ret: u32) = |w| w.fd_seek(fd);
+    "fd_renumber" p1_fd_renumber(_fd: u32, _to: u32) = |_w| Errno::BadFd;
+    "fd_readdir" p1_fd_readdir(_fd: u32, _buffer: u32, _size: u32, _cookie: u64, _ret: u32) = |_w| Errno::BadFd;
+    "fd_prestat_get" p1_prestat(_fd: u32, _ret: u32) = |_w| Errno::BadFd;
+    "fd_prestat_dir_name" p1_prestat_name(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
+    "path_create_directory" p1_mkdir(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
+    "path_filestat_get" p1_path_stat(_fd: u32, _flags: u32, _path: u32, _size: u32, _ret: u32) =
+        |_w| Errno::BadFd;
+    "path_filestat_set_times"
+        p1_path_times(_fd: u32, _flags: u32, _path: u32, _size: u32, _a: u64, _m: u64, _which: u32) =
+        |_w| Errno::BadFd;
+    "path_link"
+        p1_link(_fd: u32, _flags: u32, _path: u32, _size: u32, _new: u32, _to: u32, _to_size: u32) =
+        |_w| Errno::BadFd;
+    "path_open"
+        p1_open(_fd: u32, _dir: u32, _path: u32, _size: u32, _flags: u32, _base: u64, _inheriting: u64,
+                _fd_flags: u32, _ret: u32) = |_w| Errno::BadFd;
+    "path_readlink"
+        p1_readlink(_fd: u32, _path: u32, _size: u32, _buffer: u32, _room: u32, _ret: u32) = |_w| Errno::BadFd;
+    "path_remove_directory" p1_rmdir(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
+    "path_rename" p1_rename(_fd: u32, _path: u32, _size: u32, _new: u32, _to: u32, _to_size: u32) =
+        |_w| Errno::BadFd;
+    "path_symlink" p1_symlink(_path: u32, _size: u32, _fd: u32, _to: u32, _to_size: u32) = |_w| Errno::BadFd;
+    "path_unlink_file" p1_unlink(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
+    "sock_accept" p1_accept(_fd: u32, _flags: u32, _ret: u32) = |_w| Errno::BadFd;
+    "sock_recv" p1_recv(_fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32, _ret_flags: u32) =
+        |_w| Errno::BadFd;
+    "sock_send" p1_send(_fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32) = |_w| Errno::BadFd;
+    "sock_shutdown" p1_shutdown(_fd: u32, _how: u32) = |_w| Errno::BadFd;
+}
+
+#[unsafe(export_name = "wasi_snapshot_preview1#proc_exit")]
+extern "C" fn p1_exit(code: u32) {
+    with(|wasi| wasi.exit(code))
 }

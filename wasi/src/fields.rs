@@ -82,7 +82,8 @@ impl<W: World> Wasi<'_, W> {
         for row in (list..).step_by(16).take(index(count)) {
             let [name, name_size, value, value_size] =
                 [0, 4, 8, 12].map(|offset| self.guest_u32(row + offset));
-            let (name, value) = (self.lift_string(name, name_size), self.lift_bytes(value, value_size));
+            let (name, value) =
+                (self.lift_string(name, name_size), self.lift_bytes(value, value_size));
             if let Err(error) = self.append(handle, name, value) {
                 self.remove(handle, FIELDS);
                 self.world.write_u8(target, 1);
@@ -215,8 +216,11 @@ impl<W: World> Wasi<'_, W> {
 
     /// Returns a line of a chain; `None` at its end.
     pub(crate) fn line(&self, at: u32) -> Option<Line> {
-        let [next, name, name_size, value, value_size] =
-            if at == 0 { return None } else { [0, 4, 8, 12, 16].map(|offset| self.own_u32(at + offset)) };
+        let [next, name, name_size, value, value_size] = if at == 0 {
+            return None;
+        } else {
+            [0, 4, 8, 12, 16].map(|offset| self.own_u32(at + offset))
+        };
         let name = Span { at: name, size: name_size };
         Some(Line { next, name, value: Span { at: value, size: value_size } })
     }
@@ -241,7 +245,8 @@ impl<W: World> Wasi<'_, W> {
     /// Puts a line at the end of a chain.
     pub(crate) fn link(&mut self, fields: u32, name: Span, value: Span) {
         let line = self.take(LINE_SIZE).at;
-        for (offset, number) in (0..).step_by(4).zip([0, name.at, name.size, value.at, value.size]) {
+        for (offset, number) in (0..).step_by(4).zip([0, name.at, name.size, value.at, value.size])
+        {
             self.set_own_u32(line + offset, number);
         }
         let entry = self.get(fields, FIELDS);
@@ -271,7 +276,12 @@ impl<W: World> Wasi<'_, W> {
         self.get(fields, FIELDS).b = before;
     }
 
-    fn append(&mut self, fields: u32, name: Span, value: Span) -> Result<(), HeaderError> {
+    pub(crate) fn append(
+        &mut self,
+        fields: u32,
+        name: Span,
+        value: Span,
+    ) -> Result<(), HeaderError> {
         self.check(fields, name)?;
         let value = self.check_value(name, value)?;
         let is_second_length = self.own(name) == b"content-length" && {

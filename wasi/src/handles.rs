@@ -147,7 +147,11 @@ impl<W: World> Wasi<'_, W> {
         let kind = self.place(handle).kind;
         if !kinds.contains(&kind) {
             let is_free = kind == Kind::Free;
-            self.trap(if is_free { "wasi: handle was dropped" } else { "wasi: handle of another type" });
+            self.trap(if is_free {
+                "wasi: handle was dropped"
+            } else {
+                "wasi: handle of another type"
+            });
         }
         self.place(handle)
     }

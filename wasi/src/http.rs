@@ -92,6 +92,7 @@ impl<W: World> Wasi<'_, W> {
         state.lines = Default::default();
         state.scratch = Span::default();
         state.request_headers = 0;
+        state.is_command = false;
         let body = self.span(BODY);
         let has_more = self.own_u32(FLAGS) & BODY_PARTIAL != 0;
         self.state.input = Input { at: body.at, end: body.at + body.size, has_more };
@@ -142,10 +143,11 @@ impl<W: World> Wasi<'_, W> {
     fn path_with_query(&self) -> Span {
         let target = self.span(TARGET);
         let text = self.own(target);
-        let skipped = text.windows(3).position(|part| part == b"://").filter(|_| text[0] != b'/').map(|at| {
-            let rest = &text[at + 3..];
-            at + 3 + rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())
-        });
+        let skipped =
+            text.windows(3).position(|part| part == b"://").filter(|_| text[0] != b'/').map(|at| {
+                let rest = &text[at + 3..];
+                at + 3 + rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())
+            });
         let skipped = crate::wire(skipped.unwrap_or(0));
         Span { at: target.at + skipped, size: target.size - skipped }
     }
@@ -274,15 +276,19 @@ impl<W: World> Wasi<'_, W> {
             return self.lower_err_empty(target);
         }
         let first = self.get(this, RESPONSE).a;
-        let length = self.find_bytes(first, b"content-length").map(|line| {
-            // Checked when it was put there: digits, fewer than 20.
-            let digits = self.own(line.value).iter();
-            digits.fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'))
-        });
+        let length = self.length_of(first);
         let body = self.begin_body(length);
         self.get(this, RESPONSE).b |= (body + 1) << STATUS_BITS;
         let handle = self.push(Entry { kind: Kind::OutgoingBody, a: body, ..Entry::default() });
         self.lower_ok_u32(target, handle);
+    }
+
+    /// Returns what `content-length` says.
+    pub(crate) fn length_of(&self, headers: u32) -> Option<u64> {
+        let line = self.find_bytes(headers, b"content-length")?;
+        // Checked when it was put there: digits, fewer than 20.
+        let digits = self.own(line.value).iter();
+        Some(digits.fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0')))
     }
 
     /// `[method]outgoing-body.write`

@@ -107,7 +107,9 @@ impl<W: World> Wasi<'_, W> {
 
     /// `[method]output-stream.write-zeroes` and `blocking-write-zeroes-and-flush`
     pub fn output_zeros(&mut self, this: u32, size: u64, target: u32) {
-        let Ok(size) = u32::try_from(size) else { self.trap("wasi: more zeros than a memory holds") };
+        let Ok(size) = u32::try_from(size) else {
+            self.trap("wasi: more zeros than a memory holds")
+        };
         self.output(this, Source::Zeros, size, target);
     }
 
@@ -128,6 +130,10 @@ impl<W: World> Wasi<'_, W> {
         }
         if self.is_closed(entry.a) {
             return Written::Closed;
+        }
+        if self.state.is_command && entry.a == 0 {
+            self.write_stdout(source, size);
+            return Written::Ok;
         }
         match self.write_body(entry.a, source, size) {
             Ok(()) => Written::Ok,
@@ -172,7 +178,7 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// Writes to the log, line by line.
-    fn write_lines(&mut self, stream: u32, source: Source, size: u32) {
+    pub(crate) fn write_lines(&mut self, stream: u32, source: Source, size: u32) {
         let Source::Guest(address) = source else {
             // A splice, or zeros: nobody reads that in a log.
             return;
@@ -183,7 +189,8 @@ impl<W: World> Wasi<'_, W> {
         let mut done = 0;
         while done < size {
             let Line { buffer, filled } = self.state.lines[index(stream)];
-            let piece = Span { at: buffer.at + filled, size: (buffer.size - filled).min(size - done) };
+            let piece =
+                Span { at: buffer.at + filled, size: (buffer.size - filled).min(size - done) };
             self.world.read(address + done, &mut self.bytes[piece.range()]);
             let end = self.own(piece).iter().position(|&byte| byte == b'\n');
             let taken = end.map_or(piece.size, |end| wire(end) + 1);
@@ -269,7 +276,7 @@ impl<W: World> Wasi<'_, W> {
         self.push(Entry { kind: Kind::Pollable, a, b, ..Entry::default() })
     }
 
-    fn wait_until(&mut self, time: u64) {
+    pub(crate) fn wait_until(&mut self, time: u64) {
         if time == 0 {
             return;
         }

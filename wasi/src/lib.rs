@@ -19,11 +19,13 @@
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 pub mod body; // bodies that are written, and the response they belong to
+pub mod cgi; // a request as environment variables
 pub mod fields; // headers
 pub mod guest; // the guest's memory: what is lifted from it and lowered to it
 pub mod handles; // the table of resources
 pub mod http; // wasi:http
 pub mod io; // wasi:io: streams, pollables, errors
+pub mod preview1; // wasi_snapshot_preview1
 pub mod own; // this module's own memory
 pub mod small; // clocks, chance, environment, standard streams
 
@@ -81,6 +83,8 @@ pub trait World {
     fn response_write(&mut self, piece: &[u8]);
     /// Rests.
     fn sleep_ns(&mut self, ns: u64);
+    /// Ends the call with the response whose record has this address; 0 where it was written already.
+    fn exit(&mut self, record: u32) -> !;
     /// Ends the call: what the guest did cannot go on.
     fn trap(&mut self, reason: &str) -> !;
 }
@@ -110,6 +114,12 @@ pub struct State {
     scratch: own::Span,
     /// Lines of stdout and stderr that have not ended yet.
     lines: [io::Line; 2],
+    /// A program runs, whose stdout is the response.
+    is_command: bool,
+    /// Its output is beyond the header.
+    is_header_over: bool,
+    environment: preview1::Strings,
+    arguments: preview1::Strings,
 }
 
 impl State {
@@ -125,6 +135,10 @@ impl State {
             request_headers: 0,
             scratch: own::Span { at: 0, size: 0 },
             lines: [io::Line::NONE; 2],
+            is_command: false,
+            is_header_over: false,
+            environment: preview1::Strings::NONE,
+            arguments: preview1::Strings::NONE,
         }
     }
 }

@@ -51,7 +51,9 @@ impl<W: World> Wasi<'_, W> {
                 self.state.own.next = end;
                 Span { at, size }
             }
-            _ => self.trap("wasi: the request makes more headers, lists and buffers than there is room for"),
+            _ => self.trap(
+                "wasi: the request makes more headers, lists and buffers than there is room for",
+            ),
         }
     }
 

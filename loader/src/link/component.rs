@@ -26,8 +26,19 @@ const ITEMS_MAX: usize = 100_000;
 pub(super) struct Component<'a> {
     /// What is instantiated, in order.
     pub(super) instances: Vec<CoreInstance<'a>>,
-    /// The handler of requests.
-    pub(super) handler: Option<Item>,
+    /// What answers requests.
+    pub(super) entry: Option<Entry>,
+}
+
+/// What answers requests.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// `wasi:http/incoming-handler` `handle`.
+    Handler(Item),
+    /// `wasi:cli/run` `run`: a program.
+    Run(Item),
+    /// `_start` of a core module: a program too.
+    Start(Item),
 }
 
 /// A core module, to be instantiated.
@@ -137,25 +148,76 @@ impl From<ExternalKind> for Sort {
 pub(super) fn read(bytes: &[u8]) -> Result<Component<'_>, LinkError> {
     let mut reader = Reader::default();
     let exports = reader.component(bytes, None, None)?;
-    let handler = exports.iter().find_map(|(name, value)| {
-        let interface = without_version(name)?;
-        if interface != "wasi:http/incoming-handler" {
-            return None;
-        }
-        let Value::Instance(exports) = value else { return None };
-        let Exports::Own(exports) = &**exports else { return None };
-        match exports.get("handle") {
-            Some(Value::Func(Func::Lifted(item))) => Some(item.clone()),
-            _ => None,
-        }
-    });
-    if handler.is_none() {
+    let lifted = |interface: &str, function: &str| {
+        let mut values = exports.iter();
+        values.find_map(|(name, value)| {
+            let Value::Instance(exports) = value else { return None };
+            let Exports::Own(exports) = &**exports else { return None };
+            match exports.get(function) {
+                Some(Value::Func(Func::Lifted(item)))
+                    if without_version(name) == Some(interface) =>
+                {
+                    Some(item.clone())
+                }
+                _ => None,
+            }
+        })
+    };
+    let handler = lifted("wasi:http/incoming-handler", "handle").map(Entry::Handler);
+    let entry = handler.or_else(|| lifted("wasi:cli/run", "run").map(Entry::Run));
+    if entry.is_none() {
         let mut names: Vec<_> = exports.keys().map(|name| format!("`{name}`")).collect();
         names.sort_unstable();
         let exports = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         return Err(LinkError::NoHandler { exports });
     }
-    Ok(Component { instances: reader.instances, handler })
+    Ok(Component { instances: reader.instances, entry })
+}
+
+/// Module name of the imports of WASI preview 1.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// Reads a valid core module that imports preview 1: a program.
+pub(super) fn read_program(module: &[u8]) -> Result<Component<'_>, LinkError> {
+    let mut imports = HashMap::new();
+    for payload in Parser::new(0).parse_all(module) {
+        let Payload::ImportSection(section) = payload? else { continue };
+        for import in section.into_imports() {
+            let import = import?;
+            let full = format!("{}#{}", import.module, import.name);
+            if import.module != PREVIEW1 {
+                return Err(LinkError::UnknownImport { name: full });
+            }
+            let item = Item::Wasi { name: full, realloc: None };
+            imports.insert((import.module, import.name), item);
+        }
+        break;
+    }
+    let start = Item::Export { instance: 0, name: "_start".into() };
+    let instances = vec![CoreInstance { module, imports }];
+    Ok(Component { instances, entry: Some(Entry::Start(start)) })
+}
+
+/// True if a core module is a program of preview 1: it exports `_start`, and imports that or nothing.
+pub(super) fn is_program(module: &[u8]) -> bool {
+    let (mut has_start, mut has_contract, mut is_foreign) = (false, false, false);
+    for payload in Parser::new(0).parse_all(module) {
+        match payload {
+            Ok(Payload::ExportSection(section)) => {
+                for export in section.into_iter().flatten() {
+                    has_start |= export.name == "_start";
+                    has_contract |= export.name == midge_abi::contract::EXPORT_CONTRACT;
+                }
+            }
+            Ok(Payload::ImportSection(section)) => {
+                let mut imports = section.into_imports().flatten();
+                is_foreign |= imports.any(|import| import.module != PREVIEW1);
+            }
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    has_start && !has_contract && !is_foreign
 }
 
 /// Takes the version off an interface's name, if it is one of those that are offered.
@@ -291,7 +353,10 @@ impl<'a> Reader<'a> {
                     self.fill(&mut imports, argument.name, from, module)?;
                 }
                 if self.instances.len() == INSTANCES_MAX {
-                    return Err(LinkError::TooMany { what: "core instances", limit: INSTANCES_MAX });
+                    return Err(LinkError::TooMany {
+                        what: "core instances",
+                        limit: INSTANCES_MAX,
+                    });
                 }
                 self.instances.push(CoreInstance { module, imports });
                 Core::Module(self.instances.len() - 1)
@@ -389,7 +454,8 @@ impl<'a> Reader<'a> {
             }
             CanonicalFunction::Lower { func_index, options } => {
                 let realloc = self.options(scope, &options)?.map(Box::new);
-                let Func::Imported(name) = self.scopes[scope].funcs[index(func_index)].clone() else {
+                let Func::Imported(name) = self.scopes[scope].funcs[index(func_index)].clone()
+                else {
                     return Err(unsupported("calls between components"));
                 };
                 self.push_core(scope, Sort::Func, Item::Wasi { name, realloc })
@@ -410,7 +476,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks the options of a lift or a lower. Returns its `realloc`.
-    fn options(&self, scope: usize, options: &[CanonicalOption]) -> Result<Option<Item>, LinkError> {
+    fn options(
+        &self,
+        scope: usize,
+        options: &[CanonicalOption],
+    ) -> Result<Option<Item>, LinkError> {
         let mut realloc = None;
         for option in options {
             match option {
@@ -472,7 +542,9 @@ impl<'a> Reader<'a> {
             ComponentExternalKind::Func => Value::Func(scope.funcs[place].clone()),
             ComponentExternalKind::Type => Value::Type(scope.types[place].clone()),
             ComponentExternalKind::Instance => Value::Instance(Rc::clone(&scope.instances[place])),
-            ComponentExternalKind::Component => Value::Component(Rc::clone(&scope.components[place])),
+            ComponentExternalKind::Component => {
+                Value::Component(Rc::clone(&scope.components[place]))
+            }
             ComponentExternalKind::Value => return Err(unsupported("values")),
         })
     }
@@ -512,7 +584,8 @@ fn imported<'a>(name: &str, kind: ComponentExternalKind) -> Result<Value<'a>, Li
     let unknown = || LinkError::UnknownImport { name: name.to_owned() };
     match kind {
         ComponentExternalKind::Instance => {
-            let interface = without_version(name).filter(|name| is_known(name)).ok_or_else(unknown)?;
+            let interface =
+                without_version(name).filter(|name| is_known(name)).ok_or_else(unknown)?;
             Ok(Value::Instance(Rc::new(Exports::Imported(interface.to_owned()))))
         }
         ComponentExternalKind::Type => Ok(Value::Type(Type::Other)),
@@ -523,8 +596,15 @@ fn imported<'a>(name: &str, kind: ComponentExternalKind) -> Result<Value<'a>, Li
 /// True for the packages whose functions are offered, or refused when they are called.
 fn is_known(interface: &str) -> bool {
     let package = interface.split_once('/').map_or(interface, |(package, _)| package);
-    let names =
-        ["wasi:http", "wasi:io", "wasi:cli", "wasi:clocks", "wasi:random", "wasi:filesystem", "wasi:sockets"];
+    let names = [
+        "wasi:http",
+        "wasi:io",
+        "wasi:cli",
+        "wasi:clocks",
+        "wasi:random",
+        "wasi:filesystem",
+        "wasi:sockets",
+    ];
     names.contains(&package)
 }
 

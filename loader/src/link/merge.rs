@@ -13,19 +13,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_MEMORY};
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType,
-    ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
+    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
+    ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
     InstructionSink, MemArg, MemorySection, MemoryType, Module, NameMap, NameSection, StartSection,
     TableSection, TypeSection, ValType,
 };
 use wasmparser::{
-    CompositeInnerType, Data, DataKind, Element, ElementItems, ExternalKind, FuncType, FunctionBody,
-    Global, KnownCustom, Operator, Parser, Payload, Table, TypeRef,
+    CompositeInnerType, Data, DataKind, Element, ElementItems, ExternalKind, FuncType,
+    FunctionBody, Global, KnownCustom, Operator, Parser, Payload, Table, TypeRef,
 };
 
-use super::component::{Component, Item};
+use super::component::{Component, Entry, Item};
 use super::{LinkError, unsupported};
 
 /// The WASI module's place among the parts.
@@ -36,9 +37,8 @@ const GUEST_MEMORY: u32 = 1;
 const GUEST: &str = "guest";
 /// The function that refuses what is not offered.
 const ABSENT: &str = "absent";
-/// Names of the WASI module's exports that become those of the whole.
-const EXPORTED: [&str; 2] =
-    [midge_abi::contract::EXPORT_CONTRACT, midge_abi::contract::EXPORT_HANDLE];
+/// The WASI module's entry for programs, exported as that of the whole where there is one.
+const COMMAND: &str = "command";
 
 /// What a core module is made of.
 #[derive(Default)]
@@ -375,7 +375,12 @@ impl<'a> Merger<'a> {
     fn reserve(&mut self, name: &str, ty: Option<&FuncType>) -> Result<u32, LinkError> {
         let ty = ty.ok_or_else(|| unsupported("an import without a type"))?;
         let (params, results) = signature(ty)?;
-        Ok(self.make(Made { name: format!("guest.{name}"), params, results, body: Function::new([]) }))
+        Ok(self.make(Made {
+            name: format!("guest.{name}"),
+            params,
+            results,
+            body: Function::new([]),
+        }))
     }
 
     fn make(&mut self, made: Made) -> u32 {
@@ -514,7 +519,12 @@ impl<'a> Merger<'a> {
             Item::Export { instance, name } => self.export(*instance, name, ExternalKind::Func),
             Item::Wasi { .. } => Err(unsupported("a function of WASI's for its own")),
         };
-        let handler = item(self.component.handler.as_ref().expect("`read` found it"))?;
+        let entry = self.component.entry.as_ref().expect("`read` found it");
+        let (handler, run, start) = match entry {
+            Entry::Handler(handler) => (Some(item(handler)?), None, None),
+            Entry::Run(run) => (None, Some(item(run)?), None),
+            Entry::Start(start) => (None, None, Some(item(start)?)),
+        };
         let reallocs = self.reallocs.iter().map(item).collect::<Result<Vec<_>, _>>()?;
         let chooser = self.chooser;
         for made in &mut self.made {
@@ -529,7 +539,15 @@ impl<'a> Merger<'a> {
                 "write_u8" => arguments(&mut code, 2).i32_store8(guest(0)),
                 "write_u32" => arguments(&mut code, 2).i32_store(guest(2)),
                 "write_u64" => arguments(&mut code, 2).i64_store(guest(3)),
-                "handle" => arguments(&mut code, 2).call(handler),
+                "handle" => match handler {
+                    Some(handler) => arguments(&mut code, 2).call(handler),
+                    None => code.unreachable(),
+                },
+                "run" => match (run, start) {
+                    (Some(run), _) => code.call(run),
+                    (_, Some(start)) => code.call(start).i32_const(0),
+                    _ => code.unreachable(),
+                },
                 "realloc" => match (&*reallocs, chooser) {
                     ([], _) => code.unreachable(),
                     ([realloc], _) | ([realloc, ..], None) => {
@@ -555,7 +573,8 @@ impl<'a> Merger<'a> {
     fn make_start(&mut self) -> Result<Option<u32>, LinkError> {
         let mut starts = Vec::new();
         for (part, places) in self.parts.iter().zip(&self.places) {
-            let puts_data = part.data.iter().any(|data| matches!(data.kind, DataKind::Active { .. }));
+            let puts_data =
+                part.data.iter().any(|data| matches!(data.kind, DataKind::Active { .. }));
             if puts_data && !starts.is_empty() {
                 return Err(unsupported("a start function that runs before data is put in place"));
             }
@@ -655,9 +674,10 @@ impl<'a> Merger<'a> {
             functions_named.insert(place, made.name.clone());
         }
         let mut exports = ExportSection::new();
-        exports.export(midge_abi::contract::EXPORT_MEMORY, ExportKind::Memory, 0);
-        for name in EXPORTED {
-            exports.export(name, ExportKind::Func, self.wasi_export(name)?);
+        exports.export(EXPORT_MEMORY, ExportKind::Memory, 0);
+        for (name, function) in [(EXPORT_CONTRACT, EXPORT_CONTRACT), (EXPORT_HANDLE, self.entry())]
+        {
+            exports.export(name, ExportKind::Func, self.wasi_export(function)?);
         }
         for (place, name) in &functions_named {
             names.append(*place, name);
@@ -690,10 +710,17 @@ impl<'a> Merger<'a> {
         Ok(module.finish())
     }
 
+    /// Returns the name of the WASI module's function that answers requests.
+    fn entry(&self) -> &'static str {
+        match self.component.entry {
+            Some(Entry::Run(_) | Entry::Start(_)) => COMMAND,
+            _ => EXPORT_HANDLE,
+        }
+    }
+
     /// Returns the names of the WASI module's exports that somebody calls.
     fn used_exports(&self) -> Vec<&str> {
-        let mut used = Vec::from(EXPORTED);
-        used.push(ABSENT);
+        let mut used = vec![EXPORT_CONTRACT, self.entry(), ABSENT];
         for item in self.component.instances.iter().flat_map(|instance| instance.imports.values()) {
             if let Item::Wasi { name, .. } = item {
                 used.push(name);
@@ -709,7 +736,9 @@ fn used_functions(part: &Part<'_>, exports: &[&str]) -> HashSet<u32> {
     let mut open: Vec<u32> = named.map(|(_, place)| *place).chain(part.start).collect();
     for element in &part.elements {
         match &element.items {
-            ElementItems::Functions(functions) => open.extend(functions.clone().into_iter().flatten()),
+            ElementItems::Functions(functions) => {
+                open.extend(functions.clone().into_iter().flatten())
+            }
             // Not made by a compiler; then everything stays.
             ElementItems::Expressions(..) => open.extend(0..wire(part.function_count())),
         }
@@ -753,11 +782,16 @@ fn signature(ty: &FuncType) -> Result<(Vec<ValType>, Vec<ValType>), LinkError> {
         wasmparser::ValType::F64 => Ok(ValType::F64),
         _ => Err(unsupported("a function of WASI's with other than numbers")),
     };
-    let values = |types: &[wasmparser::ValType]| types.iter().map(value).collect::<Result<Vec<_>, LinkError>>();
+    let values = |types: &[wasmparser::ValType]| {
+        types.iter().map(value).collect::<Result<Vec<_>, LinkError>>()
+    };
     Ok((values(ty.params())?, values(ty.results())?))
 }
 
-fn arguments<'s, 'c>(code: &'s mut InstructionSink<'c>, count: usize) -> &'s mut InstructionSink<'c> {
+fn arguments<'s, 'c>(
+    code: &'s mut InstructionSink<'c>,
+    count: usize,
+) -> &'s mut InstructionSink<'c> {
     for argument in 0..wire(count) {
         code.local_get(argument);
     }

@@ -47,7 +47,9 @@ struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Language {
     C,
-    Rust { needs_std: bool },
+    Rust {
+        needs_std: bool,
+    },
     /// The WASI module: Rust without std, by a profile of its own.
     Wasi,
 }
