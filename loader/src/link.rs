@@ -1,4 +1,5 @@
-//! A component, or a program of WASI preview 1, becomes one core module that follows the contract.
+//! A component, or a program of WASI preview 1, becomes one core module that follows the contract. So does a core
+//! module with the names of the canonical ABI, which the tools would make a component of.
 //!
 //! ```text
 //!   component --component::read--> core modules, in order, and where each import comes from
@@ -86,10 +87,11 @@ fn unsupported(what: impl Into<String>) -> LinkError {
     LinkError::Unsupported { what: what.into() }
 }
 
-/// True if the bytes are to be linked: a component, or a program of WASI preview 1.
+/// True if the bytes are to be linked: a component, a program of WASI preview 1, or a core module that a
+/// component would be made of.
 #[must_use]
 pub fn is_linked(bytes: &[u8]) -> bool {
-    Parser::is_component(bytes) || component::is_program(bytes)
+    Parser::is_component(bytes) || component::entry_of_module(bytes).is_some()
 }
 
 /// Links a component or a program into a core module that follows the contract.
@@ -106,10 +108,9 @@ pub fn link(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
 fn link_checked(bytes: &[u8]) -> Result<Vec<u8>, LinkError> {
     let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL);
     Validator::new_with_features(features).validate_all(bytes)?;
-    let component = if Parser::is_component(bytes) {
-        component::read(bytes)?
-    } else {
-        component::read_program(bytes)?
+    let component = match component::entry_of_module(bytes) {
+        Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,
+        _ => component::read(bytes)?,
     };
     merge::merge(WASI, &component)
 }

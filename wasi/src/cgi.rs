@@ -11,9 +11,11 @@ const TARGET: usize = 32;
 const PATH: usize = 40;
 const QUERY: usize = 48;
 const AUTHORITY: usize = 56;
+const BODY: usize = 64;
 const PEER_ADDRESS: usize = 96;
 const PEER_PORT: usize = 112;
 const HTTP_1_0: u32 = 1;
+const BODY_PARTIAL: u32 = 2;
 /// Names of rows that are no headers: no client can send them, for `:` is no part of a name.
 const ROW_ARGUMENT: &[u8] = b":argument";
 const ROW_ENVIRONMENT: &[u8] = b":environment";
@@ -108,6 +110,14 @@ pub fn environment(block: &[u8], writer: &mut Writer<'_>) {
     decoded(path, writer);
     writer.end();
     writer.variable(b"QUERY_STRING", span(block, QUERY));
+    let is_told = rows(block).any(|(name, _)| name == b"content-length");
+    let (body_size, is_partial) =
+        (number(block, BODY + 4), number(block, FLAGS) & BODY_PARTIAL != 0);
+    if body_size > 0 && !is_told && !is_partial {
+        writer.put(b"CONTENT_LENGTH=");
+        decimal(body_size, writer);
+        writer.end();
+    }
     server(span(block, AUTHORITY), writer);
     peer(block, writer);
     for (name, value) in rows(block) {
@@ -180,32 +190,127 @@ fn server(authority: &[u8], writer: &mut Writer<'_>) {
 
 /// Writes the client's address.
 fn peer(block: &[u8], writer: &mut Writer<'_>) {
-    use core::fmt::Write;
-
-    struct Text<'w, 'a>(&'w mut Writer<'a>);
-    impl Write for Text<'_, '_> {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            self.0.put(text.as_bytes());
-            Ok(())
-        }
-    }
-
     let Some(address) = block.get(PEER_ADDRESS..).and_then(|rest| rest.first_chunk::<16>()) else {
         return;
     };
     let address = core::net::Ipv6Addr::from(*address);
     writer.put(b"REMOTE_ADDR=");
-    let text = &mut Text(writer);
-    let written = match address.to_ipv4_mapped() {
-        Some(address) => write!(text, "{address}"),
-        None => write!(text, "{address}"),
-    };
-    // Writing to memory does not fail; what has no room is told by `size`.
-    debug_assert!(written.is_ok());
+    match address.to_ipv4_mapped() {
+        Some(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    writer.put(b".");
+                }
+                decimal(octet.into(), writer);
+            }
+        }
+        None => groups(address.segments(), writer),
+    }
     writer.end();
     writer.put(b"REMOTE_PORT=");
-    let text = &mut Text(writer);
-    let written = write!(text, "{}", number(block, PEER_PORT) & 0xFFFF);
-    debug_assert!(written.is_ok());
+    decimal(number(block, PEER_PORT) & 0xFFFF, writer);
     writer.end();
+}
+
+/// Writes an address of IPv6 in its recommended form (RFC 5952 4): the first of the longest runs of two zeros
+/// or more is left out. Without the standard library's formatting, which would double this module's size.
+fn groups(groups: [u16; 8], writer: &mut Writer<'_>) {
+    let run = |start: usize| groups[start..].iter().take_while(|&&group| group == 0).count();
+    // The first of equal ones: the last that is largest, from the end.
+    let longest = (0..8).rev().max_by_key(|&start| run(start)).unwrap_or(0);
+    let (start, size) = if run(longest) > 1 { (longest, run(longest)) } else { (8, 0) };
+    for (place, group) in groups.into_iter().enumerate() {
+        if place == start {
+            writer.put(if place == 0 { b"::" } else { b":" });
+        }
+        if (start..start + size).contains(&place) {
+            continue;
+        }
+        let digits = (1..4).rev().find(|digit| group >> (digit * 4) != 0).unwrap_or(0);
+        for digit in (0..=digits).rev() {
+            let value = group >> (digit * 4) & 15;
+            writer.put(&[b"0123456789abcdef"[usize::from(value)]]);
+        }
+        if place < 7 {
+            writer.put(b":");
+        }
+    }
+}
+
+fn decimal(number: u32, writer: &mut Writer<'_>) {
+    let mut digits = [0; 10];
+    let (mut rest, mut start) = (number, digits.len());
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10).to_le_bytes()[0];
+        rest /= 10;
+        if rest == 0 {
+            return writer.put(&digits[start..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(write: impl FnOnce(&mut Writer<'_>)) -> String {
+        let mut bytes = [0; 256];
+        let mut writer = Writer::new(&mut bytes);
+        write(&mut writer);
+        let size = writer.size().unwrap();
+        String::from_utf8(bytes[..size].to_vec()).unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn addresses_are_written_as_the_standard_library_does(
+            segments: [u16; 8],
+            zeros: u8,
+        ) {
+            let mut segments = segments;
+            for (place, segment) in segments.iter_mut().enumerate() {
+                if zeros & 1 << place != 0 {
+                    *segment = 0;
+                }
+            }
+            let address = core::net::Ipv6Addr::from(segments);
+            // Those the standard library writes with dots at the end.
+            let is_mixed = address.to_ipv4_mapped().is_some();
+            if !is_mixed {
+                assert_eq!(text(|writer| groups(segments, writer)), address.to_string());
+            }
+        }
+
+        #[test]
+        fn numbers_are_written_as_the_standard_library_does(number: u32) {
+            assert_eq!(text(|writer| decimal(number, writer)), number.to_string());
+        }
+    }
+
+    #[test]
+    fn percent_signs_are_decoded_once() {
+        let decoded = |path: &str| text(|writer| decoded(path.as_bytes(), writer));
+        assert_eq!(decoded("/a%20b%2Fc"), "/a b/c");
+        assert_eq!(decoded("/%2525%zz%4%00%+1"), "/%25%zz%4%00%+1");
+    }
+
+    #[test]
+    fn servers_have_their_port() {
+        let of = |authority: &str| text(|writer| server(authority.as_bytes(), writer));
+        assert_eq!(of("a.b:81"), "SERVER_NAME=a.b\0SERVER_PORT=81\0");
+        assert_eq!(of("[::1]:8080"), "SERVER_NAME=[::1]\0SERVER_PORT=8080\0");
+        assert_eq!(of("[::1]"), "SERVER_NAME=[::1]\0SERVER_PORT=80\0");
+        assert_eq!(of(""), "SERVER_NAME=\0SERVER_PORT=80\0");
+    }
+
+    #[test]
+    fn what_has_no_room_is_told() {
+        let mut bytes = [0; 4];
+        let mut writer = Writer::new(&mut bytes);
+        writer.string(b"abcd");
+        assert_eq!(writer.size(), None);
+        writer.string(b"");
+        assert_eq!(writer.size(), None);
+    }
 }

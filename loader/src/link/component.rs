@@ -163,8 +163,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Component<'_>, LinkError> {
             }
         })
     };
-    let handler = lifted("wasi:http/incoming-handler", "handle").map(Entry::Handler);
-    let entry = handler.or_else(|| lifted("wasi:cli/run", "run").map(Entry::Run));
+    let handler = lifted(HANDLER.0, HANDLER.1).map(Entry::Handler);
+    let entry = handler.or_else(|| lifted(RUN.0, RUN.1).map(Entry::Run));
     if entry.is_none() {
         let mut names: Vec<_> = exports.keys().map(|name| format!("`{name}`")).collect();
         names.sort_unstable();
@@ -176,48 +176,81 @@ pub(super) fn read(bytes: &[u8]) -> Result<Component<'_>, LinkError> {
 
 /// Module name of the imports of WASI preview 1.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// What a core module is entered by, in the order in which it is looked for: interface and function, as the
+/// tools name them that make components of such modules, and `_start`.
+const HANDLER: (&str, &str) = ("wasi:http/incoming-handler", "handle");
+const RUN: (&str, &str) = ("wasi:cli/run", "run");
+const START: &str = "_start";
+/// The function that makes room in a core module's memory.
+const REALLOC: &str = "cabi_realloc";
 
-/// Reads a valid core module that imports preview 1: a program.
-pub(super) fn read_program(module: &[u8]) -> Result<Component<'_>, LinkError> {
-    let mut imports = HashMap::new();
-    for payload in Parser::new(0).parse_all(module) {
-        let Payload::ImportSection(section) = payload? else { continue };
-        for import in section.into_imports() {
-            let import = import?;
-            let full = format!("{}#{}", import.module, import.name);
-            if import.module != PREVIEW1 {
-                return Err(LinkError::UnknownImport { name: full });
-            }
-            let item = Item::Wasi { name: full, realloc: None };
-            imports.insert((import.module, import.name), item);
-        }
-        break;
-    }
-    let start = Item::Export { instance: 0, name: "_start".into() };
-    let instances = vec![CoreInstance { module, imports }];
-    Ok(Component { instances, entry: Some(Entry::Start(start)) })
-}
-
-/// True if a core module is a program of preview 1: it exports `_start`, and imports that or nothing.
-pub(super) fn is_program(module: &[u8]) -> bool {
-    let (mut has_start, mut has_contract, mut is_foreign) = (false, false, false);
+/// Finds the entry of a core module that was made for WASI, and not for the contract.
+pub(super) fn entry_of_module(module: &[u8]) -> Option<Entry> {
+    let mut names = Vec::new();
     for payload in Parser::new(0).parse_all(module) {
         match payload {
             Ok(Payload::ExportSection(section)) => {
-                for export in section.into_iter().flatten() {
-                    has_start |= export.name == "_start";
-                    has_contract |= export.name == midge_abi::contract::EXPORT_CONTRACT;
-                }
-            }
-            Ok(Payload::ImportSection(section)) => {
-                let mut imports = section.into_imports().flatten();
-                is_foreign |= imports.any(|import| import.module != PREVIEW1);
+                names.extend(section.into_iter().flatten().map(|export| export.name));
             }
             Ok(_) => {}
-            Err(_) => return false,
+            Err(_) => return None,
         }
     }
-    has_start && !has_contract && !is_foreign
+    if names.contains(&midge_abi::contract::EXPORT_CONTRACT) {
+        return None;
+    }
+    let find = |(interface, function)| {
+        let is_it = |name: &&&str| {
+            let parts = name.split_once('#');
+            parts.is_some_and(|(found, name)| {
+                without_version(found) == Some(interface) && name == function
+            })
+        };
+        let name = names.iter().find(is_it)?;
+        Some(Item::Export { instance: 0, name: (*name).to_owned() })
+    };
+    let start = || names.contains(&START).then(|| Item::Export { instance: 0, name: START.into() });
+    find(HANDLER)
+        .map(Entry::Handler)
+        .or_else(|| find(RUN).map(Entry::Run))
+        .or_else(|| start().map(Entry::Start))
+}
+
+/// Reads a valid core module that was made for WASI: a program of preview 1, or what the tools make components
+/// of.
+pub(super) fn read_module(module: &[u8], entry: Entry) -> Result<Component<'_>, LinkError> {
+    let (mut imports, mut has_realloc) = (HashMap::new(), false);
+    for payload in Parser::new(0).parse_all(module) {
+        match payload? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    let known = without_version(import.module)
+                        .filter(|name| *name == PREVIEW1 || is_known(name));
+                    let Some(interface) = known else {
+                        let name = format!("{}#{}", import.module, import.name);
+                        return Err(LinkError::UnknownImport { name });
+                    };
+                    let name = format!("{interface}#{}", import.name);
+                    imports
+                        .insert((import.module, import.name), Item::Wasi { name, realloc: None });
+                }
+            }
+            Payload::ExportSection(section) => {
+                has_realloc = section.into_iter().flatten().any(|export| export.name == REALLOC);
+            }
+            _ => {}
+        }
+    }
+    if has_realloc {
+        for item in imports.values_mut() {
+            if let Item::Wasi { realloc, .. } = item {
+                *realloc = Some(Box::new(Item::Export { instance: 0, name: REALLOC.into() }));
+            }
+        }
+    }
+    let instances = vec![CoreInstance { module, imports }];
+    Ok(Component { instances, entry: Some(entry) })
 }
 
 /// Takes the version off an interface's name, if it is one of those that are offered.

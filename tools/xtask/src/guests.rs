@@ -1,6 +1,6 @@
 //! `cargo xtask guests`: rebuilds the example functions from source.
 //!
-//!   examples/NAME/NAME.c        C     -> clang
+//!   examples/NAME/NAME.c        C     -> clang; with wasi-libc where it has a `main`
 //!   examples/NAME/Cargo.toml    Rust  -> cargo, with the standard library built along
 //!   wasi/                       Rust, the module that the loader links with components
 //!
@@ -47,9 +47,13 @@ struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Language {
     C,
+    /// A program with its standard library, for WASI preview 1.
+    CProgram,
     Rust {
         needs_std: bool,
     },
+    /// A component of wasi:http.
+    Component,
     /// The WASI module: Rust without std, by a profile of its own.
     Wasi,
 }
@@ -67,11 +71,16 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
     let (mut differing, mut skipped) = (0, 0);
     for guest in guests {
         let built = match (guest.language, &clang, &rust) {
-            (Language::C, Some(clang), _) => clang.build(root, &guest, &build_folder)?,
+            (Language::C | Language::CProgram, Some(clang), _) => {
+                clang.build(root, &guest, &build_folder)?
+            }
             (Language::Rust { needs_std }, _, Some(rust)) => {
                 rust.build(root, &guest, needs_std, &build_folder)?
             }
             (Language::Wasi, _, Some(rust)) => rust.build(root, &guest, false, &build_folder)?,
+            (Language::Component, _, Some(rust)) => {
+                rust.build(root, &guest, true, &build_folder)?
+            }
             _ => {
                 skipped += 1;
                 println!("{:10} skipped", guest.name);
@@ -120,10 +129,14 @@ fn find(examples: &Path) -> anyhow::Result<Vec<Guest>> {
         let Some(name) = folder.file_name().and_then(|name| name.to_str()).map(String::from) else {
             continue;
         };
-        let language = if folder.join(format!("{name}.c")).exists() {
-            Language::C
+        let language = if let Ok(source) = fs::read_to_string(folder.join(format!("{name}.c"))) {
+            if source.contains("int main(") { Language::CProgram } else { Language::C }
         } else if let Ok(manifest) = fs::read_to_string(folder.join("Cargo.toml")) {
-            Language::Rust { needs_std: manifest.contains("\"std\"") }
+            if manifest.contains("wasip2") {
+                Language::Component
+            } else {
+                Language::Rust { needs_std: manifest.contains("\"std\"") }
+            }
         } else {
             continue;
         };
@@ -179,6 +192,8 @@ mod tests {
         put("b/Cargo.toml", "features = [\"alloc\"]");
         put("c/Cargo.toml", "features = [\"std\"]");
         put("a/a.c", "");
+        put("d/d.c", "int main(void) { return 0; }");
+        put("e/Cargo.toml", "wasip2.workspace = true");
         put("hostile/x.wat", "");
         let guests = find(folder.path()).unwrap();
         let found: Vec<_> = guests.iter().map(|g| (g.name.as_str(), g.language)).collect();
@@ -186,6 +201,8 @@ mod tests {
             ("a", Language::C),
             ("b", Language::Rust { needs_std: false }),
             ("c", Language::Rust { needs_std: true }),
+            ("d", Language::CProgram),
+            ("e", Language::Component),
         ];
         assert_eq!(found, expected);
         assert!(chosen(guests, &["x".into()]).is_err());

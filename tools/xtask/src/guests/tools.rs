@@ -49,7 +49,16 @@ impl Clang {
     ) -> anyhow::Result<PathBuf> {
         let output = folder.join(format!("{}.wasm", guest.name));
         let mut clang = Command::new(self.program);
-        clang.current_dir(root).arg(format!("--target={TARGET}"));
+        clang.current_dir(root);
+        if guest.language == Language::CProgram {
+            // Debian's wasi-libc has its folders under this older name of the target.
+            clang.args(["--target=wasm32-wasi", "-Wno-deprecated", "-std=c99", "-Wall", "-Wextra"]);
+            clang.args(["-Werror", "-O2", "-Wl,--strip-debug"]);
+            clang.arg(guest.folder.join(format!("{}.c", guest.name))).arg("-o").arg(&output);
+            succeed(&mut clang)?;
+            return Ok(output);
+        }
+        clang.arg(format!("--target={TARGET}"));
         clang.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2"]);
         clang.args(["-ffreestanding", "-nostdlib", "-mbulk-memory", "-I", "abi/include"]);
         clang.args(["-Wl,--no-entry", "-Wl,--stack-first", "-Wl,--strip-debug"]);
@@ -120,8 +129,12 @@ impl Rust {
         let seeming_root = link_to(root)?;
         let in_tree = guest.folder.strip_prefix(root).context("the example lies in the tree")?;
         cargo.arg("--manifest-path").arg(seeming_root.join(in_tree).join("Cargo.toml"));
-        cargo.arg("--config").arg(self.flags(&seeming_root, is_wasi)?);
-        if let (Library::Sources(_), Some(linker)) = (&self.library, linker()) {
+        cargo.arg("--config").arg(self.flags(&seeming_root, guest.language)?);
+        if guest.language == Language::Component {
+            let tools = component_tools()?;
+            let linker = tools.join("wasm-component-ld");
+            cargo.arg("--config").arg(format!("target.{TARGET}.linker='{}'", linker.display()));
+        } else if let (Library::Sources(_), Some(linker)) = (&self.library, linker()) {
             cargo.arg("--config").arg(format!("target.{TARGET}.linker='{linker}'"));
         }
         succeed(&mut cargo)?;
@@ -131,11 +144,18 @@ impl Rust {
 
     /// Beside the stack's size (`examples/.cargo/config.toml`): nothing that only says where on the
     /// builder's disk a line stood. A trap's backtrace has function names without it.
-    fn flags(&self, root: &Path, is_wasi: bool) -> anyhow::Result<String> {
+    fn flags(&self, root: &Path, language: Language) -> anyhow::Result<String> {
         let cargo_home = std::env::home_dir().context("no home folder")?.join(".cargo");
         let mut flags = vec!["-Zlocation-detail=none".into(), "-Zfmt-debug=none".into()];
-        if is_wasi {
-            flags.push(format!("-Clink-arg=-zstack-size={WASI_STACK_SIZE}"));
+        match language {
+            Language::Wasi => flags.push(format!("-Clink-arg=-zstack-size={WASI_STACK_SIZE}")),
+            Language::Component => {
+                let linker = component_tools()?.join("gcc-ld/wasm-ld");
+                flags.push("-Clinker-flavor=wasm-ld".into());
+                flags.push("-Clink-arg=--wasm-ld-path".into());
+                flags.push(format!("-Clink-arg={}", linker.display()));
+            }
+            _ => {}
         }
         let mut remap = |folder: &Path, name| {
             flags.push(format!("--remap-path-prefix={}={name}", folder.display()));
@@ -166,7 +186,8 @@ fn link_to(root: &Path) -> anyhow::Result<PathBuf> {
 /// Says how to get what is missing.
 pub(crate) fn explain_missing(needs_clang: bool, needs_rust: bool) {
     if needs_clang {
-        eprintln!("for C, on Debian: apt-get install --no-install-recommends clang-22 lld-22");
+        eprintln!("for C, on Debian: apt-get install --no-install-recommends clang-22 lld-22 \
+             wasi-libc libclang-rt-22-dev-wasm32");
     }
     if needs_rust {
         eprintln!(
@@ -178,6 +199,15 @@ pub(crate) fn explain_missing(needs_clang: bool, needs_rust: bool) {
              for package in *.deb; do dpkg -x \"$package\" .; done"
         );
     }
+}
+
+/// Where rustup's toolchain has its linkers, one of which makes components.
+fn component_tools() -> anyhow::Result<PathBuf> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]));
+    let sysroot = sysroot.context("no `rustc`, whose linker makes components")?;
+    let host = output(Command::new("rustc").args(["--print", "host-tuple"]));
+    let host = host.context("`rustc` does not say what it runs on")?;
+    Ok(Path::new(sysroot.trim()).join("lib/rustlib").join(host.trim()).join("bin"))
 }
 
 fn linker() -> Option<&'static str> {
