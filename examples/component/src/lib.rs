@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{
-    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam,
 };
 use wasip2::io::streams::{OutputStream, StreamError};
 
@@ -18,7 +18,9 @@ impl Guest for Handler {
     fn handle(request: IncomingRequest, outparam: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
         let headers = Fields::new();
-        headers.append("content-type", b"text/plain; charset=utf-8").expect("a header like any other");
+        headers
+            .append("content-type", b"text/plain; charset=utf-8")
+            .expect("a header like any other");
         let response = OutgoingResponse::new(headers);
         let body = response.body().expect("taken once");
         ResponseOutparam::set(outparam, Ok(response));
@@ -54,10 +56,25 @@ fn echo(request: &IncomingRequest, output: &OutputStream) {
 
 fn tell(request: &IncomingRequest, path: &str) -> String {
     let authority = request.authority().unwrap_or_default();
-    let mut text = format!("{:?} {path} of {authority}\n", request.method());
+    let mut text = format!("{} {path} of {authority}\n", name(&request.method()));
     for (name, value) in request.headers().entries() {
         // A string has room for all of it.
         let _infallible = writeln!(text, "{name}: {}", String::from_utf8_lossy(&value));
     }
     text
+}
+
+fn name(method: &Method) -> &str {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::Other(name) => name,
+    }
 }

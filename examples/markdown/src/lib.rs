@@ -18,7 +18,8 @@ fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
     let Ok(text) = str::from_utf8(request.body()) else {
         return Ok(Response::text("the body is not UTF-8\n").with_status(400));
     };
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let options =
+        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let events = Parser::new_ext(text, options).map(|event| match event {
         Event::Html(raw) | Event::InlineHtml(raw) => Event::Text(raw),
         other => other,

@@ -63,7 +63,9 @@ fn index<'a>(request: &Request<'a>) -> Response<'a> {
         Items,
     ));
     match request.parameter("theme") {
-        Some(_) => answer.with_header("set-cookie", format_args!("theme={theme}; Path=/notes; HttpOnly")),
+        Some(_) => {
+            answer.with_header("set-cookie", format_args!("theme={theme}; Path=/notes; HttpOnly"))
+        }
         None => answer,
     }
 }
@@ -88,7 +90,8 @@ fn create<'a>(request: &Request<'a>) -> Response<'a> {
 }
 
 fn show<'a>(request: &Request<'a>, note: &'static Note) -> Response<'a> {
-    let wants_text = request.header_text("accept").is_some_and(|accept| accept.contains("text/plain"));
+    let wants_text =
+        request.header_text("accept").is_some_and(|accept| accept.contains("text/plain"));
     let answer = if wants_text {
         Response::text(format_args!("{}\n", note.text))
     } else {

@@ -89,7 +89,8 @@ fn mean(picture: &Picture, columns: Range<usize>, rows: Range<usize>) -> [u8; CH
     let mut sums = [0; CHANNELS];
     for y in rows {
         let row = y * picture.width;
-        let pixels = &picture.pixels[(row + columns.start) * CHANNELS..(row + columns.end) * CHANNELS];
+        let pixels =
+            &picture.pixels[(row + columns.start) * CHANNELS..(row + columns.end) * CHANNELS];
         for pixel in pixels.chunks_exact(CHANNELS) {
             let opacity = u64::from(pixel[OPACITY]);
             for (sum, &channel) in sums.iter_mut().zip(&pixel[..OPACITY]) {

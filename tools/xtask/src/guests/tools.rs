@@ -186,8 +186,10 @@ fn link_to(root: &Path) -> anyhow::Result<PathBuf> {
 /// Says how to get what is missing.
 pub(crate) fn explain_missing(needs_clang: bool, needs_rust: bool) {
     if needs_clang {
-        eprintln!("for C, on Debian: apt-get install --no-install-recommends clang-22 lld-22 \
-             wasi-libc libclang-rt-22-dev-wasm32");
+        eprintln!(
+            "for C, on Debian: apt-get install --no-install-recommends clang-22 lld-22 \
+             wasi-libc libclang-rt-22-dev-wasm32"
+        );
     }
     if needs_rust {
         eprintln!(

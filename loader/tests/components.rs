@@ -1,0 +1,542 @@
+//! Components and programs of WASI, linked into core modules: what they get, and what becomes of those that break
+//! the rules of the canonical ABI.
+//!
+//! The guests are core modules with the names that tools make components of (`link.rs`), in text form. Each runs
+//! twice: what the first call did must not be seen by the second.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use midge_abi::imports::Level;
+use midge_loader::artifact::Artifact;
+use midge_loader::build::{BuildError, build};
+use midge_loader::context::Services;
+use midge_loader::embed::{EmbedError, Embedded, Limits, Output};
+use midge_loader::engine::Engines;
+use midge_loader::start::Technique;
+
+/// What every guest has: the imports that these tests use, a stack of memory, a bump allocator, and helpers.
+const PRELUDE: &str = r#"
+  (import "wasi:http/types@0.2.12" "[constructor]fields" (func $fields (result i32)))
+  (import "wasi:http/types@0.2.12" "[method]fields.append" (func $append (param i32 i32 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.12" "[method]fields.set" (func $fset (param i32 i32 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.12" "[method]fields.get" (func $get (param i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.12" "[method]fields.entries" (func $entries (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[resource-drop]fields" (func $drop_fields (param i32)))
+  (import "wasi:http/types@0.2.12" "[method]incoming-request.headers" (func $headers (param i32) (result i32)))
+  (import "wasi:http/types@0.2.12" "[method]incoming-request.path-with-query" (func $path (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[method]incoming-request.consume" (func $consume (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[resource-drop]incoming-request" (func $drop_request (param i32)))
+  (import "wasi:http/types@0.2.12" "[method]incoming-body.stream" (func $in_stream (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[static]incoming-body.finish" (func $in_finish (param i32) (result i32)))
+  (import "wasi:http/types@0.2.12" "[constructor]outgoing-response" (func $resp (param i32) (result i32)))
+  (import "wasi:http/types@0.2.12" "[method]outgoing-response.set-status-code" (func $status (param i32 i32) (result i32)))
+  (import "wasi:http/types@0.2.12" "[method]outgoing-response.body" (func $body (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[method]outgoing-body.write" (func $write (param i32 i32)))
+  (import "wasi:http/types@0.2.12" "[static]outgoing-body.finish" (func $finish (param i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.12" "[resource-drop]outgoing-body" (func $drop_body (param i32)))
+  (import "wasi:http/types@0.2.12" "[static]response-outparam.set"
+    (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.12" "[resource-drop]response-outparam" (func $drop_outparam (param i32)))
+  (import "wasi:io/streams@0.2.12" "[method]output-stream.blocking-write-and-flush"
+    (func $out (param i32 i32 i32 i32)))
+  (import "wasi:io/streams@0.2.12" "[method]output-stream.check-write" (func $check (param i32 i32)))
+  (import "wasi:io/streams@0.2.12" "[method]output-stream.subscribe" (func $out_sub (param i32) (result i32)))
+  (import "wasi:io/streams@0.2.12" "[resource-drop]output-stream" (func $drop_out (param i32)))
+  (import "wasi:io/streams@0.2.12" "[method]input-stream.blocking-read" (func $in (param i32 i64 i32)))
+  (import "wasi:io/streams@0.2.12" "[resource-drop]input-stream" (func $drop_in (param i32)))
+  (import "wasi:io/poll@0.2.12" "poll" (func $poll (param i32 i32 i32)))
+  (import "wasi:io/poll@0.2.12" "[resource-drop]pollable" (func $drop_poll (param i32)))
+  (import "wasi:clocks/monotonic-clock@0.2.12" "now" (func $now (result i64)))
+  (import "wasi:clocks/monotonic-clock@0.2.12" "subscribe-duration" (func $after (param i64) (result i32)))
+  (import "wasi:random/random@0.2.12" "get-random-u64" (func $random (result i64)))
+  (import "wasi:random/random@0.2.12" "get-random-bytes" (func $random_bytes (param i64 i32)))
+  (import "wasi:cli/stdout@0.2.12" "get-stdout" (func $stdout (result i32)))
+  (import "wasi:cli/exit@0.2.12" "exit" (func $exit (param i32)))
+  (import "wasi:filesystem/types@0.2.12" "[method]descriptor.stat" (func $fstat (param i32 i32)))
+  (memory (export "memory") 2)
+  (global $heap (mut i32) (i32.const 65536))
+  (global $lie (mut i32) (i32.const 0))
+  (global $calls (mut i32) (i32.const 0))
+  (data (i32.const 1024) "hello")
+  (data (i32.const 1040) "x-name")
+  (data (i32.const 1056) "value")
+  (data (i32.const 1072) "content-length")
+  (data (i32.const 1088) "a\r\nb: c")
+  (data (i32.const 1104) "\ff\fe")
+  (data (i32.const 1120) "connection")
+  (data (i32.const 1136) "5")
+  ;; What it returns is moved by $lie.
+  (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16)))
+    (global.set $heap (i32.add (local.get $at) (local.get 3)))
+    (if (i32.eq (global.get $lie) (i32.const 99)) (then (drop (call $fields))))
+    (i32.add (local.get $at) (global.get $lie)))
+  ;; Begins a response: its body's handle is at 0, its stream's at 4, itself at 8.
+  (func $begin (param $fields i32)
+    (i32.store (i32.const 8) (call $resp (local.get $fields)))
+    (call $body (i32.load (i32.const 8)) (i32.const 16))
+    (if (i32.load8_u (i32.const 16)) (then unreachable))
+    (i32.store (i32.const 0) (i32.load (i32.const 20)))
+    (call $write (i32.load (i32.const 0)) (i32.const 16))
+    (if (i32.load8_u (i32.const 16)) (then unreachable))
+    (i32.store (i32.const 4) (i32.load (i32.const 20))))
+  (func $answer (param $out i32)
+    (call $set (local.get $out) (i32.const 0) (i32.load (i32.const 8))
+      (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+  ;; Returns 0, or 1 for an error.
+  (func $say (param $at i32) (param $size i32) (result i32)
+    (call $out (i32.load (i32.const 4)) (local.get $at) (local.get $size) (i32.const 16))
+    (i32.load8_u (i32.const 16)))
+  (func $end (result i32)
+    (call $drop_out (i32.load (i32.const 4)))
+    (call $finish (i32.load (i32.const 0)) (i32.const 0) (i32.const 0) (i32.const 64))
+    (i32.load8_u (i32.const 64)))
+  ;; Answers with five bytes.
+  (func $hello (param $out i32)
+    (call $begin (call $fields))
+    (call $answer (local.get $out))
+    (drop (call $say (i32.const 1024) (i32.const 5)))
+    (drop (call $end)))
+"#;
+
+const HANDLE: &str = "wasi:http/incoming-handler@0.2.12#handle";
+
+fn guest(code: &str) -> String {
+    format!(
+        "(module {PRELUDE} (func (export \"{HANDLE}\") (param $request i32) (param $out i32) {code}))"
+    )
+}
+
+/// A clock that goes, chance for each request, and a log that is kept.
+struct Kept {
+    lines: Mutex<Vec<String>>,
+    began: Instant,
+}
+
+impl Services for Kept {
+    fn log(&self, _: &[u8; 16], level: Level, line: &[u8]) {
+        let line = format!("{}: {}", level.name(), String::from_utf8_lossy(line));
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+    }
+
+    fn wall_ns(&self) -> u64 {
+        1_700_000_000_000_000_000
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).expect("a test is short")
+    }
+
+    fn seed(&self, request_id: &[u8; 16]) -> [u8; 32] {
+        let mut seed = [7; 32];
+        seed[..16].copy_from_slice(request_id);
+        seed
+    }
+}
+
+struct Guest {
+    embedded: Embedded,
+    services: Arc<Kept>,
+}
+
+impl Guest {
+    fn of(module: &str) -> Self {
+        Self::try_of(module).expect("the guest is linked")
+    }
+
+    fn try_of(module: &str) -> Result<Self, BuildError> {
+        let engines = Arc::new(Engines::new());
+        let built = build("guest.wat", module.as_bytes(), &engines)?;
+        let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
+        let services = Arc::new(Kept { lines: Mutex::default(), began: Instant::now() });
+        let limits = Limits { deadline: Duration::from_millis(200), ..Limits::default() };
+        let embedded =
+            Embedded::of_artifact(&artifact, &engines, Arc::clone(&services) as _, limits);
+        let embedded = embedded.expect("an instance can be had");
+        assert_eq!(embedded.technique(), Technique::Restore);
+        Ok(Self { embedded, services })
+    }
+
+    fn call(&mut self, body: &[u8]) -> Result<Output, EmbedError> {
+        self.embedded.call(body)
+    }
+
+    fn log(&self) -> String {
+        let mut lines =
+            self.services.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *lines).join("\n")
+    }
+}
+
+/// Runs code twice, and returns what both calls gave.
+fn text(code: &str, body: &[u8]) -> String {
+    let mut guest = Guest::of(&guest(code));
+    let mut call = || {
+        let output = guest.call(body).unwrap_or_else(|error| panic!("{error:?}\n{code}"));
+        format!("{} {}", output.status, String::from_utf8_lossy(&output.body))
+    };
+    let (first, second) = (call(), call());
+    assert_eq!(first, second, "the second call sees nothing of the first");
+    first
+}
+
+/// Runs code twice, which traps both times, and returns what the log says.
+fn trap(code: &str) -> String {
+    let mut guest = Guest::of(&guest(code));
+    let mut call = || {
+        let error = guest.call(b"body").expect_err(code);
+        assert!(matches!(error, EmbedError::Trapped(_)), "{error:?}\n{code}");
+        guest.log()
+    };
+    let (first, second) = (call(), call());
+    assert_eq!(first, second, "the second call sees nothing of the first");
+    first
+}
+
+/// Runs code twice, which fails with a message both times.
+fn failure(code: &str) -> String {
+    let mut guest = Guest::of(&guest(code));
+    let mut call = || match guest.call(b"body") {
+        Err(EmbedError::Failed(message)) => message,
+        other => panic!("{other:?}\n{code}"),
+    };
+    let (first, second) = (call(), call());
+    assert_eq!(first, second);
+    first
+}
+
+#[test]
+fn a_handler_answers() {
+    assert_eq!(text("(call $hello (local.get $out))", b""), "200 hello");
+    let with_status = "(call $begin (call $fields)) (drop (call $status (i32.load (i32.const 8)) (i32.const 404)))
+        (call $answer (local.get $out)) (drop (call $say (i32.const 1024) (i32.const 5))) (drop (call $end))";
+    assert_eq!(text(with_status, b""), "404 hello");
+    let without_body = "(call $set (local.get $out) (i32.const 0) (call $resp (call $fields))
+        (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+    assert_eq!(text(without_body, b""), "200 ");
+}
+
+/// Sends the body back in pieces of `size`.
+fn echo(size: u32) -> String {
+    format!(
+        "(local $in i32)
+         (call $begin (call $fields)) (call $answer (local.get $out))
+         (call $consume (local.get $request) (i32.const 32))
+         (call $in_stream (i32.load (i32.const 36)) (i32.const 40))
+         (local.set $in (i32.load (i32.const 44)))
+         (block $done (loop $more
+           (global.set $heap (i32.const 65536))
+           (call $in (local.get $in) (i64.const {size}) (i32.const 48))
+           (br_if $done (i32.load8_u (i32.const 48)))
+           (br_if $done (call $say (i32.load (i32.const 52)) (i32.load (i32.const 56))))
+           (br $more)))
+         (call $drop_in (local.get $in))
+         (drop (call $in_finish (i32.load (i32.const 36))))
+         (drop (call $end))"
+    )
+}
+
+#[test]
+fn bodies_of_any_size_pass() {
+    for size in [1, 5, 1000, 70_000, 200_000] {
+        let body: Vec<u8> = (0..size).map(|place| u8::try_from(place % 251).unwrap()).collect();
+        for piece in [if size < 2000 { 1 } else { 1000 }, 16_384, 60_000] {
+            let mut guest = Guest::of(&guest(&echo(piece)));
+            for _ in 0..2 {
+                let output = guest.call(&body).unwrap();
+                assert_eq!(output.body.len(), body.len(), "{size} in pieces of {piece}");
+                assert_eq!(output.body, body);
+            }
+        }
+    }
+}
+
+#[test]
+fn headers_follow_their_rules() {
+    // The codes that `append` gives, as digits: 0 for success, else 1 + header-error.
+    let code = |name: (u32, u32), value: (u32, u32)| {
+        let code = format!(
+            "(local $fields i32) (local.set $fields (call $fields))
+             (call $append (local.get $fields) (i32.const {}) (i32.const {}) (i32.const {}) (i32.const {})
+               (i32.const 128))
+             (i32.store8 (i32.const 1024) (i32.add (i32.const 48) (i32.load8_u (i32.const 128))))
+             (i32.store8 (i32.const 1025) (i32.add (i32.const 48) (i32.load8_u (i32.const 129))))
+             (call $begin (local.get $fields)) (call $answer (local.get $out))
+             (drop (call $say (i32.const 1024) (i32.const 2))) (drop (call $end))",
+            name.0, name.1, value.0, value.1
+        );
+        text(&code, b"")
+    };
+    let value = (1056, 5);
+    assert_eq!(code((1040, 6), value), "200 00");
+    assert_eq!(code((1088, 4), value), "200 10", "a name with CR LF is no name");
+    assert_eq!(code((1040, 0), value), "200 10", "an empty name");
+    assert_eq!(code((1040, 6), (1088, 7)), "200 10", "a value with CR LF would be two headers");
+    assert_eq!(code((1120, 10), value), "200 11", "connection is the host's");
+    assert_eq!(code((1072, 14), value), "200 10", "a length that is no number");
+    let immutable = "(local $fields i32) (local.set $fields (call $headers (local.get $request)))
+        (call $append (local.get $fields) (i32.const 1040) (i32.const 6) (i32.const 1056) (i32.const 5)
+          (i32.const 128))
+        (i32.store8 (i32.const 1024) (i32.add (i32.const 48) (i32.load8_u (i32.const 129))))
+        (call $begin (call $fields)) (call $answer (local.get $out))
+        (drop (call $say (i32.const 1024) (i32.const 1))) (drop (call $end))";
+    assert_eq!(text(immutable, b""), "200 2");
+}
+
+#[test]
+fn a_body_keeps_what_its_length_promises() {
+    let with_length = |writes: u32| {
+        format!(
+            "(local $fields i32) (local.set $fields (call $fields))
+             (call $append (local.get $fields) (i32.const 1072) (i32.const 14) (i32.const 1136) (i32.const 1)
+               (i32.const 128))
+             (call $begin (local.get $fields)) (call $answer (local.get $out))
+             (if (call $say (i32.const 1024) (i32.const {writes})) (then (drop (call $end)) (return)))
+             (drop (call $end))"
+        )
+    };
+    assert_eq!(text(&with_length(5), b""), "200 hello");
+    let unfinished = "the component did not finish the body of its response";
+    assert_eq!(failure(&with_length(4)), unfinished);
+    assert_eq!(failure(&with_length(6)), unfinished);
+}
+
+#[test]
+fn a_response_that_is_not_whole_is_none() {
+    assert_eq!(failure(""), "the component returned without setting a response");
+    assert_eq!(
+        failure("(call $begin (call $fields)) (call $answer (local.get $out))"),
+        "the component did not finish the body of its response"
+    );
+    let dropped = "(call $begin (call $fields)) (call $answer (local.get $out))
+        (call $drop_out (i32.load (i32.const 4))) (call $drop_body (i32.load (i32.const 0)))";
+    assert_eq!(failure(dropped), "the component did not finish the body of its response");
+    let error = "(call $set (local.get $out) (i32.const 1) (i32.const 38)
+        (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
+    assert_eq!(failure(error), "internal-error");
+    assert_eq!(
+        failure("(call $drop_outparam (local.get $out))"),
+        "the component returned without setting a response"
+    );
+    // Once it has begun there is no other answer any more.
+    let begun = "(local $n i32) (call $begin (call $fields)) (call $answer (local.get $out))
+        (loop $more (drop (call $say (i32.const 0) (i32.const 65536)))
+          (br_if $more (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 4))))";
+    assert!(trap(begun).contains("did not finish the body"));
+}
+
+#[test]
+fn handles_are_checked() {
+    let cases = [
+        ("(call $drop_fields (i32.const 9))", "unknown handle"),
+        ("(call $drop_fields (i32.const 0))", "unknown handle"),
+        ("(call $drop_fields (i32.const -1))", "unknown handle"),
+        ("(call $drop_fields (local.get $request))", "handle of another type"),
+        (
+            "(call $drop_request (local.get $request)) (call $drop_request (local.get $request))",
+            "handle was dropped",
+        ),
+        ("(call $hello (local.get $out)) (call $hello (local.get $out))", "handle of another type"),
+        (
+            "(local $f i32) (local.set $f (call $fields)) (drop (call $resp (local.get $f)))
+          (drop (call $resp (local.get $f)))",
+            "handle of another type",
+        ),
+        ("(call $begin (call $fields)) (call $drop_body (i32.load (i32.const 0)))", "children"),
+        (
+            "(call $begin (call $fields)) (drop (call $out_sub (i32.load (i32.const 4))))
+          (call $drop_out (i32.load (i32.const 4)))",
+            "children",
+        ),
+        (
+            "(call $begin (call $fields)) (call $finish (i32.load (i32.const 0)) (i32.const 0) (i32.const 0) (i32.const 64))",
+            "children",
+        ),
+        (
+            "(call $begin (call $fields)) (drop (call $end)) (drop (call $say (i32.const 1024) (i32.const 1)))",
+            "handle was dropped",
+        ),
+        ("(loop $more (drop (call $fields)) (br $more))", "more handles"),
+        ("(loop $more (drop (call $resp (call $fields))) (br $more))", "more handles"),
+        ("(drop (call $fields)) (call $fstat (i32.const 1) (i32.const 64))", "not offered"),
+    ];
+    for (code, reason) in cases {
+        let log = trap(code);
+        assert!(log.contains(reason), "{log}\n{code}");
+    }
+}
+
+#[test]
+fn pointers_are_checked() {
+    let cases = [
+        ("(call $path (local.get $request) (i32.const 131072))", "out of bounds"),
+        ("(call $path (local.get $request) (i32.const -4))", "out of bounds"),
+        ("(call $path (local.get $request) (i32.const 66))", "not aligned"),
+        (
+            "(call $get (call $fields) (i32.const 131070) (i32.const 5) (i32.const 64))",
+            "out of bounds",
+        ),
+        (
+            "(call $get (call $fields) (i32.const -1) (i32.const -1) (i32.const 64))",
+            "out of bounds",
+        ),
+        ("(call $get (call $fields) (i32.const 1104) (i32.const 2) (i32.const 64))", "not UTF-8"),
+        (
+            "(call $fset (call $fields) (i32.const 1040) (i32.const 6) (i32.const 4) (i32.const 536870912) (i32.const 64))",
+            "too long",
+        ),
+        (
+            "(call $fset (call $fields) (i32.const 1040) (i32.const 6) (i32.const 2) (i32.const 1) (i32.const 64))",
+            "not aligned",
+        ),
+        (
+            "(call $begin (call $fields)) (drop (call $say (i32.const 131000) (i32.const 1000)))",
+            "out of bounds",
+        ),
+        (
+            "(global.set $lie (i32.const 131072)) (call $path (local.get $request) (i32.const 64))",
+            "cabi_realloc",
+        ),
+        (
+            "(global.set $lie (i32.const -65536)) (call $path (local.get $request) (i32.const 64))",
+            "",
+        ),
+        (
+            "(global.set $lie (i32.const 1)) (call $entries (call $headers (local.get $request)) (i32.const 64))",
+            "not aligned",
+        ),
+        (
+            "(global.set $lie (i32.const 99)) (call $path (local.get $request) (i32.const 64))",
+            "cannot leave",
+        ),
+        ("(call $poll (i32.const 0) (i32.const 0) (i32.const 64))", "empty list"),
+        (
+            "(i32.store (i32.const 0) (local.get $request)) (call $poll (i32.const 0) (i32.const 1) (i32.const 64))",
+            "another type",
+        ),
+        ("(call $random_bytes (i64.const 0x100000000) (i32.const 64))", "random bytes"),
+        (
+            "(call $set (local.get $out) (i32.const 2) (i32.const 0)
+          (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))",
+            "discriminant",
+        ),
+        (
+            "(call $set (local.get $out) (i32.const 1) (i32.const 39)
+          (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))",
+            "discriminant",
+        ),
+    ];
+    for (code, reason) in cases {
+        // A pointer into the guest's own data is the guest's own loss.
+        if reason.is_empty() {
+            let code =
+                format!("{code} (global.set $lie (i32.const 0)) (call $hello (local.get $out))");
+            assert!(text(&code, b"").starts_with("200"));
+            continue;
+        }
+        let log = trap(code);
+        assert!(log.contains(reason), "{log}\n{code}");
+    }
+}
+
+#[test]
+fn what_grows_without_end_is_bounded() {
+    let writes = "(call $begin (call $fields)) (loop $more (drop (call $say (i32.const 0) (i32.const 65536))) (br $more))";
+    assert!(trap(writes).contains("before its response was set"));
+    let headers = "(local $f i32) (local.set $f (call $fields))
+        (loop $more (call $append (local.get $f) (i32.const 1040) (i32.const 6) (i32.const 0) (i32.const 1000)
+          (i32.const 128)) (br_if $more (i32.eqz (i32.load8_u (i32.const 128)))) unreachable)";
+    let log = trap(headers);
+    assert!(log.is_empty() || log.contains("room"), "{log}");
+    let mut guest = Guest::of(&guest("(loop $more (br $more))"));
+    assert!(matches!(guest.call(b""), Err(EmbedError::DeadlineExceeded)));
+    let reads = "(loop $more (drop (call $now)) (br $more))";
+    let mut guest = Guest::of(&self::guest(reads));
+    assert!(matches!(guest.call(b""), Err(EmbedError::DeadlineExceeded)));
+}
+
+#[test]
+fn time_passes_and_chance_differs() {
+    let mut guest = Guest::of(&guest(
+        "(i64.store (i32.const 1024) (call $random)) (i64.store (i32.const 1032) (call $now))
+         (i32.store (i32.const 0) (call $after (i64.const 5000000)))
+         (call $poll (i32.const 0) (i32.const 1) (i32.const 16))
+         (i64.store (i32.const 1040) (call $now))
+         (i32.store (i32.const 1048) (i32.load (i32.const 20)))
+         (call $drop_poll (i32.load (i32.const 0)))
+         (call $begin (call $fields)) (call $answer (local.get $out))
+         (drop (call $say (i32.const 1024) (i32.const 32))) (drop (call $end))",
+    ));
+    let mut randoms = std::collections::HashSet::new();
+    for _ in 0..50 {
+        let output = guest.call(b"").unwrap();
+        let number = |at: usize| u64::from_le_bytes(*output.body[at..].first_chunk().unwrap());
+        assert!(randoms.insert(number(0)), "no two requests get the same random bytes");
+        assert!(number(8) + 5_000_000 <= number(16), "the time was waited for");
+        assert_eq!(number(24) & 0xFFFF_FFFF, 1, "one pollable was ready");
+    }
+}
+
+#[test]
+fn a_program_that_exits_early_has_answered() {
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (global $calls (mut i32) (i32.const 0))
+        (data (i32.const 0) "\10\00\00\00\06\00\00\00")
+        (data (i32.const 16) "early0")
+        (func (export "_start")
+          (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+          (i32.store8 (i32.const 21) (i32.add (i32.const 48) (global.get $calls)))
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+          (call $exit (i32.const CODE))
+          unreachable))"#;
+    let mut guest = Guest::of(&module.replace("CODE", "0"));
+    for _ in 0..3 {
+        let output = guest.call(b"").unwrap();
+        assert_eq!((output.status, output.body.as_slice()), (200, &b"early1"[..]));
+    }
+    let mut guest = Guest::of(&module.replace("CODE", "7"));
+    for _ in 0..2 {
+        assert!(
+            matches!(guest.call(b""), Err(EmbedError::Failed(message)) if message.contains("exit code"))
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_linked_is_refused_with_its_reason() {
+    let refused = |module: &str| match Guest::try_of(module) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("linked: {module}"),
+    };
+    let handler = format!("(func (export \"{HANDLE}\") (param i32 i32))");
+    let unknown = format!(
+        "(module (import \"example:own/thing@1.0.0\" \"f\" (func)) (memory (export \"memory\") 1) {handler})"
+    );
+    assert!(
+        refused(&unknown).contains("imports `example:own/thing@1.0.0#f`"),
+        "{}",
+        refused(&unknown)
+    );
+    let newer = format!(
+        "(module (import \"wasi:clocks/wall-clock@0.3.0\" \"now\" (func)) (memory (export \"memory\") 1) {handler})"
+    );
+    assert!(refused(&newer).contains("in version 0.2"));
+    let other_type = format!(
+        "(module (import \"wasi:io/poll@0.2.0\" \"poll\" (func (param i64))) (memory (export \"memory\") 1) {handler})"
+    );
+    assert!(refused(&other_type).contains("another type"));
+    let two_memories = format!("(module (memory (export \"memory\") 1) (memory 1) {handler})");
+    assert!(refused(&two_memories).contains("has 2 memories"));
+    assert!(refused("(component)").contains("exports nothing"));
+    let own = "(component (type $r (resource (rep i32))) (core func $d (canon resource.drop $r)))";
+    assert!(refused(own).contains("resources of its own"));
+    let import = "(component (import \"a:b/c\" (instance)))";
+    assert!(refused(import).contains("imports `a:b/c`"));
+    let broken = "(component (core module (func (result i32))))";
+    assert!(refused(broken).contains("not valid at offset"));
+}
