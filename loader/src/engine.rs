@@ -33,6 +33,10 @@ pub const GUEST_STACK_BYTES: usize = 256 * 1024;
 pub const FIBER_STACK_BYTES: usize = GUEST_STACK_BYTES + 256 * 1024;
 /// Instances that a pool of the engine holds at the most; `pool` answers 503 beyond.
 pub const POOL_INSTANCES_MAX: u32 = 1000;
+/// Memories of an instance in a pool: what links a component makes two (`link.rs`).
+pub const POOL_MEMORIES_MAX: u32 = 2;
+/// Tables of an instance in a pool: a component has those of its modules.
+pub const POOL_TABLES_MAX: u32 = 4;
 /// Memory that a pool keeps resident for each slot, by default technique: the engine's documentation
 /// suggests to keep what an ordinary request dirties.
 pub const POOL_RESIDENT_BYTES: usize = 64 * 1024;
@@ -228,14 +232,14 @@ fn common() -> Config {
 fn pool(resident_bytes: usize, scan: Enabled) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_core_instances(POOL_INSTANCES_MAX)
-        .total_memories(POOL_INSTANCES_MAX)
-        .total_tables(POOL_INSTANCES_MAX)
+        .total_memories(POOL_INSTANCES_MAX * POOL_MEMORIES_MAX)
+        .total_tables(POOL_INSTANCES_MAX * POOL_TABLES_MAX)
         .total_stacks(POOL_INSTANCES_MAX)
-        .max_memories_per_module(1)
-        .max_tables_per_module(1)
+        .max_memories_per_module(POOL_MEMORIES_MAX)
+        .max_tables_per_module(POOL_TABLES_MAX)
         .table_elements(crate::context::TABLE_ELEMENTS_MAX)
         .max_memory_size(POOL_MEMORY_BYTES_MAX)
-        .max_unused_warm_slots(POOL_INSTANCES_MAX)
+        .max_unused_warm_slots(POOL_INSTANCES_MAX * POOL_TABLES_MAX)
         .linear_memory_keep_resident(resident_bytes)
         .table_keep_resident(resident_bytes)
         .async_stack_keep_resident(resident_bytes)

@@ -1,1 +1,290 @@
+//! A guest and a host for tests: memories that are vectors, and calls in any order with any arguments.
 
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proptest::prelude::*;
+
+use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::preview1::Which;
+use crate::{State, Wasi, World};
+
+const GUEST_BYTES: usize = 64 * 1024;
+const OWN_BYTES: usize = 512 * 1024;
+const BASE: u32 = 4096;
+
+/// What host and guest keep.
+#[derive(Default)]
+struct Sides {
+    memory: Vec<u8>,
+    heap: u32,
+    log: Vec<String>,
+    now: u64,
+    body: Vec<u8>,
+    sent: Vec<u8>,
+    starts: u32,
+}
+
+thread_local! {
+    static SIDES: RefCell<Sides> = RefCell::default();
+}
+
+struct Test;
+
+fn sides<R>(action: impl FnOnce(&mut Sides) -> R) -> R {
+    SIDES.with(|sides| action(&mut sides.borrow_mut()))
+}
+
+/// Ends a call as a trap does; told from a fault of this module by its text.
+fn trapped(reason: &str) -> ! {
+    panic!("trap: {reason}")
+}
+
+impl World for Test {
+    fn memory_size(&self) -> u64 {
+        sides(|sides| sides.memory.len() as u64)
+    }
+
+    fn read(&self, address: u32, target: &mut [u8]) {
+        let start = address as usize;
+        let done = sides(|sides| {
+            let source = sides.memory.get(start..start + target.len());
+            source.map(|source| target.copy_from_slice(source)).is_some()
+        });
+        if !done {
+            trapped("read out of bounds");
+        }
+    }
+
+    fn write(&mut self, address: u32, bytes: &[u8]) {
+        let start = address as usize;
+        let done = sides(|sides| {
+            let target = sides.memory.get_mut(start..start + bytes.len());
+            target.map(|target| target.copy_from_slice(bytes)).is_some()
+        });
+        if !done {
+            trapped("write out of bounds");
+        }
+    }
+
+    fn realloc(&mut self, _: u32, _: u32, align: u32, size: u32) -> u32 {
+        sides(|sides| {
+            let at = sides.heap.next_multiple_of(align.max(1));
+            sides.heap = at.saturating_add(size);
+            at
+        })
+    }
+
+    fn log(&mut self, _: i32, line: &[u8]) {
+        sides(|sides| sides.log.push(String::from_utf8_lossy(line).into_owned()));
+    }
+
+    fn wall_ns(&self) -> u64 {
+        1_700_000_000_000_000_000
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        sides(|sides| {
+            sides.now += 1000;
+            sides.now
+        })
+    }
+
+    fn random(&mut self, target: &mut [u8]) {
+        target.fill(7);
+    }
+
+    fn body_read(&mut self, target: &mut [u8]) -> usize {
+        sides(|sides| {
+            let size = target.len().min(sides.body.len());
+            target[..size].copy_from_slice(&sides.body[..size]);
+            sides.body.drain(..size);
+            size
+        })
+    }
+
+    fn response_start(&mut self, record: u32) {
+        assert!(record >= BASE && record.is_multiple_of(4));
+        sides(|sides| sides.starts += 1);
+    }
+
+    fn response_write(&mut self, piece: &[u8]) {
+        sides(|sides| sides.sent.extend_from_slice(piece));
+    }
+
+    fn sleep_ns(&mut self, ns: u64) {
+        sides(|sides| sides.now = sides.now.saturating_add(ns));
+    }
+
+    fn exit(&mut self, _: u32) -> ! {
+        trapped("exit")
+    }
+
+    fn trap(&mut self, reason: &str) -> ! {
+        trapped(reason)
+    }
+}
+
+/// Lays out a block: `POST /a?b` with two headers and a body of five bytes, of which there is more.
+fn block(bytes: &mut [u8]) -> u32 {
+    let text = b"POST /a?b HTTP/1.1 a.b:80 x-one 1 cookie c hello";
+    let at = 128 + 32;
+    bytes[at..at + text.len()].copy_from_slice(text);
+    let find = |part: &[u8]| {
+        let place = text.windows(part.len()).position(|window| window == part).unwrap();
+        (crate::wire(at + place), crate::wire(part.len()))
+    };
+    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    let size = crate::wire(at + text.len());
+    put(0, size);
+    put(4, 1 | 3 << 16);
+    put(8, 2);
+    put(12, 2);
+    put(16, 128);
+    let parts: [(usize, &[u8]); 10] = [
+        (24, b"POST"),
+        (32, b"/a?b"),
+        (40, b"/a"),
+        (48, b"b"),
+        (56, b"a.b:80"),
+        (64, b"hello"),
+        (128, b"x-one"),
+        (136, b"1"),
+        (144, b"cookie"),
+        (152, b"c"),
+    ];
+    for (at, part) in parts {
+        let (start, size) = find(part);
+        put(at, start);
+        put(at + 4, size);
+    }
+    size
+}
+
+/// One call of the guest's: which function, and its arguments.
+type Call = (u8, u32, u32, u32, u32, u32);
+
+fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
+    let kinds = [Kind::Fields, Kind::Request, Kind::OutgoingBody, Kind::Output, Kind::Pollable];
+    match function % 44 {
+        0 => drop(w.fields_new()),
+        1 => w.fields_from_list(b, c, d),
+        2 => w.fields_get(a, b, c, d),
+        3 => drop(w.fields_has(a, b, c)),
+        4 => w.fields_set(a, [b, c], [d, e], 64),
+        5 => w.fields_delete(a, b, c, d),
+        6 => w.fields_append(a, [b, c], [d, e], 64),
+        7 => w.fields_entries(a, b),
+        8 => drop(w.fields_clone(a)),
+        9 => w.request_method(a, b),
+        10 => w.request_path(a, b),
+        11 => w.request_scheme(a, b),
+        12 => w.request_authority(a, b),
+        13 => drop(w.request_headers(a)),
+        14 => w.request_consume(a, b),
+        15 => w.incoming_stream(a, b),
+        16 => drop(w.incoming_finish(a)),
+        17 => w.trailers_get(a, b),
+        18 => drop(w.response_new(a)),
+        19 => drop(w.response_set_status(a, b)),
+        20 => drop(w.response_headers(a)),
+        21 => w.response_body(a, b),
+        22 => w.outgoing_write(a, b),
+        23 => w.outgoing_finish(a, b & 3, c, d),
+        24 => w.outparam_set(a, b & 3, c),
+        25 => w.input_read(a, u64::from(b), c),
+        26 => w.input_skip(a, u64::from(b), c),
+        27 => drop(w.input_subscribe(a)),
+        28 => w.output_check(a, b),
+        29 => w.output_write(a, b, c, d),
+        30 => w.output_zeros(a, u64::from(b), c),
+        31 => w.output_flush(a, b),
+        32 => drop(w.output_subscribe(a)),
+        33 => w.output_splice(a, b, u64::from(c), d),
+        34 => w.poll(a, b, c),
+        35 => drop(w.subscribe_duration(u64::from(a))),
+        36 => w.random_bytes(u64::from(a), b),
+        37 => drop(w.line_stream(a & 1)),
+        38 => w.drop_resource(a, &kinds),
+        39 => w.strings_list(if a & 1 == 0 { Which::Arguments } else { Which::Environment }, b),
+        40 => drop(w.fd_write(a & 3, b, c, d)),
+        41 => drop(w.fd_read(a & 3, b, c, d)),
+        42 => drop(w.poll_oneoff(a, b, c, d)),
+        _ => drop(w.strings_get(Which::Environment, a, b)),
+    }
+}
+
+/// Runs calls until one traps. Returns the text of the trap, or of a fault.
+fn run(calls: &[Call], is_command: bool, memory: &[u8]) -> Option<String> {
+    sides(|sides| {
+        *sides = Sides { memory: vec![0; GUEST_BYTES], heap: 32_768, ..Sides::default() };
+        sides.memory[..memory.len()].copy_from_slice(memory);
+        sides.body = b"more of the body".to_vec();
+    });
+    let mut state = State::new();
+    let mut bytes = vec![0; OWN_BYTES];
+    let size = block(&mut bytes);
+    let mut more = vec![Entry::FREE; HANDLES_MAX - NEAR];
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let mut wasi =
+            Wasi { state: &mut state, bytes: &mut bytes, more: &mut more, base: BASE, world: Test };
+        if is_command {
+            wasi.begin_command(size);
+        } else {
+            wasi.begin(size);
+        }
+        for one in calls {
+            call(&mut wasi, *one);
+        }
+        let record = if is_command { wasi.end_command(0) } else { wasi.end() };
+        assert!(record == 0 || record >= BASE, "a record lies in this module's memory");
+    }));
+    let panic = ended.err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
+}
+
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        6 => 0u32..10,
+        4 => (0u32..64).prop_map(|number| number * 4),
+        1 => 65_500u32..65_600,
+        1 => any::<u32>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// Whatever a guest calls, with whatever arguments: it works, or it traps with a reason. Nothing in this
+    /// module panics.
+    #[test]
+    fn any_calls_work_or_trap(
+        calls in proptest::collection::vec(
+            (any::<u8>(), number(), number(), number(), number(), number()),
+            0..40,
+        ),
+        is_command: bool,
+        memory in proptest::collection::vec(prop_oneof![any::<u8>(), 0u8..9], 512),
+    ) {
+        if let Some(text) = run(&calls, is_command, &memory) {
+            prop_assert!(text.starts_with("trap: "), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_response_is_laid_out_for_the_host() {
+    // fields, response, body, set, write, say, drop, finish: handles in the order in which they are made.
+    let calls = [
+        (0, 0, 0, 0, 0, 0),
+        (18, 3, 0, 0, 0, 0),
+        (21, 3, 256, 0, 0, 0),
+        (24, 2, 0, 3, 0, 0),
+        (22, 4, 256, 0, 0, 0),
+        (29, 2, 0, 5, 256, 0),
+        (38, 2, 0, 0, 0, 0),
+        (23, 4, 0, 0, 256, 0),
+    ];
+    assert_eq!(run(&calls, false, b"hello"), None);
+}

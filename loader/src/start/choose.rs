@@ -2,7 +2,7 @@
 
 use midge_abi::manifest::{Isolation, Manifest};
 
-use crate::engine::POOL_MEMORY_BYTES_MAX;
+use crate::engine::{POOL_MEMORIES_MAX, POOL_MEMORY_BYTES_MAX, POOL_TABLES_MAX};
 use crate::start::Technique;
 
 /// What of the machine decides over techniques.
@@ -124,13 +124,13 @@ fn state_obstacle(manifest: &Manifest) -> Option<String> {
 }
 
 fn pool_obstacle(manifest: &Manifest) -> Option<String> {
-    if manifest.memories.len() > 1 {
-        return Some("the pool holds one memory for each instance".into());
+    if manifest.memories.len() > midge_abi::width::index(POOL_MEMORIES_MAX) {
+        return Some(format!("the pool holds {POOL_MEMORIES_MAX} memories for each instance"));
     }
-    if manifest.table_count > 1 {
-        return Some("the pool holds one table for each instance".into());
+    if manifest.table_count > POOL_TABLES_MAX {
+        return Some(format!("the pool holds {POOL_TABLES_MAX} tables for each instance"));
     }
-    let bytes = manifest.memories.first().map_or(0, |memory| memory.bytes);
+    let bytes = manifest.memories.iter().map(|memory| memory.bytes).max().unwrap_or(0);
     let is_too_large = POOL_MEMORY_BYTES_MAX as u64 <= bytes;
     is_too_large.then(|| format!("the pool holds memories of {POOL_MEMORY_BYTES_MAX} bytes"))
 }
