@@ -3,6 +3,7 @@
 
 mod all; // every comparison, and the page of them
 mod balance; // connections over workers
+mod boot; // from the start of a process to its first response
 mod compare; // two reports
 mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
@@ -14,6 +15,7 @@ mod html; // reports as one page
 mod load; // servers under midge-load's client
 mod machine; // what a figure was taken on
 mod peers; // the servers that are compared
+mod processes; // CPU time and memory of a process and its children
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
@@ -48,6 +50,8 @@ enum Command {
     Ways(ways::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
     Request(request::Arguments),
+    /// Compares cold starts of whole systems: from the start of a process to its first response.
+    Boot(boot::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
     Crowd(crowd::Arguments),
     /// Compares servers by their latencies under an open loop, beside the server that does nothing.
@@ -109,6 +113,7 @@ impl Command {
                 | Self::Restore(_)
                 | Self::Ways(_)
                 | Self::Request(_)
+                | Self::Boot(_)
                 | Self::Tail(_)
                 | Self::Crowd(_)
                 | Self::Stream(_)
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
         }
         Command::Request(arguments) => request::run(&arguments),
+        Command::Boot(arguments) => boot::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),

@@ -217,7 +217,7 @@ fn measure(server: &Server, lane: &Lane, bytes: u64) -> Result<(f64, f64)> {
     let began = Instant::now();
     exchange(server.address, lane.target, lane.is_sent, bytes)?;
     let seconds = began.elapsed().as_secs_f64();
-    let cpu = (server.cpu_time()? - before).as_secs_f64();
+    let cpu = server.cpu_time()?.since(&before).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
     let mib = (bytes / MIB) as f64;
     Ok((mib / seconds, cpu * 1e6 / mib))
