@@ -26,6 +26,7 @@ mod ways; // plain Linux: pristine memory and pristine processes
 mod yardstick; // a server that does nothing
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -75,6 +76,14 @@ enum Command {
         name: String,
         /// How often.
         repetitions: u32,
+    },
+    /// Holds instances and prints the memory that each of them adds.
+    #[command(hide = true)]
+    Hold {
+        /// The technique.
+        technique: String,
+        /// The module.
+        guest: PathBuf,
     },
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
@@ -135,6 +144,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => html::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
+        Command::Hold { technique, guest } => start::hold(&technique, &guest),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
