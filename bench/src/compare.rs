@@ -177,8 +177,7 @@ pub(crate) fn figures(report: &Value) -> BTreeMap<(String, String), Figure> {
 }
 
 /// Whole numbers that were measured all the same.
-const COUNTS: [&str; 5] =
-    ["closed", "bytes_per_connection", "resident_bytes", "refused", "pss_bytes_per_instance"];
+const COUNTS: [&str; 4] = ["closed", "bytes_per_connection", "resident_bytes", "refused"];
 
 fn collect(row: &str, name: &str, value: &Value, all: &mut BTreeMap<(String, String), Figure>) {
     let number = |key: &str| value.get(key).and_then(Value::as_f64);

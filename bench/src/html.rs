@@ -291,7 +291,7 @@ fn bars(rows: &[(&str, Figure)]) -> String {
             &mut out,
             format_args!(
                 "<text x=\"{}\" y=\"{y}\" text-anchor=\"end\">logarithmic</text>",
-                LEFT - 8.0
+                LEFT - 24.0
             ),
         );
     }

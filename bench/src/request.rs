@@ -63,7 +63,7 @@ struct Row {
     requests_per_second: f64,
     generator_busy: f64,
     /// Memory of the server behind the rounds, its part of what processes share.
-    pss_mib: f64,
+    pss_mib: Spread,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +155,7 @@ fn compare(
             ratio_to_nginx: (!lane.to_nginx.is_empty()).then(|| Spread::of(lane.to_nginx)),
             requests_per_second: Spread::of(lane.rate).median,
             generator_busy: Spread::of(lane.busy).median,
-            pss_mib,
+            pss_mib: Spread::of(vec![pss_mib]),
         });
     }
     Ok(rows)
@@ -210,7 +210,7 @@ fn print_table(report: &Report) -> Result<()> {
             nginx.map_or(String::new(), range),
             row.requests_per_second,
             row.generator_busy * 100.0,
-            row.pss_mib,
+            row.pss_mib.median,
         );
     }
     for line in &report.left_out {

@@ -71,7 +71,7 @@ struct Row {
     /// Wall time of the part that gives the instance back: sets it back, or takes it down.
     give_ns: Spread,
     /// Memory of each of some instances that have served a request, their part of what they share.
-    pss_bytes_per_instance: u64,
+    pss_kib_per_instance: Spread,
 }
 
 struct Lane {
@@ -81,7 +81,7 @@ struct Lane {
     count: u32,
     rounds: Vec<f64>,
     give_ns: Vec<f64>,
-    pss_bytes: u64,
+    pss_kib: f64,
 }
 
 /// Instances that are held, and so many again, to see what one takes.
@@ -109,14 +109,15 @@ impl Lane {
     }
 }
 
-/// Returns the bytes that each further instance adds to the memory of a process that holds some, after a request.
+/// Returns the KiB that each further instance adds to the memory of a process that holds some, after a request.
 /// That is a process of its own: what one technique takes down, the loader keeps for the next.
-fn weigh(technique: Technique, guest: &Path) -> Result<u64> {
+fn weigh(technique: Technique, guest: &Path) -> Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("hold").arg(technique.name()).arg(guest).stdin(Stdio::null());
     let ended = command.output()?;
     ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr).trim());
-    Ok(String::from_utf8(ended.stdout)?.trim().parse()?)
+    let bytes: f64 = String::from_utf8(ended.stdout)?.trim().parse()?;
+    Ok(bytes / 1024.0)
 }
 
 /// Holds instances and prints what each adds ([`weigh`]).
@@ -256,7 +257,7 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
                 count,
                 rounds: Vec::new(),
                 give_ns: Vec::new(),
-                pss_bytes: weigh(technique, file.path())
+                pss_kib: weigh(technique, file.path())
                     .with_context(|| format!("weighing {technique}"))?,
             });
         }
@@ -276,7 +277,7 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
             cpu_ns: Spread::of(std::mem::take(&mut lane.rounds)),
             ratio_to_restore: 0.0,
             give_ns: Spread::of(std::mem::take(&mut lane.give_ns)),
-            pss_bytes_per_instance: lane.pss_bytes,
+            pss_kib_per_instance: Spread::of(vec![lane.pss_kib]),
         });
     }
     let restores: Vec<(String, f64)> = rows
@@ -314,7 +315,7 @@ fn print_table(report: &Report) -> Result<()> {
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
-            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1} {:>10.0} {:>9}",
+            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1} {:>10.0} {:>9.0}",
             row.technique,
             row.guest,
             row.tier,
@@ -323,7 +324,7 @@ fn print_table(report: &Report) -> Result<()> {
             format!("{low:.0}..{high:.0}"),
             row.ratio_to_restore,
             row.give_ns.median,
-            row.pss_bytes_per_instance / 1024
+            row.pss_kib_per_instance.median
         );
     }
     for line in &report.left_out {
