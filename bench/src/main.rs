@@ -12,6 +12,7 @@ mod hyper; // a peer made of hyper
 mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
+mod lambda; // a peer by the runtime interface of AWS Lambda
 mod load; // servers under midge-load's client
 mod machine; // what a figure was taken on
 mod peers; // the servers that are compared
@@ -105,6 +106,18 @@ enum Command {
         /// Where to listen.
         address: SocketAddr,
     },
+    /// Serves by a program that asks for requests.
+    #[command(hide = true)]
+    Lambda {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+    /// Asks for requests and answers them.
+    #[command(hide = true)]
+    LambdaProgram {
+        /// Where requests are offered.
+        api: SocketAddr,
+    },
     /// Serves a fixed response by midge's network layer alone.
     #[command(hide = true)]
     Fixed {
@@ -158,6 +171,8 @@ fn main() -> ExitCode {
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),
+        Command::Lambda { address } => lambda::serve(address),
+        Command::LambdaProgram { api } => lambda::program::run(api),
     };
     match result {
         Ok(()) => {

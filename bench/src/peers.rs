@@ -9,6 +9,7 @@ mod bun;
 mod container;
 mod deno;
 mod hyper;
+mod lambda;
 mod microvm;
 mod midge;
 mod nginx;
@@ -39,9 +40,10 @@ pub(crate) use yardstick::YARDSTICK;
 const OURS: [&System; 2] = [&yardstick::SYSTEM, &midge::SYSTEM];
 
 /// The others. To add one is to write its file and to name it here.
-const OTHERS: [&System; 10] = [
+const OTHERS: [&System; 11] = [
     &nginx::SYSTEM,
     &hyper::SYSTEM,
+    &lambda::SYSTEM,
     &node::SYSTEM,
     &bun::SYSTEM,
     &deno::SYSTEM,

@@ -51,14 +51,23 @@ impl CpuTime {
 /// # Errors
 /// If the process has gone.
 pub(crate) fn proportional_bytes(root: u32) -> Result<u64> {
-    let mut sum = None;
-    for process in tree(root) {
-        let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"));
-        if let Some(kib) = text.ok().and_then(|text| field_kib(&text, "Pss:")) {
-            sum = Some(sum.unwrap_or(0) + kib * 1024);
-        }
-    }
-    sum.context("the process has no memory left")
+    // A child may go meanwhile.
+    let of_children = tree(root).into_iter().skip(1).filter_map(|child| of_one(child).ok());
+    Ok(of_one(root)? + of_children.sum::<u64>())
+}
+
+/// Returns that of this process alone.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub(crate) fn own_proportional_bytes() -> Result<u64> {
+    of_one(std::process::id())
+}
+
+fn of_one(process: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))
+        .context("the process has gone")?;
+    Ok(field_kib(&text, "Pss:").context("the process has no memory left")? * 1024)
 }
 
 /// Returns a number of KiB of a text of lines such as `Pss: 12 kB`.

@@ -14,7 +14,7 @@ use midge_loader::start::Technique;
 use midge_loader::start::choose::{Machine, check};
 use serde::Serialize;
 
-use crate::processes::proportional_bytes;
+use crate::processes::own_proportional_bytes;
 
 /// CPU time of one technique in one round.
 const ROUND: Duration = Duration::from_millis(60);
@@ -137,9 +137,9 @@ fn bytes_of_each(technique: &str, guest: &[u8]) -> Result<u64> {
     let mut harness = Harness::new(&artifact(guest, &engines)?, technique, &engines)?;
     let mut serve = || -> Vec<_> { (0..HELD).map(|_| harness.serve().1).collect() };
     let _first = serve();
-    let before = proportional_bytes(std::process::id())?;
+    let before = own_proportional_bytes()?;
     let _second = serve();
-    let after = proportional_bytes(std::process::id())?;
+    let after = own_proportional_bytes()?;
     Ok(after.saturating_sub(before) / HELD)
 }
 
