@@ -263,7 +263,7 @@ impl Client {
         let mut bytes = vec![0; 4096];
         // A kernel may have had something to say before.
         while self.greets && bytes[0] != GREETING {
-            if stream.read(&mut bytes[..1])? == 0 {
+            if read(stream, &mut bytes[..1])? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -273,7 +273,7 @@ impl Client {
         stream.write_all(request.as_bytes())?;
         let (mut reader, mut answer) = (Reader::new(), Answer::default());
         while !answer.is_whole {
-            let size = stream.read(&mut bytes)?;
+            let size = read(stream, &mut bytes)?;
             if size == 0 {
                 if !reader.finish(&mut answer) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -284,6 +284,16 @@ impl Client {
             read.map_err(|error| io::Error::other(format!("no response of HTTP/1.1: {error:?}")))?;
         }
         Ok(answer)
+    }
+}
+
+/// Reads; a signal ends a call that has a time limit, and says nothing.
+fn read(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
