@@ -120,20 +120,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     for _ in 0..arguments.rounds.max(1) {
-        round(arguments, &mut lanes)?;
+        round(arguments, &mut lanes, &mut left_out)?;
     }
-    let report =
-        Report { schema: "midge-lab/boot/1", rows: lanes.into_iter().map(row).collect(), left_out };
+    let rows = lanes.into_iter().map(row).collect();
+    let report = Report { schema: "midge-lab/boot/1", rows, left_out };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
-fn round(arguments: &Arguments, lanes: &mut [Lane]) -> Result<()> {
+/// Starts each system once; one of somebody else's that does not start any more is left out.
+fn round(arguments: &Arguments, lanes: &mut Vec<Lane>, left_out: &mut Vec<String>) -> Result<()> {
     let mut times = Vec::with_capacity(lanes.len());
-    for lane in &mut *lanes {
+    let mut index = 0;
+    while let Some(lane) = lanes.get_mut(index) {
         let name = lane.found.row.name;
-        let start = start(arguments, &lane.found).context(name)?;
-        times.push((name, start.first_response_ms));
-        lane.starts.push(start);
+        match start(arguments, &lane.found) {
+            Ok(start) => {
+                times.push((name, start.first_response_ms));
+                lane.starts.push(start);
+                index += 1;
+            }
+            Err(error) if lane.found.is_ours => return Err(error.context(name)),
+            Err(error) => {
+                left_out.push(format!("{name}: {error:#}"));
+                lanes.remove(index);
+            }
+        }
     }
     let of = |wanted: &str| times.iter().find(|(name, _)| *name == wanted).map(|(_, ms)| *ms);
     for (lane, (_, ms)) in lanes.iter_mut().zip(&times) {

@@ -15,7 +15,7 @@ use super::{Comparison, Launch, Need, Place, Row, System, program};
 /// How long a kernel may take where the processor runs it.
 const KVM_START_MAX: Duration = Duration::from_secs(5);
 
-/// Memory of the machine, in MiB: Linux of a distribution needs half of it to unpack itself.
+/// Memory of the machine, in MiB: room for the kernel of any distribution.
 const MEMORY_MIB: &str = "256";
 
 pub(super) const SYSTEM: System = System {
