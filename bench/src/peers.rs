@@ -106,6 +106,13 @@ pub(crate) struct Row {
     launch: fn(&Place<'_>) -> Result<Launch>,
 }
 
+impl Row {
+    /// Returns its name as a word of the command line, where commas part names.
+    fn word(&self) -> String {
+        self.name.replace(", ", "-").replace(' ', "-").to_lowercase()
+    }
+}
+
 /// What a row is started with.
 #[derive(Debug)]
 struct Place<'a> {
@@ -156,7 +163,7 @@ impl From<Command> for Launch {
 /// Options of every comparison of servers.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Selection {
-    /// These systems or rows alone, besides the one that ratios are taken to: `midge`, `wasmtime`, `deno`, ..
+    /// These systems or rows alone, besides the one that ratios are taken to: `midge`, `deno`, `wasmtime-serve-kept`, ..
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Where npm installed programs: the folder that holds `node_modules`.
@@ -173,7 +180,7 @@ impl Selection {
         let systems = || OURS.iter().chain(&OTHERS);
         for name in &self.only {
             let is_known = |system: &System| {
-                system.name == name || system.rows.iter().any(|row| row.name == name)
+                system.name == name || system.rows.iter().any(|row| row.word() == *name)
             };
             let names: Vec<_> = systems().map(|system| system.name).collect();
             ensure!(
@@ -219,7 +226,7 @@ impl Selection {
     }
 
     fn takes(&self, system: &System, row: &Row, comparison: Comparison) -> bool {
-        let is_named = self.only.iter().any(|name| name == system.name || name == row.name);
+        let is_named = self.only.iter().any(|name| name == system.name || *name == row.word());
         let is_within = |comparison| row.within.contains(&comparison);
         let base = match comparison {
             Comparison::Request | Comparison::Tail => YARDSTICK,
@@ -411,7 +418,7 @@ mod tests {
             all.contains(&"midge restore") && !all.contains(&"wasmtime serve, kept"),
             "{all:?}"
         );
-        let named = Selection::only(&["nginx", "wasmtime serve, kept"]);
+        let named = Selection::only(&["nginx", "wasmtime-serve-kept"]);
         let wanted = [YARDSTICK, NGINX, "wasmtime serve, kept"];
         assert_eq!(names(&named, Comparison::Request), wanted);
         // Whoever names a slow one gets it.
