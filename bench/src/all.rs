@@ -10,16 +10,24 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::html;
+use crate::peers::Selection;
 
 /// A comparison: its report, and the words of its command, whole and quick.
 struct Step {
     name: &'static str,
     whole: &'static [&'static str],
     quick: &'static [&'static str],
+    /// True if it compares systems, and takes the options that tell where they are.
+    has_systems: bool,
 }
 
-const STEPS: [Step; 8] = [
-    Step { name: "start", whole: &["--rounds", "15"], quick: &["--rounds", "3"] },
+const STEPS: [Step; 9] = [
+    Step {
+        name: "start",
+        whole: &["--rounds", "15"],
+        quick: &["--rounds", "3"],
+        has_systems: false,
+    },
     Step {
         name: "restore",
         whole: &[],
@@ -33,21 +41,40 @@ const STEPS: [Step; 8] = [
             "--contended",
             "pool,restore",
         ],
+        has_systems: false,
     },
     Step {
         name: "ways",
         whole: &[],
         quick: &["--rounds", "2", "--pages", "1,16,64", "--slots", "1,64"],
+        has_systems: false,
     },
-    Step { name: "request", whole: &[], quick: &["--rounds", "3", "--seconds", "0.2"] },
-    Step { name: "tail", whole: &[], quick: &["--rounds", "3", "--seconds", "0.5"] },
+    Step {
+        name: "request",
+        whole: &[],
+        quick: &["--rounds", "3", "--seconds", "0.2"],
+        has_systems: true,
+    },
+    Step {
+        name: "tail",
+        whole: &[],
+        quick: &["--rounds", "3", "--seconds", "0.5"],
+        has_systems: true,
+    },
+    Step { name: "boot", whole: &[], quick: &["--rounds", "3"], has_systems: true },
     Step {
         name: "crowd",
         whole: &[],
         quick: &["--rounds", "1", "--connections", "1000", "--seconds", "0.5"],
+        has_systems: false,
     },
-    Step { name: "stream", whole: &[], quick: &["--mib", "64", "--rounds", "2"] },
-    Step { name: "balance", whole: &[], quick: &["--starts", "3"] },
+    Step {
+        name: "stream",
+        whole: &[],
+        quick: &["--mib", "64", "--rounds", "2"],
+        has_systems: false,
+    },
+    Step { name: "balance", whole: &[], quick: &["--starts", "3"], has_systems: false },
 ];
 
 /// Options of `midge-lab all`.
@@ -56,9 +83,15 @@ pub(crate) struct Arguments {
     /// The folder of the reports; those that lie in it are kept.
     #[arg(long, value_name = "FOLDER", default_value = "lab")]
     out: PathBuf,
-    /// Few rounds: two minutes in place of a quarter of an hour, and wider spreads.
+    /// Few rounds: two minutes in place of twenty, and wider spreads.
     #[arg(long)]
     quick: bool,
+    /// What is compared.
+    #[command(flatten)]
+    selection: Selection,
+    /// The kernel for virtual machines; by default the newest of this machine's.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
 }
 
 /// Runs what is missing, and writes the page.
@@ -78,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         } else {
             progress(&place);
             let began = Instant::now();
-            match measure(step, arguments.quick, &file) {
+            match measure(step, arguments, &file) {
                 Ok(()) => progress(&format!("{place}: {:.0} s", began.elapsed().as_secs_f64())),
                 Err(error) => {
                     progress(&format!("{place}: {error:#}"));
@@ -97,12 +130,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Runs one comparison; its report appears whole or not at all.
-fn measure(step: &Step, is_quick: bool, file: &Path) -> Result<()> {
+fn measure(step: &Step, arguments: &Arguments, file: &Path) -> Result<()> {
     let part = file.with_extension("part");
     let output =
         std::fs::File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(step.name).args(if is_quick { step.quick } else { step.whole }).arg("--json");
+    command.arg(step.name).args(if arguments.quick { step.quick } else { step.whole });
+    if step.has_systems {
+        command.args(arguments.selection.words());
+    }
+    if let Some(kernel) = arguments.kernel.as_ref().filter(|_| step.name == "boot") {
+        command.arg("--kernel").arg(kernel);
+    }
+    command.arg("--json");
     let ended = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).output()?;
     let why = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.success(), "{}", why.trim().trim_start_matches("midge-lab: "));

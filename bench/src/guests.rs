@@ -19,6 +19,8 @@ pub struct Synthetic {
     pub image_kib: u32,
     /// Elements of its table.
     pub table_elements: u32,
+    /// Functions of the host that it imports, and does not call.
+    pub imports: u32,
 }
 
 /// Size of an image: what a memory may hold.
@@ -30,23 +32,30 @@ pub const GLOBALS_MAX: u32 = 256;
 /// Elements of a table.
 pub const ELEMENTS_MAX: u32 = 10_000;
 
+/// Imports: an engine binds each of them to each instance.
+pub const IMPORTS_MAX: u32 = 1000;
+
 /// Returns a guest that writes to so many pages and changes so many globals ([`Synthetic`]).
 ///
 /// # Panics
 /// If it has no dirty page, or too many.
 #[must_use]
 pub fn synthetic(dirty_pages: u32, globals: u32) -> String {
-    Synthetic { dirty_pages, globals, image_kib: 0, table_elements: 0 }.text()
+    Synthetic { dirty_pages, globals, ..Synthetic::SMALL }.text()
 }
 
 impl Synthetic {
+    /// The guest that others differ from: three dirty pages, two globals, and nothing else.
+    pub const SMALL: Self =
+        Self { dirty_pages: 3, globals: 2, image_kib: 0, table_elements: 0, imports: 0 };
+
     /// Returns its text.
     ///
     /// # Panics
     /// If it has no dirty page, or anything of it is beyond its limit.
     #[must_use]
     pub fn text(self) -> String {
-        let Self { dirty_pages, globals, image_kib, table_elements } = self;
+        let Self { dirty_pages, globals, image_kib, table_elements, imports } = self;
         assert!(
             (1..=DIRTY_PAGES_MAX).contains(&dirty_pages),
             "up to {DIRTY_PAGES_MAX} dirty pages"
@@ -54,10 +63,15 @@ impl Synthetic {
         assert!(image_kib <= IMAGE_KIB_MAX, "an image of up to {IMAGE_KIB_MAX} KiB");
         assert!(globals <= GLOBALS_MAX, "up to {GLOBALS_MAX} globals");
         assert!(table_elements <= ELEMENTS_MAX, "up to {ELEMENTS_MAX} elements");
+        assert!(imports <= IMPORTS_MAX, "up to {IMPORTS_MAX} imports");
         // The image lies behind the pages that are written.
         let image_start = (dirty_pages + 1).div_ceil(16).max(17) * 65_536;
         let memory_pages = image_start / 65_536 + image_kib.div_ceil(64);
-        let mut text = format!("(module\n  (memory (export \"memory\") {memory_pages})");
+        let mut text = String::from("(module\n");
+        for _ in 0..imports {
+            text.push_str("  (import \"midge\" \"clock_monotonic_ns\" (func (result i64)))\n");
+        }
+        write!(text, "  (memory (export \"memory\") {memory_pages})").expect("a string");
         text.push_str(
             r#"
   (data (i32.const 32) "MDGE\01\00\00\00\00\10\00\00\00\10\00\00")
@@ -122,12 +136,16 @@ pub fn writer(bytes: u64) -> String {
     )
 }
 
-/// Answers a body of so many bytes with itself, piece by piece.
+/// Answers a body of so many bytes with itself, piece by piece; its front may be in the request's block already.
 #[must_use]
 pub fn passer(bytes: u64) -> String {
     streaming(
         bytes,
-        "(loop $more
+        "(if (i32.load offset=68 (local.get $block)) (then
+          (call $write
+            (i32.add (local.get $block) (i32.load offset=64 (local.get $block)))
+            (i32.load offset=68 (local.get $block)))))
+        (loop $more
           (local.set $size (call $read (i32.const 131072) (i32.const 65536)))
           (if (local.get $size) (then
             (call $write (i32.const 131072) (local.get $size))
@@ -150,7 +168,7 @@ fn streaming(bytes: u64, body: &str) -> String {
   (data (i32.const 2048) "\00\0c\00\00\0e\00\00\00\10\0c\00\00\{:02x}\00\00\00")
   (data (i32.const 3072) "content-length\00\00{length}")
   (func (export "midge_contract") (result i32) (i32.const 64))
-  (func (export "midge_handle") (param i32 i32) (result i32)
+  (func (export "midge_handle") (param $block i32) (param i32) (result i32)
     (local $left i64) (local $size i32)
     (local.set $left (i64.const {bytes}))
     (call $start (i32.const 1024))
@@ -159,4 +177,31 @@ fn streaming(bytes: u64, body: &str) -> String {
 "#,
         length.len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmparser::{Parser, Payload};
+
+    use super::*;
+
+    #[test]
+    fn guests_of_bodies_are_modules() {
+        for text in [writer(1), writer(1 << 40), passer(1 << 30)] {
+            wasmparser::validate(&wat::parse_str(text).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_guest_imports_as_many_functions_as_asked() {
+        for imports in [0, 1, IMPORTS_MAX] {
+            let bytes = wat::parse_str(Synthetic { imports, ..Synthetic::SMALL }.text()).unwrap();
+            wasmparser::validate(&bytes).unwrap();
+            let counts = Parser::new(0).parse_all(&bytes).map(|payload| match payload.unwrap() {
+                Payload::ImportSection(section) => section.into_imports().count(),
+                _ => 0,
+            });
+            assert_eq!(counts.sum::<usize>(), imports as usize);
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 const AXES: [&str; 3] = ["pages", "dirty_pages", "connections"];
 
 /// Figures of a report that are drawn.
-const FIGURES_MAX: usize = 6;
+const FIGURES_MAX: usize = 8;
 
 /// Writes the page.
 ///
@@ -84,7 +84,7 @@ table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tab
 th, td { text-align: right; padding: 0.2rem 0.6rem; border-bottom: 1px solid var(--rule); white-space: nowrap; }\n\
 th:first-child, td:first-child { text-align: left; }\n\
 figure { margin: 1.5rem 0; }\nfigure svg { max-width: 100%; height: auto; }\n\
- .bars, figure svg { display: block; }\n.bars text { fill: var(--ink); font-size: 12px; } .bars rect { fill: var(--bar); } .bars line { stroke: var(--range); stroke-width: 2; }\n\
+ .bars, figure svg { display: block; }\n.bars text { fill: var(--ink); font-size: 12px; } .bars rect { fill: var(--bar); } .bars line { stroke: var(--range); stroke-width: 2; } .bars path { stroke: var(--rule); }\n\
 @media print { :root { --ink: #000; --paper: #fff; --rule: #999; --bar: #0072b2; --range: #d55e00; } }\n\
 </style>\n</head>\n<body>\n<main>\n<h1>midge lab</h1>\n";
 
@@ -214,19 +214,87 @@ fn lines_of<'a>(rows: impl Iterator<Item = &'a Value>, axis: &str, figure: &str)
     all
 }
 
+/// Where values differ by more than this, their bars are drawn on a logarithmic scale: else the short ones are none.
+const LINEAR_MAX: f64 = 40.0;
+
+/// How long bars are.
+#[derive(Debug, Clone, Copy)]
+enum Scale {
+    /// From nothing to the highest value.
+    Linear(f64),
+    /// By the decimal logarithm, from one of a value below the lowest to that of the highest.
+    Logarithmic(f64, f64),
+}
+
+impl Scale {
+    fn of(rows: &[(&str, Figure)]) -> Self {
+        let highest = rows.iter().map(|(_, figure)| figure.high).fold(0.0, f64::max);
+        let positive = rows.iter().map(|(_, figure)| figure.low).filter(|low| *low > 0.0);
+        let lowest = positive.fold(f64::INFINITY, f64::min);
+        if lowest * LINEAR_MAX < highest {
+            // The shortest bar has a length too.
+            Self::Logarithmic((lowest / 2.0).log10(), highest.log10())
+        } else {
+            Self::Linear(highest.max(f64::MIN_POSITIVE))
+        }
+    }
+
+    /// Returns the part of the longest bar that a value takes.
+    fn part(self, value: f64) -> f64 {
+        match self {
+            Self::Linear(highest) => value / highest,
+            Self::Logarithmic(..) if value <= 0.0 => 0.0,
+            Self::Logarithmic(from, to) => ((value.log10() - from) / (to - from)).max(0.0),
+        }
+    }
+
+    /// Returns the powers of ten that a reader of logarithmic bars needs.
+    fn ticks(self) -> Vec<f64> {
+        let Self::Logarithmic(from, to) = self else { return Vec::new() };
+        let mut ticks = Vec::new();
+        let mut power = from.ceil();
+        while power <= to {
+            ticks.push(10f64.powf(power));
+            power += 1.0;
+        }
+        ticks
+    }
+}
+
 /// Draws bars with the range of the rounds.
 fn bars(rows: &[(&str, Figure)]) -> String {
     const WIDTH: f64 = 900.0;
     const LEFT: f64 = 320.0;
     const ROW: f64 = 24.0;
-    let most =
-        rows.iter().map(|(_, figure)| figure.high).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let at = |value: f64| value / most * (WIDTH - LEFT - 90.0);
+    let scale = Scale::of(rows);
+    let ticks = scale.ticks();
+    let at = |value: f64| scale.part(value) * (WIDTH - LEFT - 90.0);
     #[expect(clippy::cast_precision_loss, reason = "some rows")]
-    let height = rows.len() as f64 * ROW + 4.0;
+    let foot = rows.len() as f64 * ROW;
+    let height = foot + if ticks.is_empty() { 4.0 } else { ROW };
     let mut out = format!(
         "<svg class=\"bars\" role=\"img\" xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\">\n"
     );
+    for tick in &ticks {
+        let x = LEFT + at(*tick);
+        push(
+            &mut out,
+            format_args!(
+                "<path d=\"M{x:.1} 0V{foot}\"/><text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
+                foot + ROW / 2.0 + 4.0
+            ),
+        );
+    }
+    if !ticks.is_empty() {
+        let y = foot + ROW / 2.0 + 4.0;
+        push(
+            &mut out,
+            format_args!(
+                "<text x=\"{}\" y=\"{y}\" text-anchor=\"end\">logarithmic</text>",
+                LEFT - 24.0
+            ),
+        );
+    }
     for (index, (label, Figure { median, low, high })) in rows.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "some rows")]
         let y = index as f64 * ROW;
@@ -319,6 +387,30 @@ mod tests {
         assert!(page.contains("a&lt;b") && !page.contains("a<b"), "{page}");
         assert!(page.contains("100.0 (90.00..120.0)"), "{page}");
         assert!(page.contains("<code>midge-lab x</code>"));
+    }
+
+    #[test]
+    fn bars_of_very_different_lengths_are_logarithmic() {
+        let figure = |value: f64| Figure { median: value, low: value, high: value };
+        let check = |values: &[f64], ticks: &[f64], parts: &[f64]| {
+            let rows: Vec<_> = values.iter().map(|value| ("row", figure(*value))).collect();
+            let scale = Scale::of(&rows);
+            assert_eq!(scale.ticks(), ticks, "{values:?}");
+            for (value, part) in values.iter().zip(parts) {
+                assert!(
+                    (scale.part(*value) - part).abs() < 1e-9,
+                    "{value}: {}",
+                    scale.part(*value)
+                );
+            }
+        };
+        check(&[1.0, 30.0], &[], &[1.0 / 30.0, 1.0]);
+        check(&[0.0, 0.0], &[], &[0.0, 0.0]);
+        // From 1 to 200, in halves of its logarithm.
+        check(&[2.0, 200.0, 0.0], &[1.0, 10.0, 100.0], &[2f64.log(200.0), 1.0, 0.0]);
+        let page = bars(&[("a", figure(2.0)), ("b", figure(200.0))]);
+        assert!(page.contains(">logarithmic<") && page.contains(">100<"), "{page}");
+        assert!(!bars(&[("a", figure(2.0))]).contains("logarithmic"));
     }
 
     #[test]

@@ -33,6 +33,14 @@ impl Shape {
         let depth = text.parse().ok().filter(|depth| (1..=1024).contains(depth));
         depth.map(Self::Kept).context("a depth of 1 to 1024, or `close`")
     }
+
+    /// Returns its name, as [`Shape::parse`] reads it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Kept(depth) => depth.to_string(),
+            Self::Close => "close".to_owned(),
+        }
+    }
 }
 
 /// Asks a server what it answers; returns a closed loop of requests for it, without a warm-up.

@@ -3,6 +3,7 @@
 
 mod all; // every comparison, and the page of them
 mod balance; // connections over workers
+mod boot; // from the start of a process to its first response
 mod compare; // two reports
 mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
@@ -11,9 +12,11 @@ mod hyper; // a peer made of hyper
 mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
+mod lambda; // a peer by the runtime interface of AWS Lambda
 mod load; // servers under midge-load's client
 mod machine; // what a figure was taken on
 mod peers; // the servers that are compared
+mod processes; // CPU time and memory of a process and its children
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
@@ -24,6 +27,7 @@ mod ways; // plain Linux: pristine memory and pristine processes
 mod yardstick; // a server that does nothing
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +52,8 @@ enum Command {
     Ways(ways::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
     Request(request::Arguments),
+    /// Compares cold starts of whole systems: from the start of a process to its first response.
+    Boot(boot::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
     Crowd(crowd::Arguments),
     /// Compares servers by their latencies under an open loop, beside the server that does nothing.
@@ -72,6 +78,14 @@ enum Command {
         /// How often.
         repetitions: u32,
     },
+    /// Holds instances and prints the memory that each of them adds.
+    #[command(hide = true)]
+    Hold {
+        /// The technique.
+        technique: String,
+        /// The module.
+        guest: PathBuf,
+    },
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -92,6 +106,18 @@ enum Command {
         /// Where to listen.
         address: SocketAddr,
     },
+    /// Serves by a program that asks for requests.
+    #[command(hide = true)]
+    Lambda {
+        /// Where to listen.
+        address: SocketAddr,
+    },
+    /// Asks for requests and answers them.
+    #[command(hide = true)]
+    LambdaProgram {
+        /// Where requests are offered.
+        api: SocketAddr,
+    },
     /// Serves a fixed response by midge's network layer alone.
     #[command(hide = true)]
     Fixed {
@@ -109,6 +135,7 @@ impl Command {
                 | Self::Restore(_)
                 | Self::Ways(_)
                 | Self::Request(_)
+                | Self::Boot(_)
                 | Self::Tail(_)
                 | Self::Crowd(_)
                 | Self::Stream(_)
@@ -130,11 +157,13 @@ fn main() -> ExitCode {
         Command::Report(arguments) => html::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
+        Command::Hold { technique, guest } => start::hold(&technique, &guest),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
         }
         Command::Request(arguments) => request::run(&arguments),
+        Command::Boot(arguments) => boot::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
@@ -142,6 +171,8 @@ fn main() -> ExitCode {
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),
+        Command::Lambda { address } => lambda::serve(address),
+        Command::LambdaProgram { api } => lambda::program::run(api),
     };
     match result {
         Ok(()) => {

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use midge_bench::measure::Spread;
+use midge_load::plan::Plan;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
-use crate::peers::{NGINX, YARDSTICK, start_all};
+use crate::peers::{Comparison, NGINX, Peer, Selection, YARDSTICK, start_all};
+use crate::processes::proportional_bytes;
 use crate::servers::Server;
 
 /// Options of `midge-lab request`.
@@ -31,6 +33,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SHAPE,SHAPE", value_delimiter = ',', default_value = "1,16,close",
           value_parser = Shape::parse)]
     shapes: Vec<Shape>,
+    /// What is compared.
+    #[command(flatten)]
+    selection: Selection,
     /// The CPUs.
     #[command(flatten)]
     cpus: Cpus,
@@ -57,10 +62,14 @@ struct Row {
     ratio_to_nginx: Option<Spread>,
     requests_per_second: f64,
     generator_busy: f64,
+    /// Memory of the server behind the rounds, its part of what processes share.
+    pss_mib: Spread,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
+    /// Why there are no more rounds.
+    failure: Option<String>,
     cpu_ns: Vec<f64>,
     to_yardstick: Vec<f64>,
     to_nginx: Vec<f64>,
@@ -74,64 +83,104 @@ struct Lane {
 /// If a server of ours cannot be started.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.cpus.check()?;
-    let (servers, left_out) = start_all(arguments.cpus)?;
+    let (peers, mut left_out) =
+        start_all(&arguments.selection, Comparison::Request, arguments.cpus)?;
     arguments.cpus.take_load()?;
     let mut rows = Vec::new();
     for shape in &arguments.shapes {
-        rows.extend(compare(arguments, &servers, *shape)?);
+        rows.extend(compare(arguments, &peers, *shape, &mut left_out)?);
     }
     let report = Report { schema: "midge-lab/request/2", rows, left_out };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
-fn compare(arguments: &Arguments, servers: &[Server], shape: Shape) -> Result<Vec<Row>> {
+fn compare(
+    arguments: &Arguments,
+    peers: &[Peer],
+    shape: Shape,
+    left_out: &mut Vec<String>,
+) -> Result<Vec<Row>> {
     let duration = Duration::from_secs_f64(arguments.seconds);
-    let mut lanes = Vec::with_capacity(servers.len());
-    for server in servers {
-        let plan = load::shaped(&load::plan(server, arguments.connections)?, shape, duration);
-        load::run(server, &load::shaped(&plan, shape, duration / 4))?;
-        lanes.push((plan, Lane::default()));
+    let mut lanes: Vec<Lane> = peers.iter().map(|_| Lane::default()).collect();
+    let mut plans = Vec::with_capacity(peers.len());
+    for (peer, lane) in peers.iter().zip(&mut lanes) {
+        plans.push(peer.keep(&mut lane.failure, || {
+            let plan = load::plan(&peer.server, arguments.connections)?;
+            let plan = load::shaped(&plan, shape, duration);
+            load::run(&peer.server, &load::shaped(&plan, shape, duration / 4))?;
+            Ok(plan)
+        })?);
     }
     for _ in 0..arguments.rounds {
-        let mut round = Vec::with_capacity(servers.len());
-        for (server, (plan, lane)) in servers.iter().zip(&mut lanes) {
-            let before = server.cpu_time()?;
-            let outcome = load::run(server, plan)?;
-            #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
-            let responses = outcome.record.responses as f64;
-            let cpu_ns = (server.cpu_time()? - before).as_secs_f64() * 1e9 / responses;
-            lane.cpu_ns.push(cpu_ns);
-            lane.rate.push(outcome.rate(plan));
-            lane.busy.push(outcome.busy);
-            round.push(cpu_ns);
+        let mut round = Vec::with_capacity(peers.len());
+        for ((peer, lane), plan) in peers.iter().zip(&mut lanes).zip(&plans) {
+            let measured = match plan {
+                Some(plan) => peer.keep(&mut lane.failure, || measure(&peer.server, plan))?,
+                None => None,
+            };
+            round.push(measured.as_ref().map(|measured| measured.cpu_ns));
+            if let Some(Measured { cpu_ns, rate, busy }) = measured {
+                lane.cpu_ns.push(cpu_ns);
+                lane.rate.push(rate);
+                lane.busy.push(busy);
+            }
         }
         let of = |name: &str| {
-            servers.iter().zip(&round).find(|(server, _)| server.name == name).map(|(_, ns)| *ns)
+            let of_name = peers.iter().zip(&round).find(|(peer, _)| peer.server.name == name);
+            of_name.and_then(|(_, ns)| *ns)
         };
         let (floor, nginx) = (of(YARDSTICK), of(NGINX));
-        for ((_, lane), cpu_ns) in lanes.iter_mut().zip(&round) {
-            lane.to_yardstick.extend(floor.map(|floor| cpu_ns / floor));
-            lane.to_nginx.extend(nginx.map(|nginx| cpu_ns / nginx));
+        for (lane, cpu_ns) in lanes.iter_mut().zip(&round) {
+            let over = |base: Option<f64>| cpu_ns.zip(base).map(|(cpu_ns, base)| cpu_ns / base);
+            lane.to_yardstick.extend(over(floor));
+            lane.to_nginx.extend(over(nginx));
         }
     }
-    let rows = servers.iter().zip(lanes).map(|(server, (_, lane))| Row {
-        server: server.name,
-        connections: arguments.connections,
-        pipeline: if let Shape::Kept(depth) = shape { depth } else { 1 },
-        closes: shape == Shape::Close,
-        cpu_ns_per_request: Spread::of(lane.cpu_ns),
-        ratio_to_yardstick: Spread::of(lane.to_yardstick),
-        ratio_to_nginx: (!lane.to_nginx.is_empty()).then(|| Spread::of(lane.to_nginx)),
-        requests_per_second: Spread::of(lane.rate).median,
-        generator_busy: Spread::of(lane.busy).median,
-    });
-    Ok(rows.collect())
+    let mut rows = Vec::with_capacity(peers.len());
+    for (peer, lane) in peers.iter().zip(lanes) {
+        let server = peer.server.name;
+        if let Some(failure) = lane.failure {
+            left_out.push(format!("{server}, {}: {failure}", shape.name()));
+            continue;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
+        let pss_mib = proportional_bytes(peer.server.process())? as f64 / f64::from(1 << 20);
+        rows.push(Row {
+            server,
+            connections: arguments.connections,
+            pipeline: if let Shape::Kept(depth) = shape { depth } else { 1 },
+            closes: shape == Shape::Close,
+            cpu_ns_per_request: Spread::of(lane.cpu_ns),
+            ratio_to_yardstick: Spread::of(lane.to_yardstick),
+            ratio_to_nginx: (!lane.to_nginx.is_empty()).then(|| Spread::of(lane.to_nginx)),
+            requests_per_second: Spread::of(lane.rate).median,
+            generator_busy: Spread::of(lane.busy).median,
+            pss_mib: Spread::of(vec![pss_mib]),
+        });
+    }
+    Ok(rows)
+}
+
+struct Measured {
+    cpu_ns: f64,
+    rate: f64,
+    busy: f64,
+}
+
+fn measure(server: &Server, plan: &Plan) -> Result<Measured> {
+    let before = server.cpu_time()?;
+    let outcome = load::run(server, plan)?;
+    let used = server.cpu_time()?.since(&before);
+    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
+    let responses = outcome.record.responses as f64;
+    let cpu_ns = used.as_secs_f64() * 1e9 / responses;
+    Ok(Measured { cpu_ns, rate: outcome.rate(plan), busy: outcome.busy })
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     println!(
-        "{:<22} {:>5} {:>6} {:>8} {:>14} {:>12} {:>12} {:>8} {:>12} {:>9} {:>5}",
+        "{:<24} {:>5} {:>6} {:>8} {:>16} {:>12} {:>14} {:>8} {:>14} {:>9} {:>5} {:>7}",
         "server",
         "conns",
         "shape",
@@ -142,7 +191,8 @@ fn print_table(report: &Report) -> Result<()> {
         "x nginx",
         "low..high",
         "req/s",
-        "busy"
+        "busy",
+        "Pss MiB"
     );
     let range = |Spread { low, high, .. }: Spread| format!("{low:.2}..{high:.2}");
     for row in &report.rows {
@@ -150,7 +200,7 @@ fn print_table(report: &Report) -> Result<()> {
         let shape = if row.closes { "close".to_owned() } else { row.pipeline.to_string() };
         let nginx = row.ratio_to_nginx;
         println!(
-            "{:<22} {:>5} {shape:>6} {median:>8.0} {:>14} {:>12.2} {:>12} {:>8} {:>12} {:>9.0} {:>4.0}%",
+            "{:<24} {:>5} {shape:>6} {median:>8.0} {:>16} {:>12.2} {:>14} {:>8} {:>14} {:>9.0} {:>4.0}% {:>7.1}",
             row.server,
             row.connections,
             format!("{low:.0}..{high:.0}"),
@@ -160,6 +210,7 @@ fn print_table(report: &Report) -> Result<()> {
             nginx.map_or(String::new(), range),
             row.requests_per_second,
             row.generator_busy * 100.0,
+            row.pss_mib.median,
         );
     }
     for line in &report.left_out {

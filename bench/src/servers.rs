@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::processes::{CpuTime, field_kib};
+
 /// How long a server may take until it accepts.
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -20,7 +22,7 @@ pub(crate) struct Server {
     /// Target that it answers.
     pub(crate) target: &'static str,
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -36,17 +38,7 @@ impl Server {
         command: Command,
         folder: tempfile::TempDir,
     ) -> Result<Self> {
-        let ours = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
-        // A child inherits its parent's CPUs; the parent takes its own again afterwards.
-        let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-        anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
-        let started = Self::start_anywhere(name, address, target, command, folder);
-        for core in ours {
-            if core.id != cpu {
-                core_affinity::set_for_current(core);
-            }
-        }
-        started
+        pinned(cpu, || Self::start_anywhere(name, address, target, command, folder))?
     }
 
     /// Starts `command` where this process may run, and waits until it accepts.
@@ -60,9 +52,8 @@ impl Server {
         mut command: Command,
         folder: tempfile::TempDir,
     ) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut server = Self { name, address, target, child, _folder: folder };
+        let child = spawn(&mut command, folder.path())?;
+        let mut server = Self { name, address, target, child, folder };
         server.wait()?;
         Ok(server)
     }
@@ -71,7 +62,8 @@ impl Server {
         let until = Instant::now() + START_MAX;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait()? {
-                anyhow::bail!("{} ended at once: {status}", self.name);
+                let why = complaint(self.folder.path());
+                anyhow::bail!("{} ended at once: {status}{why}", self.name);
             }
             if TcpStream::connect(self.address).is_ok() {
                 return Ok(());
@@ -81,18 +73,17 @@ impl Server {
         anyhow::bail!("{} does not accept", self.name)
     }
 
-    /// Returns the CPU time of all its threads.
+    /// Returns its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns the CPU time of all its threads, and of its children's.
     ///
     /// # Errors
     /// If the process has gone.
-    pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        let mut sum = 0;
-        for task in std::fs::read_dir(&tasks).with_context(|| format!("{} has gone", self.name))? {
-            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(sum))
+    pub(crate) fn cpu_time(&self) -> Result<CpuTime> {
+        CpuTime::of_tree(self.child.id()).with_context(|| format!("reading {}", self.name))
     }
 
     /// Returns the memory that is resident (proc(5), VmRSS), in bytes.
@@ -101,10 +92,7 @@ impl Server {
     /// If the process has gone.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        let kib: u64 = number.context("the process has no memory left")?.parse()?;
-        Ok(kib * 1024)
+        Ok(field_kib(&text, "VmRSS:").context("the process has no memory left")? * 1024)
     }
 }
 
@@ -114,6 +102,50 @@ impl Drop for Server {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// Runs `action` on a CPU, which a child that it starts inherits.
+///
+/// # Errors
+/// If this process may not use that CPU.
+pub(crate) fn pinned<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
+    let ours = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
+    let result = action();
+    for core in ours {
+        if core.id != cpu {
+            core_affinity::set_for_current(core);
+        }
+    }
+    Ok(result)
+}
+
+/// Starts `command` without a terminal; what it complains of goes to a file of the folder.
+///
+/// # Errors
+/// If it cannot be started.
+pub(crate) fn spawn(command: &mut Command, folder: &Path) -> Result<Child> {
+    let complaints = std::fs::File::create(folder.join(COMPLAINTS))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
+    let program = Path::new(command.get_program()).display().to_string();
+    command.spawn().with_context(|| format!("cannot start {program}"))
+}
+
+/// The file.
+const COMPLAINTS: &str = "stderr";
+
+/// Bytes of a complaint that are told.
+const COMPLAINT_MAX: usize = 200;
+
+/// Returns the last line of it, behind a comma, or nothing.
+pub(crate) fn complaint(folder: &Path) -> String {
+    let text = std::fs::read(folder.join(COMPLAINTS)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.map_or(String::new(), |line| {
+        format!(", {}", line.trim().chars().take(COMPLAINT_MAX).collect::<String>())
+    })
 }
 
 /// Returns a free port of the loopback address.

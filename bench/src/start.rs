@@ -1,8 +1,11 @@
 //! `midge-lab start`: every technique, in rounds that alternate, on one pinned CPU.
 
-use std::time::Duration;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use midge_bench::guests::{self, Synthetic};
 use midge_bench::harness::{Harness, artifact};
 use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
@@ -10,6 +13,8 @@ use midge_loader::engine::Engines;
 use midge_loader::start::Technique;
 use midge_loader::start::choose::{Machine, check};
 use serde::Serialize;
+
+use crate::processes::own_proportional_bytes;
 
 /// CPU time of one technique in one round.
 const ROUND: Duration = Duration::from_millis(60);
@@ -35,6 +40,9 @@ pub(crate) struct Arguments {
     /// Guests of 3 dirty pages and 2 globals with tables of so many elements.
     #[arg(long, value_name = "N,M", value_delimiter = ',')]
     tables: Vec<u32>,
+    /// Guests of 3 dirty pages and 2 globals that import so many functions.
+    #[arg(long, value_name = "N,M", value_delimiter = ',')]
+    imports: Vec<u32>,
     /// These techniques alone; `restore` is needed for the ratio.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -60,6 +68,10 @@ struct Row {
     dirty_pages: usize,
     cpu_ns: Spread,
     ratio_to_restore: f64,
+    /// Wall time of the part that gives the instance back: sets it back, or takes it down.
+    give_ns: Spread,
+    /// Memory of each of some instances that have served a request, their part of what they share.
+    pss_kib_per_instance: Spread,
 }
 
 struct Lane {
@@ -68,6 +80,67 @@ struct Lane {
     harness: Harness,
     count: u32,
     rounds: Vec<f64>,
+    give_ns: Vec<f64>,
+    pss_kib: f64,
+}
+
+/// Instances that are held, and so many again, to see what one takes.
+const HELD: u64 = 16;
+
+/// Calls of a round in which giving back is timed, of those that a round else has.
+const GIVE_ONE_IN: u32 = 8;
+
+impl Lane {
+    /// Calls, and returns the nanoseconds that giving the instance back took of each call. Wall time, for a reading of
+    /// CPU time takes longer than what is measured.
+    fn give(&mut self) -> f64 {
+        let count = (self.count / GIVE_ONE_IN).max(1);
+        let (mut given, mut nothing) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..count {
+            let (_, used) = self.harness.serve();
+            let began = Instant::now();
+            std::hint::black_box(self.harness.give(used));
+            let ended = Instant::now();
+            given += ended - began;
+            // What the clock itself takes.
+            nothing += ended.elapsed();
+        }
+        given.saturating_sub(nothing).as_secs_f64() * 1e9 / f64::from(count)
+    }
+}
+
+/// Returns the KiB that each further instance adds to the memory of a process that holds some, after a request.
+/// That is a process of its own: what one technique takes down, the loader keeps for the next.
+fn weigh(technique: Technique, guest: &Path) -> Result<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("hold").arg(technique.name()).arg(guest).stdin(Stdio::null());
+    let ended = command.output()?;
+    ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr).trim());
+    let bytes: f64 = String::from_utf8(ended.stdout)?.trim().parse()?;
+    Ok(bytes / 1024.0)
+}
+
+/// Holds instances and prints what each adds ([`weigh`]).
+///
+/// # Errors
+/// If the guest or the technique cannot be had.
+#[expect(clippy::print_stdout, reason = "the command's result")]
+pub(crate) fn hold(technique: &str, guest: &Path) -> Result<()> {
+    println!("{}", bytes_of_each(technique, &std::fs::read(guest)?)?);
+    Ok(())
+}
+
+fn bytes_of_each(technique: &str, guest: &[u8]) -> Result<u64> {
+    let technique = Technique::ALL.into_iter().find(|known| known.name() == technique);
+    let technique = technique.context("no such technique")?;
+    let engines = Engines::new();
+    let mut harness = Harness::new(&artifact(guest, &engines)?, technique, &engines)?;
+    let mut serve = || -> Vec<_> { (0..HELD).map(|_| harness.serve().1).collect() };
+    let _first = serve();
+    let before = own_proportional_bytes()?;
+    let _second = serve();
+    let after = own_proportional_bytes()?;
+    Ok(after.saturating_sub(before) / HELD)
 }
 
 /// Runs the comparison.
@@ -87,19 +160,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }));
         }
     }
+    for _ in 0..arguments.rounds.max(1) {
+        for lane in &mut lanes {
+            let ns = lane.give();
+            lane.give_ns.push(ns);
+        }
+    }
     let report = report(arguments, &mut lanes, left_out);
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
 
 /// Returns the guests with chosen state, one for each number that was named.
 fn synthetics(arguments: &Arguments) -> Result<Vec<Synthetic>> {
-    let base = Synthetic { dirty_pages: 3, globals: 2, image_kib: 0, table_elements: 0 };
+    let base = Synthetic::SMALL;
     let pages = arguments.pages.iter().map(|&dirty_pages| Synthetic { dirty_pages, ..base });
     let images = arguments.images.iter().map(|&image_kib| Synthetic { image_kib, ..base });
     let globals = arguments.globals.iter().map(|&globals| Synthetic { globals, ..base });
     let tables =
         arguments.tables.iter().map(|&table_elements| Synthetic { table_elements, ..base });
-    let all: Vec<_> = pages.chain(images).chain(globals).chain(tables).collect();
+    let imports = arguments.imports.iter().map(|&imports| Synthetic { imports, ..base });
+    let all: Vec<_> = pages.chain(images).chain(globals).chain(tables).chain(imports).collect();
     for guest in &all {
         anyhow::ensure!(
             (1..=guests::DIRTY_PAGES_MAX).contains(&guest.dirty_pages),
@@ -121,6 +201,11 @@ fn synthetics(arguments: &Arguments) -> Result<Vec<Synthetic>> {
             "--tables: up to {}",
             guests::ELEMENTS_MAX
         );
+        anyhow::ensure!(
+            guest.imports <= guests::IMPORTS_MAX,
+            "--imports: up to {}",
+            guests::IMPORTS_MAX
+        );
     }
     Ok(all)
 }
@@ -129,7 +214,7 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
     let machine = Machine::of_this_process();
     let mut guests = vec![("hello".to_owned(), guests::HELLO.to_vec())];
     for guest in synthetics(arguments)? {
-        let Synthetic { dirty_pages, globals, image_kib, table_elements } = guest;
+        let Synthetic { dirty_pages, globals, image_kib, table_elements, imports } = guest;
         let mut name = format!("{dirty_pages} pages, {globals} globals");
         if image_kib > 0 {
             name.push_str(&format!(", {image_kib} KiB"));
@@ -137,11 +222,16 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
         if table_elements > 0 {
             name.push_str(&format!(", {table_elements} elements"));
         }
+        if imports > 0 {
+            name.push_str(&format!(", {imports} imports"));
+        }
         guests.push((name, guest.text().into_bytes()));
     }
     let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
     for (guest, source) in guests {
         let artifact = artifact(&source, engines).with_context(|| guest.clone())?;
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(&source)?;
         let is_wanted = |technique: &Technique| {
             arguments.only.is_empty() || arguments.only.iter().any(|name| name == technique.name())
         };
@@ -160,8 +250,16 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
             let count = calibrate(ROUND, || {
                 std::hint::black_box(harness.call());
             });
-            let guest = guest.clone();
-            lanes.push(Lane { technique, guest, harness, count, rounds: Vec::new() });
+            lanes.push(Lane {
+                technique,
+                guest: guest.clone(),
+                harness,
+                count,
+                rounds: Vec::new(),
+                give_ns: Vec::new(),
+                pss_kib: weigh(technique, file.path())
+                    .with_context(|| format!("weighing {technique}"))?,
+            });
         }
     }
     Ok((lanes, left_out))
@@ -178,6 +276,8 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
             dirty_pages: called.dirty_pages,
             cpu_ns: Spread::of(std::mem::take(&mut lane.rounds)),
             ratio_to_restore: 0.0,
+            give_ns: Spread::of(std::mem::take(&mut lane.give_ns)),
+            pss_kib_per_instance: Spread::of(vec![lane.pss_kib]),
         });
     }
     let restores: Vec<(String, f64)> = rows
@@ -201,24 +301,48 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     println!(
-        "{:<10} {:<36} {:<6} {:>6} {:>12} {:>24} {:>10}",
-        "technique", "guest", "tier", "dirty", "CPU ns", "low..high", "x restore"
+        "{:<10} {:<36} {:<6} {:>6} {:>12} {:>24} {:>10} {:>10} {:>9}",
+        "technique",
+        "guest",
+        "tier",
+        "dirty",
+        "CPU ns",
+        "low..high",
+        "x restore",
+        "give ns",
+        "KiB each"
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
         println!(
-            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1}",
+            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1} {:>10.0} {:>9.0}",
             row.technique,
             row.guest,
             row.tier,
             row.dirty_pages,
             median,
             format!("{low:.0}..{high:.0}"),
-            row.ratio_to_restore
+            row.ratio_to_restore,
+            row.give_ns.median,
+            row.pss_kib_per_instance.median
         );
     }
     for line in &report.left_out {
         println!("left out: {line}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_weighs_what_it_wrote_at_least() {
+        let guest = Synthetic { dirty_pages: 256, ..Synthetic::SMALL }.text();
+        // Other tests of this process use memory too, but not in mebibytes.
+        let bytes = bytes_of_each("cow", guest.as_bytes()).unwrap();
+        assert!((512 << 10..4 << 20).contains(&bytes), "{bytes}");
+        assert!(bytes_of_each("none", guest.as_bytes()).is_err());
+    }
 }

@@ -54,6 +54,8 @@ struct Row {
     row: &'static str,
     mib_per_second: Spread,
     cpu_us_per_mib: Spread,
+    /// From the request to the first bytes of its response.
+    first_byte_us: Spread,
     /// Bytes per second over those of nginx without `sendfile`.
     rate_ratio: Option<Spread>,
     /// CPU time for each MiB over nginx's.
@@ -69,6 +71,7 @@ struct Lane {
     is_sent: bool,
     rate: Vec<f64>,
     cpu: Vec<f64>,
+    first_byte_us: Vec<f64>,
     rate_ratio: Vec<f64>,
     cpu_ratio: Vec<f64>,
 }
@@ -89,13 +92,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let mut base = None;
         for lane in &mut lanes {
             let server = &servers[lane.server];
-            let (rate, cpu) =
+            let Measured { rate, cpu, first_byte_us } =
                 measure(server, lane, bytes).with_context(|| format!("measuring {}", lane.row))?;
             if round == 0 {
                 continue; // files into memory, slots made
             }
             lane.rate.push(rate);
             lane.cpu.push(cpu);
+            lane.first_byte_us.push(first_byte_us);
             if lane.row == NGINX {
                 base = Some((rate, cpu));
             }
@@ -110,6 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         row: lane.row,
         mib_per_second: Spread::of(lane.rate),
         cpu_us_per_mib: Spread::of(lane.cpu),
+        first_byte_us: Spread::of(lane.first_byte_us),
         rate_ratio: ratio(lane.rate_ratio),
         cpu_ratio: ratio(lane.cpu_ratio),
     });
@@ -128,8 +133,18 @@ fn start_all(
     let cpu = arguments.cpus.servers;
     let (mut servers, mut lanes, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     let mut lane = |row, server, target, is_sent| {
-        let (rate, cpu, rate_ratio, cpu_ratio) = Default::default();
-        lanes.push(Lane { row, server, target, is_sent, rate, cpu, rate_ratio, cpu_ratio });
+        let new = Vec::new;
+        lanes.push(Lane {
+            row,
+            server,
+            target,
+            is_sent,
+            rate: new(),
+            cpu: new(),
+            first_byte_us: new(),
+            rate_ratio: new(),
+            cpu_ratio: new(),
+        });
     };
     match find("nginx") {
         Some(nginx) => {
@@ -211,25 +226,35 @@ fn write_file(path: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns MiB per second, and microseconds of the server's CPU for each MiB.
-fn measure(server: &Server, lane: &Lane, bytes: u64) -> Result<(f64, f64)> {
-    let before = server.cpu_time()?;
-    let began = Instant::now();
-    exchange(server.address, lane.target, lane.is_sent, bytes)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let cpu = (server.cpu_time()? - before).as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
-    let mib = (bytes / MIB) as f64;
-    Ok((mib / seconds, cpu * 1e6 / mib))
+struct Measured {
+    /// MiB per second.
+    rate: f64,
+    /// Microseconds of the server's CPU for each MiB.
+    cpu: f64,
+    first_byte_us: f64,
 }
 
-fn exchange(address: SocketAddr, target: &str, is_sent: bool, bytes: u64) -> Result<()> {
+fn measure(server: &Server, lane: &Lane, bytes: u64) -> Result<Measured> {
+    let before = server.cpu_time()?;
+    let began = Instant::now();
+    let first_byte = exchange(server.address, lane.target, lane.is_sent, bytes)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu = server.cpu_time()?.since(&before).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
+    let mib = (bytes / MIB) as f64;
+    let first_byte_us = first_byte.as_secs_f64() * 1e6;
+    Ok(Measured { rate: mib / seconds, cpu: cpu * 1e6 / mib, first_byte_us })
+}
+
+/// Asks for a body; returns how long its first bytes took once there was a connection.
+fn exchange(address: SocketAddr, target: &str, is_sent: bool, bytes: u64) -> Result<Duration> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
+    let began = Instant::now();
     if !is_sent {
         stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
-        return receive(&mut stream, bytes);
+        return Ok(receive(&mut stream, bytes)? - began);
     }
     let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
@@ -244,18 +269,19 @@ fn exchange(address: SocketAddr, target: &str, is_sent: bool, bytes: u64) -> Res
         }
         Ok(())
     });
-    receive(&mut stream, bytes)?;
+    let first = receive(&mut stream, bytes)?;
     sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-    Ok(())
+    Ok(first - began)
 }
 
-/// Reads a response of so many bytes, all of them `m`; its last piece is looked at.
-fn receive(stream: &mut TcpStream, bytes: u64) -> Result<()> {
+/// Reads a response of so many bytes, all of them `m`; its last piece is looked at. Returns when the first bytes came.
+fn receive(stream: &mut TcpStream, bytes: u64) -> Result<Instant> {
     let mut piece = vec![0; PIECE_BYTES];
-    let mut filled = 0;
+    let (mut filled, mut first) = (0, None);
     let head_end = loop {
         let size = stream.read(&mut piece[filled..])?;
         anyhow::ensure!(size > 0, "the connection ended in a head");
+        first.get_or_insert_with(Instant::now);
         filled += size;
         if let Some(end) = piece[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break end + 4;
@@ -274,15 +300,23 @@ fn receive(stream: &mut TcpStream, bytes: u64) -> Result<()> {
             anyhow::ensure!(piece[..size].iter().all(|byte| *byte == b'm'), "other bytes came");
         }
     }
-    Ok(())
+    first.context("a head has bytes")
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     println!("bodies of {} MiB", report.body_bytes / MIB);
     println!(
-        "{:<28} {:>7} {:>12} {:>11} {:>12} {:>7} {:>11} {:>6}",
-        "", "MiB/s", "low..high", "CPU us/MiB", "low..high", "rate x", "low..high", "CPU x"
+        "{:<28} {:>7} {:>12} {:>11} {:>12} {:>7} {:>11} {:>6} {:>9}",
+        "",
+        "MiB/s",
+        "low..high",
+        "CPU us/MiB",
+        "low..high",
+        "rate x",
+        "low..high",
+        "CPU x",
+        "first us"
     );
     let range = |spread: &Spread, digits: usize| {
         format!("{:.digits$}..{:.digits$}", spread.low, spread.high)
@@ -292,7 +326,7 @@ fn print_table(report: &Report) -> Result<()> {
         let dash = || "-".to_owned();
         let ratio = row.rate_ratio.as_ref();
         println!(
-            "{:<28} {:>7.0} {:>12} {:>11.0} {:>12} {:>7} {:>11} {:>6}",
+            "{:<28} {:>7.0} {:>12} {:>11.0} {:>12} {:>7} {:>11} {:>6} {:>9.0}",
             row.row,
             rate.median,
             range(rate, 0),
@@ -301,6 +335,7 @@ fn print_table(report: &Report) -> Result<()> {
             ratio.map_or_else(dash, |spread| format!("{:.2}", spread.median)),
             ratio.map_or_else(dash, |spread| range(spread, 2)),
             row.cpu_ratio.as_ref().map_or_else(dash, |spread| format!("{:.2}", spread.median)),
+            row.first_byte_us.median,
         );
     }
     for line in &report.left_out {

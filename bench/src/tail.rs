@@ -14,14 +14,11 @@ use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
-use crate::peers::{NODE, YARDSTICK, start_all};
+use crate::peers::{Comparison, Peer, Selection, YARDSTICK, start_all};
 use crate::servers::Server;
 
 /// The quantiles that are compared.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
-
-/// Rows that would set a rate at which the others have nothing to do.
-const SLOW: [&str; 2] = ["midge pool", NODE];
 
 /// Options of `midge-lab tail`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +38,9 @@ pub(crate) struct Arguments {
     /// That share.
     #[arg(long, default_value_t = 0.5)]
     share: f64,
+    /// What is compared.
+    #[command(flatten)]
+    selection: Selection,
     /// The CPUs.
     #[command(flatten)]
     cpus: Cpus,
@@ -75,13 +75,29 @@ struct Row {
     refused: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
+    peer: Peer,
+    plan: Plan,
     capacity: f64,
     us: [Vec<f64>; QUANTILES.len()],
     ratios: [Vec<f64>; QUANTILES.len()],
     lag_us: Vec<f64>,
     refused: usize,
+    /// Why there are no more rounds.
+    failure: Option<String>,
+}
+
+impl Lane {
+    fn new(peer: Peer, plan: Plan, capacity: f64) -> Self {
+        let (us, ratios) = Default::default();
+        Self { peer, plan, capacity, us, ratios, lag_us: Vec::new(), refused: 0, failure: None }
+    }
+}
+
+/// Says why a server has no row.
+fn told(peer: &Peer, failure: Option<String>) -> Option<String> {
+    failure.map(|failure| format!("{}: {failure}", peer.server.name))
 }
 
 /// Runs the comparison.
@@ -91,39 +107,54 @@ struct Lane {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.cpus.check()?;
     ensure!((0.01..1.0).contains(&arguments.share), "--share: above 0 and below 1");
-    let (servers, left_out) = start_all(arguments.cpus)?;
-    let is_compared = |server: &Server| !SLOW.contains(&server.name);
-    let servers: Vec<Server> = servers.into_iter().filter(is_compared).collect();
+    let (peers, mut left_out) = start_all(&arguments.selection, Comparison::Tail, arguments.cpus)?;
     arguments.cpus.take_load()?;
-    let mut lanes = Vec::with_capacity(servers.len());
-    for server in &servers {
-        let plan = load::plan(server, arguments.connections)?;
-        let closed = load::shaped(&plan, Shape::Kept(1), Duration::from_secs(1));
-        let capacity = load::run(server, &closed)?.rate(&closed);
-        lanes.push((plan, Lane { capacity, ..Lane::default() }));
+    let mut lanes = Vec::with_capacity(peers.len());
+    for peer in peers {
+        let mut failure = None;
+        let closed = peer.keep(&mut failure, || {
+            let plan = load::plan(&peer.server, arguments.connections)?;
+            let closed = load::shaped(&plan, Shape::Kept(1), Duration::from_secs(1));
+            let capacity = load::run(&peer.server, &closed)?.rate(&closed);
+            Ok((plan, capacity))
+        })?;
+        match closed {
+            Some((plan, capacity)) => lanes.push(Lane::new(peer, plan, capacity)),
+            None => left_out.extend(told(&peer, failure)),
+        }
     }
-    let slowest = lanes.iter().map(|(_, lane)| lane.capacity).fold(f64::MAX, f64::min);
+    let slowest = lanes.iter().map(|lane| lane.capacity).fold(f64::MAX, f64::min);
     let rate = arguments.rate.unwrap_or(slowest * arguments.share);
     for round in 0..arguments.rounds {
         let mut floor = None;
-        for (server, (plan, lane)) in servers.iter().zip(&mut lanes) {
-            let plan = open(plan, rate, arguments.seconds, round as u64);
-            let us = measure(server, &plan, lane)?;
-            if server.name == YARDSTICK {
-                floor = Some(us);
+        for lane in &mut lanes {
+            let plan = open(&lane.plan, rate, arguments.seconds, round as u64);
+            let mut failure = lane.failure.take();
+            let measured = lane.peer.keep(&mut failure, || measure(&lane.peer.server, &plan))?;
+            lane.failure = failure;
+            let Some(measured) = measured else { continue };
+            lane.lag_us.push(measured.lag_us);
+            lane.refused += usize::from(measured.is_refused);
+            if lane.peer.server.name == YARDSTICK {
+                floor = Some(measured.us);
             }
-            let floor = floor.unwrap_or(us);
-            for (index, (us, floor)) in us.into_iter().zip(floor).enumerate() {
+            let floor = floor.unwrap_or(measured.us);
+            for (index, (us, floor)) in measured.us.into_iter().zip(floor).enumerate() {
                 lane.us[index].push(us);
                 lane.ratios[index].push(us / floor);
             }
         }
     }
-    let rows = servers.iter().zip(lanes).map(|(server, (_, lane))| {
+    let mut rows = Vec::with_capacity(lanes.len());
+    for lane in lanes {
+        if lane.failure.is_some() {
+            left_out.extend(told(&lane.peer, lane.failure));
+            continue;
+        }
         let [p50, p99, p999] = lane.us.map(Spread::of);
         let [_, p99_ratio, p999_ratio] = lane.ratios.map(Spread::of);
-        Row {
-            server: server.name,
+        rows.push(Row {
+            server: lane.peer.server.name,
             closed_loop_rate: lane.capacity,
             p50_us: p50,
             p99_us: p99,
@@ -132,9 +163,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             p999_ratio,
             lag_us: Spread::of(lane.lag_us),
             refused: lane.refused,
-        }
-    });
-    let rows = rows.collect();
+        });
+    }
     let connections = arguments.connections;
     let report = Report { schema: "midge-lab/tail/1", connections, rate, rows, left_out };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
@@ -153,15 +183,23 @@ fn open(plan: &Plan, rate: f64, seconds: f64, seed: u64) -> Plan {
     }
 }
 
-fn measure(server: &Server, plan: &Plan, lane: &mut Lane) -> Result<[f64; QUANTILES.len()]> {
+struct Measured {
+    us: [f64; QUANTILES.len()],
+    lag_us: f64,
+    is_refused: bool,
+}
+
+fn measure(server: &Server, plan: &Plan) -> Result<Measured> {
     let outcome = load::run(server, plan)?;
     let record = &outcome.record;
     ensure!(record.unsent == 0, "{} did not keep up: lower --share or --rate", server.name);
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let us = |ns: u64| ns as f64 / 1000.0;
-    lane.lag_us.push(us(record.lag.value_at_quantile(0.99)));
-    lane.refused += usize::from(outcome.limit.is_some());
-    Ok(QUANTILES.map(|(_, at)| us(record.latency.value_at_quantile(at))))
+    Ok(Measured {
+        us: QUANTILES.map(|(_, at)| us(record.latency.value_at_quantile(at))),
+        lag_us: us(record.lag.value_at_quantile(0.99)),
+        is_refused: outcome.limit.is_some(),
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
@@ -171,7 +209,7 @@ fn print_table(report: &Report) -> Result<()> {
         report.rate, report.connections
     );
     println!(
-        "{:<22} {:>9} {:>8} {:>8} {:>9} {:>7} {:>12} {:>8} {:>12} {:>7} {:>8}",
+        "{:<24} {:>9} {:>8} {:>8} {:>9} {:>7} {:>12} {:>8} {:>12} {:>7} {:>8}",
         "server",
         "closed/s",
         "p50 us",
@@ -187,7 +225,7 @@ fn print_table(report: &Report) -> Result<()> {
     let range = |Spread { low, high, .. }: Spread| format!("{low:.2}..{high:.2}");
     for row in &report.rows {
         println!(
-            "{:<22} {:>9.0} {:>8.1} {:>8.1} {:>9.1} {:>7.2} {:>12} {:>8.2} {:>12} {:>7.1} {:>8}",
+            "{:<24} {:>9.0} {:>8.1} {:>8.1} {:>9.1} {:>7.2} {:>12} {:>8.2} {:>12} {:>7.1} {:>8}",
             row.server,
             row.closed_loop_rate,
             row.p50_us.median,

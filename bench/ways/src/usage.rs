@@ -19,8 +19,18 @@ impl Usage {
     /// Reads the counts of all threads, and of children that have ended.
     #[must_use]
     pub fn now() -> Self {
+        Self::of(&[libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN])
+    }
+
+    /// Reads those of children that have ended and were waited for, with all their threads and their own children.
+    #[must_use]
+    pub fn of_children() -> Self {
+        Self::of(&[libc::RUSAGE_CHILDREN])
+    }
+
+    fn of(whom: &[libc::c_int]) -> Self {
         let mut sum = Self::default();
-        for who in [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN] {
+        for &who in whom {
             let mut usage = MaybeUninit::<libc::rusage>::zeroed();
             // SAFETY: the kernel writes a `rusage` where one lies; zeroed bytes are one too.
             let usage = unsafe {
@@ -65,5 +75,13 @@ mod tests {
             }
         }
         assert!(sum > 0);
+    }
+
+    #[test]
+    fn a_child_counts_once_it_was_waited_for() {
+        let before = Usage::of_children();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(Usage::of_children().since(before).faults > 0);
     }
 }
