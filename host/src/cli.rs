@@ -25,6 +25,8 @@ A command that is not listed runs the program midge-COMMAND, found beside this o
 const MANUAL: &str = "\
 Examples:
   midge demo                             serves the examples; Ctrl-C ends it
+  midge new --lang rust hello            a folder with a function and how to build it
+  midge dev                              builds and serves it, and again with each change
   midge run hello.wasm                   one function on every path
   midge serve midge.toml                 many functions, routes, limits
   midge build hello.wasm                 makes hello.midge, ready to be mapped
@@ -66,6 +68,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve the examples and show what is going on: the first minute with midge
     Demo(DemoArgs),
+    /// Begin a function in a language of your own
+    New(NewArgs),
+    /// Build and serve a folder's functions, and again with each change
+    Dev(DevArgs),
     /// Serve one function on every path
     Run(RunArgs),
     /// Serve the functions of a settings file
@@ -125,6 +131,58 @@ pub struct DemoArgs {
     #[arg(long)]
     pub json: bool,
     /// What wins over the defaults.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// Arguments of `midge new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The folder to make; its name becomes the function's
+    pub folder: PathBuf,
+    /// The language
+    #[arg(long, value_name = "LANGUAGE", value_enum)]
+    pub lang: Language,
+    /// Print one JSON object, schema midge/new/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A language that `midge new` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// A component of wasi:http
+    Rust,
+    /// A function in the contract, with its header alone
+    C,
+    /// A program in the way of CGI
+    Zig,
+    /// A program in the way of CGI, with net/http
+    Go,
+    /// A component of wasi:http
+    Js,
+    /// A component of wasi:http
+    Python,
+    /// A function in the contract
+    Assemblyscript,
+}
+
+impl Language {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Rust, Self::C, Self::Zig, Self::Go, Self::Js, Self::Python, Self::Assemblyscript];
+}
+
+/// Arguments of `midge dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// The folder with midge.toml and the sources
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// The command that builds; otherwise make, where there is a Makefile
+    #[arg(long, value_name = "COMMAND")]
+    pub build: Option<String>,
+    /// What wins over the file.
     #[command(flatten)]
     pub host: HostArgs,
 }

@@ -120,7 +120,8 @@ impl CompileError {
                  chance"
             }
             Self::Refused { .. } => {
-                "docs/manual/contract.md says what a function has to export and may import"
+                "docs/manual/contract.md says what a function has to export and may import, \
+                 docs/manual/components.md which components are served"
             }
             Self::Memory { .. } => {
                 "if you trust the module, allow more: --build-memory, or `memory` in [build]"

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
 fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => commands::demo::run(&args, matches),
+        Command::New(args) => commands::new::run(&args),
+        Command::Dev(args) => commands::dev::run(&args, matches),
         Command::Run(args) => commands::serve::run_one(&args, matches),
         Command::Serve(args) => commands::serve::run(&args, matches),
         Command::Build(args) => commands::build::run(&args),

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use midge_tests::guests::example_folder;
 use midge_tests::host::Setup;
-use midge_tests::http::{Request, Response};
+use midge_tests::http::{Client, Request, Response};
 use midge_tests::program::workspace;
 
-pub(crate) const EXAMPLES: [&str; 10] = [
+pub(crate) const EXAMPLES: [&str; 12] = [
     "hello",
     "counter",
     "json",
@@ -20,6 +20,8 @@ pub(crate) const EXAMPLES: [&str; 10] = [
     "pass",
     "digest",
     "events",
+    "component",
+    "cgi",
 ];
 
 /// What an answer must have; `None` is not compared.
@@ -59,6 +61,25 @@ fn each_expected_request_gets_its_response() {
         count += 1;
     }
     assert!(30 <= count, "only {count} pairs were found");
+}
+
+/// Another host of components gives the same answers: `CONTRIBUTING.md` has the command.
+#[test]
+#[ignore = "needs another host: MIDGE_COMPONENT_TARGET"]
+fn another_host_gives_the_components_answers() {
+    let target = std::env::var_os("MIDGE_COMPONENT_TARGET").expect("MIDGE_COMPONENT_TARGET");
+    let target = target.to_str().and_then(|target| target.parse().ok());
+    let target = target.expect("MIDGE_COMPONENT_TARGET is an address and a port");
+    for request_file in request_files("component") {
+        let part = read_part(&request_file);
+        let request =
+            Request { line: part.line, headers: part.headers, body: part.body.unwrap_or_default() };
+        let part = read_part(&request_file.with_extension("response"));
+        let expected =
+            Expected { status: part.line.parse().unwrap(), headers: part.headers, body: part.body };
+        let mut client = Client::connect(target);
+        check(&request_file, &client.ask(&request), &expected);
+    }
 }
 
 fn check(file: &Path, response: &Response, expected: &Expected) {

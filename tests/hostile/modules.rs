@@ -101,7 +101,7 @@ fn what_the_host_does_not_offer_is_refused_by_name() {
         &["request area at 0x10000"],
     );
     check_refused("(module (func (export", &["does not parse"]);
-    check_refused(b"\0asm\x0d\0\x01\0", &["this is a component"]);
+    check_refused(b"\0asm\x0d\0\x01\0", &["component exports nothing"]);
     check_refused(b"\0asm\x01\0\0\0\x01\xFF", &["not valid at offset"]);
 }
 

@@ -1,5 +1,8 @@
 //! A component of wasi:http, for any host of those: `/echo` sends the body back piece by piece, any other path is
-//! answered with what was asked.
+//! answered with what was asked. `/probe` uses the interface in odd ways, and tells what came of it: the same on
+//! any host.
+
+mod probe; // odd uses of the interface
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,6 +20,9 @@ wasip2::http::proxy::export!(Handler);
 impl Guest for Handler {
     fn handle(request: IncomingRequest, outparam: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
+        if path.ends_with("/probe") {
+            return probe::answer(&request, outparam);
+        }
         let headers = Fields::new();
         headers
             .append("content-type", b"text/plain; charset=utf-8")

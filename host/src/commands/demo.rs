@@ -42,7 +42,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 10] = [
+const EXAMPLES: [Example; 12] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -125,6 +125,22 @@ const EXAMPLES: [Example; 10] = [
         options: "-N ",
         target: "/events?count=5&every=500",
         shows: "server-sent events, each sent when it is written",
+    },
+    Example {
+        name: "component",
+        module: include_bytes!("../../../examples/component/component.wasm"),
+        routes: &["/component", "/component/*"],
+        options: "",
+        target: "/component?a=b",
+        shows: "a component of wasi:http, which knows no midge",
+    },
+    Example {
+        name: "cgi",
+        module: include_bytes!("../../../examples/cgi/cgi.wasm"),
+        routes: &["/cgi", "/cgi/*"],
+        options: "-T README.md -X POST ",
+        target: "/cgi",
+        shows: "a program of WASI preview 1, with stdin and stdout, in the way of CGI",
     },
 ];
 

@@ -155,7 +155,7 @@ pub fn until_stopped(
     signals: &mpsc::Receiver<i32>,
     drain_timeout: Duration,
     mut reloaded: impl FnMut(&mut Host),
-    mut looked: impl FnMut(&Host),
+    mut looked: impl FnMut(&mut Host),
 ) -> Result<()> {
     let mut drain_until: Option<Instant> = None;
     let mut left = host.cpus().count();

@@ -665,11 +665,10 @@ impl<'a> Merger<'a> {
             let ty = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
             globals.global(ty, &ConstExpr::i32_const(0));
         }
-        let mut next_type = types_count(self.parts);
-        for (place, made) in (self.first_made..).zip(&self.made) {
+        let places = (types_count(self.parts)..).zip(self.first_made..);
+        for ((ty, place), made) in places.zip(&self.made) {
             types.ty().function(made.params.iter().copied(), made.results.iter().copied());
-            functions.function(next_type);
-            next_type += 1;
+            functions.function(ty);
             code.function(&made.body);
             functions_named.insert(place, made.name.clone());
         }

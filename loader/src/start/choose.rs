@@ -202,8 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_second_memory_does_not_fit_the_pool() {
+    fn a_third_memory_does_not_fit_the_pool() {
         let mut manifest = manifest(StateClasses { tables: true, ..StateClasses::default() });
+        manifest.memories.push(manifest.memories[0].clone());
+        assert_eq!(choose(&manifest, QUIET).technique, Technique::PoolScan);
         manifest.memories.push(manifest.memories[0].clone());
         assert_eq!(choose(&manifest, QUIET).technique, Technique::Cow);
     }
