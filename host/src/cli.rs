@@ -182,6 +182,9 @@ pub struct DevArgs {
     /// The command that builds; otherwise make, where there is a Makefile
     #[arg(long, value_name = "COMMAND")]
     pub build: Option<String>,
+    /// Print one JSON object when ready, schema midge/serve/1
+    #[arg(long)]
+    pub json: bool,
     /// What wins over the file.
     #[command(flatten)]
     pub host: HostArgs,

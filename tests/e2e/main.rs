@@ -2,6 +2,7 @@
 
 mod compress; // responses made smaller
 mod connections; // keep-alive, pipelining, HEAD, many connections
+mod dev; // `midge new` and `midge dev`
 mod examples; // every example's expected answers
 mod files; // files of folders
 mod listeners; // several addresses, Unix sockets, proxies, socket activation

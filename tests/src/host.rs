@@ -118,6 +118,15 @@ impl Setup {
         self.start("run", file)
     }
 
+    /// Serves the folder with `midge dev`.
+    ///
+    /// # Panics
+    /// If the host does not get ready.
+    #[must_use]
+    pub fn dev(self) -> Host {
+        self.start("dev", ".")
+    }
+
     fn start(self, verb: &str, file: &str) -> Host {
         let Self { folder, arguments, environment } = self;
         let mut command = command([verb, file, "--json", "--admin", "127.0.0.1:0"]);

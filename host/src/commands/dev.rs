@@ -50,7 +50,7 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
     start_host_log(&settings.log)?;
     let mut host = Host::start(&settings, &open)?;
     let signals = catch_signals()?;
-    announce(&host, false)?;
+    announce(&host, args.json)?;
     // What a build itself writes is no change, so this look comes after it.
     let mut seen = Seen::look(folder)?;
     tracing::info!("watching {} below {}", counted(seen.count, "file"), folder.display());

@@ -18,7 +18,7 @@ const SCHEMA: &str = "midge/new/1";
 const NAME_BYTES_MAX: usize = 64;
 /// What stands for the name in templates.
 const PLACE: &str = "NAME";
-/// The interfaces of `wasi:http` that handlers in JavaScript and Python are made for.
+/// The interfaces of `wasi:http` that handlers in Python are made for.
 const WIT: &str = include_str!("../../templates/wit/world.wit");
 
 #[derive(Debug, Serialize)]
@@ -61,7 +61,6 @@ const fn files(language: Language) -> Files {
             ("app.js", include_str!("../../templates/js/app.js")),
             ("build.mjs", include_str!("../../templates/js/build.mjs")),
             ("package.json", include_str!("../../templates/js/package.json.in")),
-            ("wit/world.wit", WIT),
             ("Makefile", include_str!("../../templates/js/Makefile")),
             (".gitignore", "node_modules\n*.wasm\n*.midge\n"),
         ],

@@ -1,5 +1,5 @@
 // A component of wasi:http: answers every request with what was asked.
-import { Fields, OutgoingBody, OutgoingResponse, ResponseOutparam } from 'wasi:http/types@0.2.0';
+import { Fields, OutgoingBody, OutgoingResponse, ResponseOutparam } from 'wasi:http/types@0.2.12';
 
 const text = new TextEncoder();
 

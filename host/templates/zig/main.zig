@@ -23,14 +23,14 @@ fn variable(list: []const [*:0]u8, name: []const u8) []const u8 {
 }
 
 var entries: [256][*:0]u8 = undefined;
-var text: [65536]u8 = undefined;
+var strings: [65536]u8 = undefined;
 
 pub fn main() void {
     var count: usize = 0;
     var size: usize = 0;
     _ = wasi.environ_sizes_get(&count, &size);
-    if (count > entries.len or size > text.len) return;
-    _ = wasi.environ_get(&entries, &text);
+    if (count > entries.len or size > strings.len) return;
+    _ = wasi.environ_get(&entries, &strings);
     write("Content-Type: text/plain; charset=utf-8\r\n\r\nhello from ");
     write(variable(entries[0..count], "REQUEST_URI"));
     write("\n");
