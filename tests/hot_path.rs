@@ -136,6 +136,7 @@ impl Calls {
         let span = |offset, size| HeadSpan { offset, size };
         let request = Request {
             head,
+            tail: b"",
             method: Method::Get,
             method_name: span(0, 3),
             target: span(4, 16),

@@ -35,6 +35,8 @@ pub struct HeaderSpan {
 pub struct Request<'a> {
     /// The received head, from the request line to the empty line.
     pub head: &'a [u8],
+    /// What the host itself adds behind the head; rows of headers may lie in it.
+    pub tail: &'a [u8],
     /// Its method.
     pub method: Method,
     /// The method as it was sent.
@@ -61,7 +63,7 @@ pub struct Request<'a> {
     pub peer_port: u16,
 }
 
-/// Returns the size of the block that [`encode`] writes for these parts.
+/// Returns the size of the block that [`encode`] writes for these parts; head and tail count together.
 #[must_use]
 pub const fn block_size(head_bytes: usize, header_count: usize, body_bytes: usize) -> usize {
     body_offset(head_bytes, header_count) + body_bytes
@@ -84,7 +86,8 @@ where
 {
     let header_count = headers.len();
     let head_offset = REQUEST_HEAD_SIZE + header_count * HEADER_SIZE;
-    let body_offset = body_offset(request.head.len(), header_count);
+    let head_bytes = request.head.len() + request.tail.len();
+    let body_offset = body_offset(head_bytes, header_count);
     assert_eq!(block.len(), body_offset + request.body.len(), "the caller asked block_size");
 
     let base = wire(head_offset);
@@ -92,7 +95,8 @@ where
     let fixed: &mut [u8; REQUEST_HEAD_SIZE] = fixed.try_into().expect("split at its size");
     let (table, rest) = rest.split_at_mut(header_count * HEADER_SIZE);
     let (head, rest) = rest.split_at_mut(request.head.len());
-    let (pad, body) = rest.split_at_mut(body_offset - head_offset - request.head.len());
+    let (tail, rest) = rest.split_at_mut(request.tail.len());
+    let (pad, body) = rest.split_at_mut(body_offset - head_offset - head_bytes);
 
     write_fixed(fixed, request, base, wire(header_count), wire(body_offset));
     let (rows, _) = table.as_chunks_mut::<HEADER_SIZE>();
@@ -101,6 +105,7 @@ where
         put_span(&mut row[8..], base, header.value);
     }
     head.copy_from_slice(request.head);
+    tail.copy_from_slice(request.tail);
     pad.fill(0);
     body.copy_from_slice(request.body);
 }
@@ -182,6 +187,7 @@ mod tests {
     fn block(body: &[u8]) -> Vec<u8> {
         let request = Request {
             head: HEAD,
+            tail: b"",
             method: Method::Post,
             method_name: span("POST"),
             target: span("/a?b=c"),

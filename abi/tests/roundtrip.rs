@@ -65,6 +65,7 @@ fn encode(sent: &Sent) -> Vec<u8> {
     head.push("\r\n\r\n");
     let request = request::Request {
         head: &head.0,
+        tail: b"",
         method: sent.method.0,
         method_name,
         target,

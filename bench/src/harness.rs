@@ -172,6 +172,7 @@ impl Harness {
 pub const fn request(request_id: [u8; 16]) -> Request<'static> {
     Request {
         head: HEAD,
+        tail: b"",
         method: Method::Get,
         method_name: HeadSpan { offset: 0, size: 3 },
         target: HeadSpan { offset: 4, size: 15 },

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::extras::Extras;
 use midge_abi::contract::Method;
 use midge_abi::problem::Problem;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode, mark_body_partial};
@@ -17,11 +18,13 @@ use midge_net::http::request::{self as http, Span};
 
 /// What a request says of itself beyond its bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// Its id.
     pub request_id: [u8; 16],
     /// The call's time.
     pub deadline_ns: u64,
+    /// What the function is given with each request.
+    pub extras: &'a Extras,
 }
 
 /// Why a request could not be written.
@@ -41,9 +44,9 @@ pub fn write(
     pristine: &mut Pristine,
     area: Area,
     view: &RequestView<'_>,
-    facts: Facts,
+    facts: Facts<'_>,
 ) -> Result<usize, WriteError> {
-    let size = block_bytes(view);
+    let size = block_bytes(view, facts.extras);
     if area.bytes < size {
         return Err(WriteError::TooLarge);
     }
@@ -61,9 +64,9 @@ pub fn write_start(
     pristine: &mut Pristine,
     area: Area,
     view: &RequestView<'_>,
-    facts: Facts,
+    facts: Facts<'_>,
 ) -> Result<(usize, usize), WriteError> {
-    let bare = block_size(view.bytes.len(), view.head.headers().len(), 0);
+    let bare = block_bytes(&RequestView { body: &[], ..*view }, facts.extras);
     let room = area.bytes.checked_sub(bare).ok_or(WriteError::TooLarge)?;
     let taken = room.min(view.body.len());
     let view = RequestView { body: &view.body[..taken], ..*view };
@@ -74,16 +77,18 @@ pub fn write_start(
 
 /// Returns the size of the block that a request takes.
 #[must_use]
-pub fn block_bytes(view: &RequestView<'_>) -> usize {
-    block_size(view.bytes.len(), view.head.headers().len(), view.body.len())
+pub fn block_bytes(view: &RequestView<'_>, extras: &Extras) -> usize {
+    let head_bytes = view.bytes.len() + extras.text().len();
+    block_size(head_bytes, view.head.headers().len() + extras.count(), view.body.len())
 }
 
 /// Lays a request out in a block, which has [`block_bytes`].
-pub fn lay_out(block: &mut [u8], view: &RequestView<'_>, facts: Facts) {
+pub fn lay_out(block: &mut [u8], view: &RequestView<'_>, facts: Facts<'_>) {
     let head = view.head;
     let (peer_address, peer_port) = peer(view.peer);
     let request = Request {
         head: view.bytes,
+        tail: facts.extras.text(),
         method: method(head.method),
         method_name: span(head.method_name),
         target: span(head.target),
@@ -101,8 +106,34 @@ pub fn lay_out(block: &mut [u8], view: &RequestView<'_>, facts: Facts) {
         .headers()
         .iter()
         .map(|line| HeaderSpan { name: span(line.name), value: span(line.value) });
-    encode(block, &request, rows);
+    if facts.extras.count() == 0 {
+        return encode(block, &request, rows);
+    }
+    let count = rows.len() + facts.extras.count();
+    let rows = rows.chain(facts.extras.rows(view.bytes.len()));
+    encode(block, &request, Counted { rows, left: count });
 }
+
+/// Rows of which it is known how many there are: a chain does not tell.
+struct Counted<I> {
+    rows: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Counted<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.left = self.left.saturating_sub(1);
+        self.rows.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Counted<I> {}
 
 /// Where a guest wants its requests.
 #[derive(Debug, Clone, Copy)]

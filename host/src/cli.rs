@@ -272,6 +272,12 @@ pub struct InvokeArgs {
     /// A header; may be given several times
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     pub header: Vec<(String, String)>,
+    /// An argument of a program; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub argument: Vec<String>,
+    /// A variable of a program's environment; may be given several times
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub environment: Vec<String>,
     /// How the instance is made pristine
     #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
     pub technique: Technique,
@@ -457,6 +463,13 @@ impl BuildLimitArgs {
 
 const BUILD_MEMORY: &str = "--build-memory";
 const BUILD_TIME: &str = "--build-time";
+
+fn variable(text: &str) -> Result<String, String> {
+    if crate::extras::is_variable(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected NAME=VALUE".to_owned())
+}
 
 fn build_memory(text: &str) -> Result<ByteSize, String> {
     keys::BUILD_MEMORY.read(text)

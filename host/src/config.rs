@@ -181,6 +181,20 @@ pub struct Function {
     pub server_timing: Setting<bool>,
     /// Its responses are made smaller for those who take them so.
     pub compress: Setting<bool>,
+    /// What a program finds as its arguments.
+    pub arguments: Setting<Words>,
+    /// What it finds in its environment beside the request: `NAME=value` each.
+    pub environment: Setting<Words>,
+}
+
+/// A list of words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+impl std::fmt::Display for Words {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { formatter.pad("none") } else { formatter.pad(&self.0.join(" ")) }
+    }
 }
 
 /// Settings from the command line and the environment, which win over the file.

@@ -17,6 +17,7 @@ use midge_loader::start::choose::{Choice, Machine, check, choose};
 use crate::compile;
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
+use crate::extras::Extras;
 use crate::files::Folder;
 use crate::files::pool::Pool;
 use crate::forwarded::Clients;
@@ -68,6 +69,8 @@ pub struct Deployed {
     pub has_server_timing: bool,
     /// Its responses are made smaller.
     pub compresses: bool,
+    /// Its arguments and environment.
+    pub extras: Extras,
 }
 
 impl Deployed {
@@ -198,6 +201,7 @@ fn deploy(
         slots: settings.slots.value,
         has_server_timing: settings.server_timing.value,
         compresses: settings.compress.value,
+        extras: Extras::new(&settings.arguments.value.0, &settings.environment.value.0)?,
         function: Arc::new(function),
     })
 }

@@ -256,7 +256,8 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let area =
             Area { address: deployed.function.area(), bytes: deployed.function.area_bytes() };
         let is_streamed = deployed.function.reads_body()
-            && (arrived == Arrived::InPart || call::block_bytes(&view) > area.bytes);
+            && (arrived == Arrived::InPart
+                || call::block_bytes(&view, &deployed.extras) > area.bytes);
         if is_streamed && !self.endpoint.can_stream() {
             let problem = Problem::Overloaded;
             return self.refuse(connection, &request_id, Refused::by(function, problem));
@@ -278,7 +279,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         stats.started(function, tier);
         let deadline_ns =
             u64::try_from(deployed.deadline.as_nanos()).expect("settings bound deadlines");
-        let facts = Facts { request_id, deadline_ns };
+        let facts = Facts { request_id, deadline_ns, extras: &deployed.extras };
         let stream_ns = u64::try_from(deployed.stream_time.as_nanos()).unwrap_or(u64::MAX);
         let stream_bytes_max = deployed.stream_bytes_max;
         let accepted =

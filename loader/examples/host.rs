@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..3 {
         let request = Request {
             head,
+            tail: b"",
             method: midge_abi::contract::Method::Get,
             method_name: span(0, 3),
             target: span(4, 10),

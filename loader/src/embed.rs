@@ -232,6 +232,7 @@ impl Embedded {
 fn request(body: &[u8], request_id: [u8; 16], deadline_ns: u64) -> Request<'_> {
     Request {
         head: HEAD,
+        tail: b"",
         method: Method::Post,
         method_name: HeadSpan { offset: 0, size: 4 },
         target: HeadSpan { offset: 5, size: 1 },

@@ -125,6 +125,7 @@ impl Lab {
         self.calls += 1;
         let request = Request {
             head: HEAD,
+            tail: b"",
             method: Method::Post,
             method_name: HeadSpan { offset: 0, size: 4 },
             target: HeadSpan { offset: 5, size: 1 },

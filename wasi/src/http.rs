@@ -183,7 +183,8 @@ impl<W: World> Wasi<'_, W> {
         let (rows, count) = (self.own_u32(HEADERS), self.own_u32(HEADER_COUNT));
         for row in (rows..).step_by(index(HEADER_SIZE)).take(index(count)) {
             let (name, value) = (self.span(row), self.span(row + 8));
-            if !is_forbidden(self.own(name)) {
+            // Names with a colon are rows of the host's for programs (`cgi.rs`).
+            if !is_forbidden(self.own(name)) && !self.own(name).starts_with(b":") {
                 self.link(fields, name, value);
             }
         }

@@ -40,8 +40,10 @@ use crate::compile;
 use crate::config::{BuildLimits, counted};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::choice;
+use crate::extras::Extras;
 use crate::output::{self, Cell, Table, Tone};
 use crate::services::{RandomKey, wall_ns};
+use midge_net::http::request::HEAD_BYTES_MAX;
 
 /// Version of the JSON object.
 const SCHEMA: &str = "midge/invoke/1";
@@ -198,14 +200,14 @@ impl Invocation {
         times.push("slot", nanoseconds(began));
         let mut pristine = started.pristine;
         let area = self.function.area();
-        let bare = block_size(text.head.len(), text.headers.len(), 0);
+        let bare = block_size(text.bytes(), text.headers.len(), 0);
         let (body, unread) = if self.function.reads_body() {
             let most = self.function.area_bytes().saturating_sub(bare);
             text.body.split_at(text.body.len().min(most))
         } else {
             (text.body.as_slice(), &[][..])
         };
-        let size = block_size(text.head.len(), text.headers.len(), body.len());
+        let size = block_size(text.bytes(), text.headers.len(), body.len());
         anyhow::ensure!(
             size <= self.function.area_bytes(),
             "the request takes {size} bytes, the function's area has {}",
@@ -277,6 +279,7 @@ struct RequestText {
     query: HeadSpan,
     authority: HeadSpan,
     headers: Vec<HeaderSpan>,
+    extras: Extras,
     body: Vec<u8>,
 }
 
@@ -311,15 +314,38 @@ impl RequestText {
             headers.push(HeaderSpan { name, value });
         }
         head.extend_from_slice(b"\r\n");
+        let extras = Extras::new(&args.argument, &args.environment)?;
+        anyhow::ensure!(
+            head.len() <= HEAD_BYTES_MAX,
+            "the head is longer than {HEAD_BYTES_MAX} bytes"
+        );
+        headers.extend(extras.rows(head.len()));
         let method = method(method_name);
         let body = body.unwrap_or_default();
         let method_name = method_span;
-        Ok(Self { head, method, method_name, target, path, query, authority, headers, body })
+        Ok(Self {
+            head,
+            method,
+            method_name,
+            target,
+            path,
+            query,
+            authority,
+            headers,
+            extras,
+            body,
+        })
+    }
+
+    /// Returns the size of head and extras.
+    fn bytes(&self) -> usize {
+        self.head.len() + self.extras.text().len()
     }
 
     fn request(&self, request_id: [u8; 16]) -> Request<'_> {
         Request {
             head: &self.head,
+            tail: self.extras.text(),
             method: self.method,
             method_name: self.method_name,
             target: self.target,

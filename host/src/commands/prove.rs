@@ -270,7 +270,11 @@ impl<'a> Trial<'a> {
     fn block(&self, request: &RawRequest) -> Result<Vec<u8>> {
         let call = self.proof.compared().calls;
         let deadline_ns = SLICES_MAX * u64::try_from(TICK.as_nanos()).unwrap_or(0);
-        let facts = Facts { request_id: u128::from(call).to_le_bytes(), deadline_ns };
+        let facts = Facts {
+            request_id: u128::from(call).to_le_bytes(),
+            deadline_ns,
+            extras: &crate::extras::NONE,
+        };
         request.block(facts).map_err(anyhow::Error::msg)
     }
 

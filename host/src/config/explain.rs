@@ -89,6 +89,8 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("slots", &function.slots),
         shown("server_timing", &function.server_timing),
         shown("compress", &function.compress),
+        shown("arguments", &function.arguments),
+        shown("environment", &function.environment),
     ];
     let name = function.name.value.clone();
     rows.into_iter()

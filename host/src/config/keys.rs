@@ -607,6 +607,18 @@ pub const KEYS: &[Key] = &[
         "text of 1 KiB or more is answered as br, zstd or gzip to those who take it",
     ),
     key(
+        Part::Function,
+        "arguments",
+        Takes::Optional("list of texts", "none"),
+        "what a program finds as its arguments",
+    ),
+    key(
+        Part::Function,
+        "environment",
+        Takes::Optional("list of `NAME=value`", "none"),
+        "what a program finds in its environment beside the request",
+    ),
+    key(
         Part::Static,
         "name",
         Takes::Required("1 to 64 of `a-z 0-9 - _ .`"),

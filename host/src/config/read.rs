@@ -11,10 +11,12 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
+use crate::extras::{Extras, is_variable};
+
 use super::{
     BuildLimits, ByteSize, ClientAddress, Complaints, Function, Limits, LogFormat, LogLevel,
     LogSettings, Methods, Origin, Overrides, Pattern, Quantity, RingChoice, Setting, Settings,
-    Source, Technique, Workers,
+    Source, Technique, Words, Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
     pattern,
@@ -259,7 +261,40 @@ impl<'s> Reader<'s> {
             slots,
             server_timing: self.truth(section, "server_timing"),
             compress: self.truth(section, "compress"),
+            arguments: self
+                .words(section, "arguments", "[\"--verbose\"]", |word| !word.contains('\0')),
+            environment: self.words(section, "environment", "[\"NAME=value\"]", is_variable),
         }
+    }
+
+    /// Reads a list of words, each of a form.
+    fn words(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        example: &'static str,
+        is_word: impl Fn(&str) -> bool,
+    ) -> Setting<Words> {
+        let Some(value) = section.get(name) else { return Setting::default(Words::default()) };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, name, "a list of texts", example);
+            return Setting::default(Words::default());
+        };
+        let mut words = Vec::new();
+        for entry in array.iter() {
+            let Some(word) = self.text(entry, name, example) else { continue };
+            if is_word(word) {
+                words.push(word.to_owned());
+            } else {
+                let what = format!("`{}` is not fit for `{name}`", shortened(word));
+                self.fault(&entry.span(), &what, example);
+            }
+        }
+        if let Err(error) = Extras::new(&words, &[]) {
+            self.fault(&value.span(), &error.to_string(), "fewer or shorter ones");
+            words.clear();
+        }
+        self.set(value, Words(words))
     }
 
     fn name(&mut self, section: &Section<'_>) -> Option<Setting<String>> {

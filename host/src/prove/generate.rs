@@ -194,7 +194,8 @@ mod tests {
     use super::*;
     use crate::call::Facts;
 
-    const FACTS: Facts = Facts { request_id: [1; 16], deadline_ns: 5 };
+    const FACTS: Facts<'_> =
+        Facts { request_id: [1; 16], deadline_ns: 5, extras: &crate::extras::NONE };
 
     #[test]
     fn every_request_is_one_that_the_network_takes() {

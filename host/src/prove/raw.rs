@@ -75,7 +75,7 @@ impl RawRequest {
     ///
     /// # Errors
     /// A sentence that says why the network would refuse it.
-    pub fn block(&self, facts: Facts) -> Result<Vec<u8>, String> {
+    pub fn block(&self, facts: Facts<'_>) -> Result<Vec<u8>, String> {
         let mut bytes = self.bytes();
         let mut head = Head::default();
         match parse(&mut bytes, &mut head) {
@@ -85,7 +85,7 @@ impl RawRequest {
         }
         let (bytes, body) = bytes.split_at(head.bytes_total());
         let view = RequestView { bytes, head: &head, body, peer: None, is_local: false };
-        let mut block = vec![0; call::block_bytes(&view)];
+        let mut block = vec![0; call::block_bytes(&view, facts.extras)];
         call::lay_out(&mut block, &view, facts);
         Ok(block)
     }
@@ -138,7 +138,8 @@ fn with_line_ends(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const FACTS: Facts = Facts { request_id: [1; 16], deadline_ns: 5 };
+    const FACTS: Facts<'_> =
+        Facts { request_id: [1; 16], deadline_ns: 5, extras: &crate::extras::NONE };
 
     #[test]
     fn a_capture_is_read_and_written_again() {
