@@ -77,7 +77,7 @@ fn unknown_keys_are_named_with_the_nearest() {
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
              methods technique isolation deadline memory body stream_body stream_time response \
-             concurrency slots server_timing compress",
+             concurrency slots server_timing compress arguments environment",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
@@ -228,4 +228,27 @@ mod props {
             }
         }
     }
+}
+
+#[test]
+fn programs_get_words() {
+    let with = |lines: &str| load(&format!("{HELLO}{lines}\n"), &Overrides::default());
+    let settings =
+        with("arguments = [\"-v\", \"two words\"]\nenvironment = [\"A=b=c\", \"D=\"]").unwrap();
+    assert_eq!(settings.functions[0].arguments.value.0, ["-v", "two words"]);
+    assert_eq!(settings.functions[0].environment.value.0, ["A=b=c", "D="]);
+    check(
+        &format!("{HELLO}environment = [\"A\", \"=b\"]\narguments = \"x\"\n"),
+        &[
+            "5:16 `A` is not fit for `environment` -> [\"NAME=value\"]",
+            "5:21 `=b` is not fit for `environment` -> [\"NAME=value\"]",
+            "6:13 `arguments` takes a list of texts, found string `\"x\"` -> [\"--verbose\"]",
+        ],
+    );
+    check(
+        &format!("{HELLO}arguments = [\"{}\"]\n", "x".repeat(20_000)),
+        &[
+            "5:13 arguments and environment have more than 256 entries or 16384 bytes -> fewer or shorter ones",
+        ],
+    );
 }
