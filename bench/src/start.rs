@@ -1,7 +1,7 @@
 //! `midge-lab start`: every technique, in rounds that alternate, on one pinned CPU.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Guests of 3 dirty pages and 2 globals that import so many functions.
     #[arg(long, value_name = "N,M", value_delimiter = ',')]
     imports: Vec<u32>,
+    /// Guests in files: functions, components and programs, as modules or artifacts.
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',')]
+    modules: Vec<PathBuf>,
     /// These techniques alone; `restore` is needed for the ratio.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -226,6 +229,11 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
             name.push_str(&format!(", {imports} imports"));
         }
         guests.push((name, guest.text().into_bytes()));
+    }
+    for file in &arguments.modules {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let source = std::fs::read(file).with_context(|| file.display().to_string())?;
+        guests.push((name.into_owned(), source));
     }
     let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
     for (guest, source) in guests {

@@ -36,6 +36,12 @@ pub(super) const SYSTEM: System = System {
             launch: launch_artifact,
         },
         Row {
+            name: "midge restore, component",
+            within: &[Comparison::Request],
+            target: "/",
+            launch: launch_component,
+        },
+        Row {
             name: "midge pool",
             within: &[Comparison::Request],
             target: "/",
@@ -53,6 +59,13 @@ pub(super) const SYSTEM: System = System {
 fn launch(place: &Place<'_>, technique: &str) -> Result<Launch> {
     let function = Function { file: "guest.wat", technique, limits: "" };
     function.write_guest(place.folder)?;
+    Ok(function.command(place.program(), place.address, place.cpu, place.folder)?.into())
+}
+
+/// The component that `wasmtime serve` has.
+fn launch_component(place: &Place<'_>) -> Result<Launch> {
+    let function = Function { file: "component.wat", technique: "restore", limits: "" };
+    place.write(function.file, super::wasmtime::COMPONENT)?;
     Ok(function.command(place.program(), place.address, place.cpu, place.folder)?.into())
 }
 
