@@ -13,10 +13,18 @@
 //! makes that page writable and puts it on the list (`fault.rs`). Pages stay writable and on the list for
 //! the life of the slot, so later requests fault no more, and a restore sets the listed pages back.
 //!
-//! Growth is virtual: grown pages are given back at the restore, and the size with them.
+//! Growth is virtual: the size goes back at the restore, and what was written beyond the template is zero again.
+//! A guest that grows does so for each request, and touches the same pages behind the template each time. So these
+//! stay with the slot, out of reach until it grows again:
+//!
+//! ```text
+//!   grown      | opened: writable, zeroed at the restore | readable, a first write opens all up to it | none |
+//!              template's size                                                                      size
+//! ```
 //!
 //! Invariant: in a watched memory a page within the template's size is writable if and only if it is marked,
-//! and it is on the dirty list if and only if it is marked.
+//! and it is on the dirty list if and only if it is marked. Behind the template a page below `opened` and below the
+//! size is writable; whatever lies behind the size is zero, and accessible to nobody.
 //!
 //! Fields that the fault handler changes are atomics, since it interrupts whoever holds a reference; they
 //! are used by one thread at a time, so relaxed loads and stores cost what plain ones do.
@@ -55,9 +63,14 @@ pub struct SlotMemory {
     // INVARIANT: the first `dirty_count` entries are distinct page indices below the template's page count.
     dirty: Box<[AtomicU32]>,
     dirty_count: AtomicUsize,
+    /// Bytes behind the template that are writable once the memory has grown over them.
+    opened: AtomicUsize,
     is_watched: AtomicBool,
     is_exhausted: AtomicBool,
 }
+
+/// So much behind the template stays with a slot; a request that writes further gives all of it back.
+const OPENED_BYTES_MAX: usize = 1 << 20;
 
 impl SlotMemory {
     fn new(image: &Arc<MemoryImage>, reserved: usize, bytes_max: usize) -> io::Result<Self> {
@@ -70,6 +83,7 @@ impl SlotMemory {
             marks: (0..page_count.div_ceil(WORD_BITS)).map(|_| AtomicU64::new(0)).collect(),
             dirty: (0..page_count).map(|_| AtomicU32::new(0)).collect(),
             dirty_count: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
             is_watched: AtomicBool::new(false),
             is_exhausted: AtomicBool::new(false),
         };
@@ -88,7 +102,7 @@ impl SlotMemory {
     #[must_use]
     pub fn dirty_page_count(&self) -> usize {
         if self.is_watched.load(Relaxed) {
-            return self.dirty_count.load(Relaxed);
+            return self.dirty_count.load(Relaxed) + self.opened.load(Relaxed) / PAGE_SIZE;
         }
         let runs = self.written().unwrap_or_default();
         runs.iter().map(|run| run.len() / PAGE_SIZE).sum()
@@ -114,6 +128,8 @@ impl SlotMemory {
             Ok(runs) => self.close_all_but(&runs)?,
             Err(_) => self.map_template(libc::PROT_READ)?,
         }
+        // Nobody has seen which grown pages were written: all of them may have been.
+        self.opened.store(self.size() - self.image.bytes(), Relaxed);
         self.is_watched.store(true, Relaxed);
         Ok(())
     }
@@ -151,14 +167,37 @@ impl SlotMemory {
     /// Async-signal-safe: it reads and writes atomics of `self` and calls mprotect.
     pub(crate) fn first_write(&self, address: usize) -> bool {
         let offset = address.wrapping_sub(self.base().as_ptr().addr());
-        let is_watched = self.is_watched.load(Relaxed);
-        is_watched && offset < self.image.bytes() && !self.is_marked(offset / PAGE_SIZE) && {
-            let is_writable = self.mark(offset / PAGE_SIZE);
+        if !self.is_watched.load(Relaxed) || self.size() <= offset {
+            return false;
+        }
+        let is_first = match offset.checked_sub(self.image.bytes()) {
+            None => !self.is_marked(offset / PAGE_SIZE),
+            Some(behind) => self.opened.load(Relaxed) <= behind,
+        };
+        is_first && {
+            let is_writable = match offset.checked_sub(self.image.bytes()) {
+                None => self.mark(offset / PAGE_SIZE),
+                Some(behind) => self.open_to(behind + 1),
+            };
             if !is_writable {
                 self.is_exhausted.store(true, Relaxed);
             }
             is_writable
         }
+    }
+
+    /// Makes what the memory has grown by writable up to a place behind the template.
+    fn open_to(&self, behind: usize) -> bool {
+        let (start, opened) = (self.image.bytes(), self.opened.load(Relaxed));
+        let end = behind.next_multiple_of(PAGE_SIZE);
+        if end <= opened {
+            return true;
+        }
+        let is_open = self.make_writable(start + opened, end - opened);
+        if is_open {
+            self.opened.store(end, Relaxed);
+        }
+        is_open
     }
 
     /// Makes every page of a range writable and puts it on the dirty list, for a write by the host while
@@ -167,16 +206,18 @@ impl SlotMemory {
     /// Returns false if the machine is out of mappings or memory.
     ///
     /// # Panics
-    /// If the range lies outside the template's size.
+    /// If the range lies outside the memory.
     #[must_use]
     pub fn mark_range(&self, range: Range<usize>) -> bool {
-        assert!(
-            range.start <= range.end && range.end <= self.image.bytes(),
-            "checked by the caller"
-        );
-        let pages = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
-        !self.is_watched.load(Relaxed)
-            || pages.into_iter().all(|page| self.is_marked(page) || self.mark(page))
+        assert!(range.start <= range.end && range.end <= self.size(), "checked by the caller");
+        if !self.is_watched.load(Relaxed) {
+            return true;
+        }
+        let template = self.image.bytes();
+        let pages =
+            range.start.min(template) / PAGE_SIZE..range.end.min(template).div_ceil(PAGE_SIZE);
+        pages.into_iter().all(|page| self.is_marked(page) || self.mark(page))
+            && (range.end <= template || self.open_to(range.end - template))
     }
 
     fn is_marked(&self, page: usize) -> bool {
@@ -249,13 +290,41 @@ impl SlotMemory {
         set_back(target, self.image.page(page));
     }
 
-    #[cold]
+    /// Takes growth back.
     fn shrink(&self) -> io::Result<()> {
-        let start = self.image.bytes();
-        // Frees the grown pages and takes every access away in one call.
-        self.reservation.close(start..self.size())?;
+        let (start, end) = (self.image.bytes(), self.size());
+        let opened = self.opened.load(Relaxed);
+        if opened > OPENED_BYTES_MAX {
+            // Frees the grown pages and takes every access away in one call.
+            self.reservation.close(start..end.max(start + opened))?;
+            self.opened.store(0, Relaxed);
+        } else {
+            for offset in (start..end.min(start + opened)).step_by(PAGE_SIZE) {
+                // SAFETY: the page lies below size and `opened`, so it is in the reservation and writable;
+                // the caller holds the slot, so the guest is not running.
+                let target = unsafe { &mut *self.base().as_ptr().add(offset).cast::<Page>() };
+                set_back(target, None);
+            }
+            if !self.protect(start, end - start, libc::PROT_NONE) {
+                return Err(io::Error::last_os_error());
+            }
+        }
         self.size.store(start, Relaxed);
         Ok(())
+    }
+
+    /// Makes what the memory grows by accessible.
+    fn grow(&self, size: usize) -> bool {
+        let current = self.size();
+        if !self.is_watched.load(Relaxed) {
+            return self.make_writable(current, size - current);
+        }
+        let opened = self.image.bytes() + self.opened.load(Relaxed);
+        let writable = current..size.min(opened).max(current);
+        let readable = writable.end..size;
+        (writable.is_empty() || self.make_writable(writable.start, writable.len()))
+            && (readable.is_empty()
+                || self.protect(readable.start, readable.len(), libc::PROT_READ))
     }
 
     /// Maps the template over the memory: what was written there is gone.
@@ -317,7 +386,7 @@ impl SlotMemory {
 
 impl Drop for SlotMemory {
     fn drop(&mut self) {
-        let accessible = self.size().max(self.image.bytes());
+        let accessible = self.size().max(self.image.bytes() + self.opened.load(Relaxed));
         // SAFETY: taken here alone, and the value is not used again.
         let reservation = unsafe { ManuallyDrop::take(&mut self.reservation) };
         keep_reservation(KeptReservation { reservation, accessible });
@@ -388,7 +457,7 @@ unsafe impl LinearMemory for Handle {
         if size > memory.bytes_max {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
         }
-        if current < size && !memory.make_writable(current, size - current) {
+        if current < size && !memory.grow(size) {
             return Err(io::Error::last_os_error().into());
         }
         memory.size.store(size, Relaxed);
@@ -579,6 +648,39 @@ mod tests {
         assert_eq!(byte_at(&small, WASM_PAGE), Some(0));
         assert_eq!(byte_at(&small, 2 * WASM_PAGE), None, "behind its end");
         assert_eq!(byte_at(&small, 7 * WASM_PAGE), None, "where the other one wrote");
+    }
+
+    #[test]
+    fn growth_is_zero_and_out_of_reach_after_each_restore() {
+        let memory = Arc::new(memory(1, 3));
+        let mut handle = Handle(Arc::clone(&memory));
+        memory.restore().unwrap();
+        let far = 20 * WASM_PAGE;
+        for (pages, places) in [
+            (3, vec![0, 9000]),
+            (2, vec![WASM_PAGE - 1]),
+            (5, vec![3 * WASM_PAGE + 1, 100]),
+            (5, vec![]),
+            (30, vec![far + 7]),
+            (3, vec![4, 5000]),
+        ] {
+            handle.grow_to(pages * WASM_PAGE).unwrap();
+            for behind in (0..(pages - 1) * WASM_PAGE).step_by(1024) {
+                assert_eq!(byte_at(&memory, WASM_PAGE + behind), Some(0), "{pages}: {behind}");
+            }
+            for &behind in &places {
+                let address = memory.base().as_ptr().addr() + WASM_PAGE + behind;
+                // As a guest's write: it faults where nothing was written before.
+                let _is_first = memory.first_write(address);
+                write(&memory, WASM_PAGE + behind, 99);
+                assert_eq!(byte_at(&memory, WASM_PAGE + behind), Some(99));
+            }
+            assert!(memory.restore().unwrap(), "the size changed");
+            assert_eq!(memory.size(), WASM_PAGE);
+            for behind in (0..35 * WASM_PAGE).step_by(PAGE_SIZE) {
+                assert_eq!(byte_at(&memory, WASM_PAGE + behind), None, "{pages}: {behind}");
+            }
+        }
     }
 
     #[test]

@@ -540,3 +540,32 @@ fn what_cannot_be_linked_is_refused_with_its_reason() {
     let broken = "(component (core module (func (result i32))))";
     assert!(refused(broken).contains("not valid at offset"));
 }
+
+/// The host writes to memory that the guest has grown: where it never wrote before, and where it did.
+#[test]
+fn a_body_is_read_into_grown_memory() {
+    let module = r#"(module
+        (import "midge" "body_read" (func $read (param i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\10\00\00")
+        (data (i32.const 1024) "\c8\00\00\00\00\00\00\00\00\00\00\00\00\00\02\00\00\00\00\00")
+        (func (export "midge_contract") (result i32) (i32.const 64))
+        (func (export "midge_handle") (param i32 i32) (result i32) (local $n i32) (local $at i32)
+          (if (i32.ne (memory.grow (i32.const 20)) (i32.const 2)) (then unreachable))
+          (local.set $at (i32.const 131072))
+          (block $end (loop $more
+            (local.set $n (call $read (local.get $at) (i32.const 100000)))
+            (br_if $end (i32.eqz (local.get $n)))
+            (local.set $at (i32.add (local.get $at) (local.get $n)))
+            (br $more)))
+          (i32.store (i32.const 1040) (i32.sub (local.get $at) (i32.const 131072)))
+          (i32.const 1024)))"#;
+    let mut guest = Guest::of(module);
+    for size in [5_000, 200_000, 10_000, 900_000, 70_000] {
+        let body: Vec<u8> = (0..size).map(|place| u8::try_from(place % 251).unwrap()).collect();
+        let output = guest.call(&body).unwrap();
+        // What the block holds of the body is not read.
+        let read = output.body.len();
+        assert!(size - 4096 < read + 4096 && body.ends_with(&output.body), "{read} of {size}");
+    }
+}
