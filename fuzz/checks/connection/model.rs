@@ -26,6 +26,8 @@ pub(super) struct Model {
     expected: Vec<Expected>,
     /// The connection is cut off somewhere: any front of the answers may have been read.
     is_cut: bool,
+    /// The peer has asked for the end, and sent more.
+    has_more_behind_end: bool,
 }
 
 /// How much there is of a body.
@@ -75,6 +77,12 @@ impl Model {
             if !expected.either.is_empty() {
                 model.expected.push(expected);
             }
+            let size = if let Body::Whole(_, size) = body {
+                head.bytes_total() + size
+            } else {
+                rest.len()
+            };
+            note_end(&mut model, &head, rest.len() > size);
             match body {
                 Body::Whole(_, size) if !must_close => {
                     rest.drain(..head.bytes_total() + size);
@@ -143,6 +151,11 @@ impl Model {
         }
     }
 
+    /// Takes it that a peer which sent more behind its end may be reset.
+    pub(super) const fn allow_resets(&mut self) {
+        self.is_cut |= self.has_more_behind_end;
+    }
+
     pub(super) fn is_head(&self, place: usize) -> bool {
         self.expected.get(place).is_some_and(|expected| expected.is_head)
     }
@@ -192,6 +205,11 @@ impl Model {
     pub(super) fn count(&self) -> usize {
         self.expected.len()
     }
+}
+
+/// Notes whether a request that asks for the end is the last of its stream.
+const fn note_end(model: &mut Model, head: &Head, has_more: bool) {
+    model.has_more_behind_end |= !head.keep_alive && has_more;
 }
 
 /// What a refusal is answered with.
