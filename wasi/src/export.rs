@@ -7,6 +7,7 @@
 use core::cell::{Cell, UnsafeCell};
 
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::outgoing::OptionalText;
 use crate::preview1::{Errno, Which};
 use crate::{State, Wasi, World};
 
@@ -289,6 +290,52 @@ exports! {
         outparam_set(this: u32, is_error: u32, value: u32, _a: u32, _b: u64, _c: u32, _d: u32, _e: u32, _f: u32) =
         |w| w.outparam_set(this, is_error, value);
     "wasi:http/types#http-error-code" error_code(error: u32, ret: u32) = |w| w.error_code(error, ret);
+
+    "wasi:http/types#[constructor]outgoing-request" outgoing_new(headers: u32) -> u32 =
+        |w| w.outgoing_new(headers);
+    "wasi:http/types#[method]outgoing-request.headers" outgoing_headers(this: u32) -> u32 =
+        |w| w.outgoing_headers(this);
+    "wasi:http/types#[method]outgoing-request.body" outgoing_body(this: u32, ret: u32) =
+        |w| w.outgoing_body(this, ret);
+    "wasi:http/types#[method]outgoing-request.method" outgoing_method(this: u32, ret: u32) =
+        |w| w.outgoing_method(this, ret);
+    "wasi:http/types#[method]outgoing-request.set-method"
+        outgoing_set_method(this: u32, case: u32, name: u32, size: u32) -> u32 =
+        |w| w.outgoing_set_method(this, case, [name, size]);
+    "wasi:http/types#[method]outgoing-request.path-with-query" outgoing_path(this: u32, ret: u32) =
+        |w| w.outgoing_path(this, ret);
+    "wasi:http/types#[method]outgoing-request.set-path-with-query"
+        outgoing_set_path(this: u32, is_some: u32, text: u32, size: u32) -> u32 =
+        |w| w.outgoing_set_path(this, OptionalText { is_some, text: [text, size] });
+    "wasi:http/types#[method]outgoing-request.scheme" outgoing_scheme(this: u32, ret: u32) =
+        |w| w.outgoing_scheme(this, ret);
+    "wasi:http/types#[method]outgoing-request.set-scheme"
+        outgoing_set_scheme(this: u32, is_some: u32, case: u32, name: u32, size: u32) -> u32 =
+        |w| w.outgoing_set_scheme(this, is_some, case, [name, size]);
+    "wasi:http/types#[method]outgoing-request.authority" outgoing_authority(this: u32, ret: u32) =
+        |w| w.outgoing_authority(this, ret);
+    "wasi:http/types#[method]outgoing-request.set-authority"
+        outgoing_set_authority(this: u32, is_some: u32, text: u32, size: u32) -> u32 =
+        |w| w.outgoing_set_authority(this, OptionalText { is_some, text: [text, size] });
+    "wasi:http/types#[constructor]request-options" options_new() -> u32 = |w| w.options_new();
+    "wasi:http/types#[method]request-options.connect-timeout" options_connect(this: u32, ret: u32) =
+        |w| w.options_get(this, 0, ret);
+    "wasi:http/types#[method]request-options.set-connect-timeout"
+        options_set_connect(this: u32, is_some: u32, time: u64) -> u32 = |w| w.options_set(this, 0, is_some, time);
+    "wasi:http/types#[method]request-options.first-byte-timeout" options_first(this: u32, ret: u32) =
+        |w| w.options_get(this, 1, ret);
+    "wasi:http/types#[method]request-options.set-first-byte-timeout"
+        options_set_first(this: u32, is_some: u32, time: u64) -> u32 = |w| w.options_set(this, 1, is_some, time);
+    "wasi:http/types#[method]request-options.between-bytes-timeout" options_between(this: u32, ret: u32) =
+        |w| w.options_get(this, 2, ret);
+    "wasi:http/types#[method]request-options.set-between-bytes-timeout"
+        options_set_between(this: u32, is_some: u32, time: u64) -> u32 = |w| w.options_set(this, 2, is_some, time);
+    "wasi:http/outgoing-handler#handle" outgoing_handle(request: u32, has_options: u32, options: u32, ret: u32) =
+        |w| w.outgoing_handle(request, has_options, options, ret);
+    "wasi:http/types#[resource-drop]outgoing-request" drop_outgoing_request(this: u32) =
+        |w| w.drop_resource(this, &[Kind::OutgoingRequest]);
+    "wasi:http/types#[resource-drop]request-options" drop_options(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Options]);
 
     "wasi:io/streams#[method]input-stream.read" input_read(this: u32, size: u64, ret: u32) =
         |w| w.input_read(this, size, ret);

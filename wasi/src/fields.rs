@@ -54,7 +54,7 @@ pub fn is_forbidden(name: &[u8]) -> bool {
 }
 
 /// RFC 9110 5.6.2.
-fn is_token(name: &[u8]) -> bool {
+pub(crate) fn is_token(name: &[u8]) -> bool {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !name.is_empty() && name.iter().all(is_tchar)
 }

@@ -26,6 +26,7 @@ pub mod handles; // the table of resources
 pub mod http; // wasi:http
 pub mod io; // wasi:io: streams, pollables, errors
 pub mod preview1; // wasi_snapshot_preview1
+pub mod outgoing; // requests that the guest makes
 pub mod own; // this module's own memory
 pub mod small; // clocks, chance, environment, standard streams
 

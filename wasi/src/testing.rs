@@ -166,7 +166,8 @@ type Call = (u8, u32, u32, u32, u32, u32);
 
 fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
     let kinds = [Kind::Fields, Kind::Request, Kind::OutgoingBody, Kind::Output, Kind::Pollable];
-    match function % 44 {
+    let text = crate::outgoing::OptionalText { is_some: b & 3, text: [c, d] };
+    match function % 58 {
         0 => drop(w.fields_new()),
         1 => w.fields_from_list(b, c, d),
         2 => w.fields_get(a, b, c, d),
@@ -210,7 +211,21 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
         40 => drop(w.fd_write(a & 3, b, c, d)),
         41 => drop(w.fd_read(a & 3, b, c, d)),
         42 => drop(w.poll_oneoff(a, b, c, d)),
-        _ => drop(w.strings_get(Which::Environment, a, b)),
+        43 => drop(w.strings_get(Which::Environment, a, b)),
+        44 => drop(w.outgoing_new(a)),
+        45 => drop(w.outgoing_headers(a)),
+        46 => w.outgoing_body(a, b),
+        47 => w.outgoing_method(a, b),
+        48 => drop(w.outgoing_set_method(a, b, [c, d])),
+        49 => w.outgoing_path(a, b),
+        50 => drop(w.outgoing_set_path(a, text)),
+        51 => w.outgoing_scheme(a, b),
+        52 => drop(w.outgoing_set_scheme(a, b & 3, c, [d, e])),
+        53 => drop(w.outgoing_set_authority(a, text)),
+        54 => drop(w.options_new()),
+        55 => w.options_get(a, b % 3, c),
+        56 => drop(w.options_set(a, b % 3, c & 3, u64::from(d) << 20)),
+        _ => w.outgoing_handle(a, b & 3, c, d),
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use wasip2::clocks::{monotonic_clock, wall_clock};
 use wasip2::http::types::{
-    Fields, HeaderError, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse,
-    ResponseOutparam,
+    Fields, HeaderError, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest,
+    OutgoingResponse, RequestOptions, ResponseOutparam, Scheme,
 };
 use wasip2::io::streams::StreamError;
 use wasip2::random::random;
@@ -50,6 +50,7 @@ pub(crate) fn answer(request: &IncomingRequest, outparam: ResponseOutparam) {
     fields(&mut report);
     request_and_body(&mut report, request);
     streams(&mut report);
+    outgoing(&mut report);
     others(&mut report);
 
     let headers = Fields::from_list(&[("x-probe".into(), b"done".to_vec())]).expect("a good list");
@@ -183,4 +184,45 @@ fn others(report: &mut Report) {
     report.tell("random numbers differ", yes_no(one != two));
     report.tell("random bytes", &random::get_random_bytes(5000).len().to_string());
     report.tell("no random bytes", &random::get_random_bytes(0).len().to_string());
+}
+
+/// Requests are made and looked at, and not sent.
+fn outgoing(report: &mut Report) {
+    let request = OutgoingRequest::new(Fields::new());
+    report.tell("method is get", yes_no(matches!(request.method(), Method::Get)));
+    for name in ["PURGE", "a b", ""] {
+        let method = Method::Other(name.to_owned());
+        report.tell(&format!("method `{name}`"), yes_no(request.set_method(&method).is_ok()));
+    }
+    let is_purge = matches!(request.method(), Method::Other(name) if name == "PURGE");
+    report.tell("method is purge", yes_no(is_purge));
+    report.tell("path", &format!("{}", request.path_with_query().is_some()));
+    for path in ["/a?b=c", "/a b", "/a#b"] {
+        report.tell(
+            &format!("path `{path}`"),
+            yes_no(request.set_path_with_query(Some(path)).is_ok()),
+        );
+    }
+    report.tell("path then", &request.path_with_query().unwrap_or_default());
+    report.tell("no path", yes_no(request.set_path_with_query(None).is_ok()));
+    for authority in ["a.b:80", "a b"] {
+        let is_ok = request.set_authority(Some(authority)).is_ok();
+        report.tell(&format!("authority `{authority}`"), yes_no(is_ok));
+    }
+    report.tell("authority then", &request.authority().unwrap_or_default());
+    report.tell("a scheme", yes_no(request.scheme().is_some()));
+    report.tell("https", yes_no(request.set_scheme(Some(&Scheme::Https)).is_ok()));
+    report.tell("is https", yes_no(matches!(request.scheme(), Some(Scheme::Https))));
+    for name in ["ftp", "1a", "a b"] {
+        let scheme = Scheme::Other(name.to_owned());
+        report.tell(&format!("scheme `{name}`"), yes_no(request.set_scheme(Some(&scheme)).is_ok()));
+    }
+    report.header("append to a request's own", request.headers().append("x", b"1"));
+    report.tell("its body", yes_no(request.body().is_ok()));
+    report.tell("its body again", yes_no(request.body().is_ok()));
+    let options = RequestOptions::new();
+    report.tell("a timeout", yes_no(options.connect_timeout().is_some()));
+    report.tell("set it", yes_no(options.set_connect_timeout(Some(5_000_000_000)).is_ok()));
+    report.tell("it is", &format!("{}", options.connect_timeout().unwrap_or(0)));
+    report.tell("another", yes_no(options.first_byte_timeout().is_some()));
 }
