@@ -499,6 +499,14 @@ fn a_program_that_exits_early_has_answered() {
         let output = guest.call(b"").unwrap();
         assert_eq!((output.status, output.body.as_slice()), (200, &b"early1"[..]));
     }
+    let headed = module.replace("\\06\\00\\00\\00\")", "\\17\\00\\00\\00\")");
+    let headed =
+        headed.replace("\"early0\"", "\"Status: 404\\0a\\0aearly00000\"").replace("CODE", "7");
+    let mut guest = Guest::of(&headed);
+    for _ in 0..2 {
+        let output = guest.call(b"").unwrap();
+        assert_eq!(output.status, 404, "who writes a header has answered");
+    }
     let mut guest = Guest::of(&module.replace("CODE", "7"));
     for _ in 0..2 {
         assert!(

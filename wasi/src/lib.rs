@@ -119,6 +119,8 @@ pub struct State {
     is_command: bool,
     /// Its output is beyond the header.
     is_header_over: bool,
+    /// There was one.
+    has_header: bool,
     environment: preview1::Strings,
     arguments: preview1::Strings,
 }
@@ -138,6 +140,7 @@ impl State {
             lines: [io::Line::NONE; 2],
             is_command: false,
             is_header_over: false,
+            has_header: false,
             environment: preview1::Strings::NONE,
             arguments: preview1::Strings::NONE,
         }

@@ -61,22 +61,24 @@ impl<W: World> Wasi<'_, W> {
         self.state.environment = Strings::NONE;
         self.state.arguments = Strings::NONE;
         self.state.is_header_over = false;
+        self.state.has_header = false;
         // The program's output is the first body, which no response has yet.
         self.begin_body(None);
     }
 
     /// Ends a program's call. Returns the address of the response's record, or 0 where it was written already.
     pub fn end_command(&mut self, code: u32) -> u32 {
-        if code != 0 && !self.state.output.is_started {
+        if !self.state.is_header_over {
+            self.read_header(true);
+        }
+        // A program that wrote a header has said what its client gets.
+        if code != 0 && !self.state.has_header && !self.state.output.is_started {
             self.end_lines();
             return self.failed(if code < 256 {
                 "the program ended with an exit code that is not 0; stderr is in the log"
             } else {
                 "the program ended with an error"
             });
-        }
-        if !self.state.is_header_over {
-            self.read_header(true);
         }
         if self.finish_body(0).is_err() {
             return self.failed("the program wrote another length than its Content-Length says");
@@ -110,6 +112,7 @@ impl<W: World> Wasi<'_, W> {
             self.link(fields, name, value);
         } else {
             let header = Span { at: written.at, size: wire(size) };
+            self.state.has_header = true;
             status = self.take_header(fields, header);
             self.drop_front(0, header.size);
         }
