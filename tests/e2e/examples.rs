@@ -51,12 +51,7 @@ fn each_expected_request_gets_its_response() {
     let mut client = host.client();
     let mut count = 0;
     for request_file in EXAMPLES.iter().flat_map(|name| request_files(name)) {
-        let part = read_part(&request_file);
-        let request =
-            Request { line: part.line, headers: part.headers, body: part.body.unwrap_or_default() };
-        let part = read_part(&request_file.with_extension("response"));
-        let expected =
-            Expected { status: part.line.parse().unwrap(), headers: part.headers, body: part.body };
+        let (request, expected) = pair(&request_file);
         check(&request_file, &client.ask(&request), &expected);
         count += 1;
     }
@@ -71,15 +66,19 @@ fn another_host_gives_the_components_answers() {
     let target = target.to_str().and_then(|target| target.parse().ok());
     let target = target.expect("MIDGE_COMPONENT_TARGET is an address and a port");
     for request_file in request_files("component") {
-        let part = read_part(&request_file);
-        let request =
-            Request { line: part.line, headers: part.headers, body: part.body.unwrap_or_default() };
-        let part = read_part(&request_file.with_extension("response"));
-        let expected =
-            Expected { status: part.line.parse().unwrap(), headers: part.headers, body: part.body };
+        let (request, expected) = pair(&request_file);
         let mut client = Client::connect(target);
         check(&request_file, &client.ask(&request), &expected);
     }
+}
+
+/// Reads a request and the answer that it must get.
+fn pair(request_file: &Path) -> (Request, Expected) {
+    let Part { line, headers, body } = read_part(request_file);
+    let request = Request { line, headers, body: body.unwrap_or_default() };
+    let Part { line, headers, body } = read_part(&request_file.with_extension("response"));
+    let status = line.parse().expect("a response begins with its status");
+    (request, Expected { status, headers, body })
 }
 
 fn check(file: &Path, response: &Response, expected: &Expected) {
