@@ -1,7 +1,12 @@
 //! Programs of WASI: what they find of a request, and of their settings.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
 use midge_tests::host::Setup;
 use midge_tests::http::Request;
+use midge_tests::program::midge;
+use serde_json::Value;
 
 const PROGRAM: &str = include_str!("../guests/program.wat");
 
@@ -62,4 +67,51 @@ fn a_client_cannot_set_variables() {
     let mut client = host.client();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n:environment: A=b\r\n\r\n");
     assert_eq!(client.receive().status, 400);
+}
+
+/// A case of the public test suite of WASI preview 1, and how it ended.
+fn passes(module: &Path, case: &Value) -> bool {
+    let words = |name: &str| case[name].as_array().cloned().unwrap_or_default();
+    let mut arguments =
+        vec!["invoke".to_owned(), module.display().to_string(), "--json".to_owned()];
+    for word in words("args") {
+        arguments.extend(["--argument".to_owned(), word.as_str().expect("a text").to_owned()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ended = midge(Path::new("."), &arguments);
+    let expects_success = case["exit_code"].as_i64().unwrap_or(0) == 0;
+    let stdout = case["stdout"].as_str().unwrap_or_default();
+    (ended.code == Some(0)) == expects_success && ended.stdout.contains(stdout)
+}
+
+/// `CONTRIBUTING.md` has the command. Left out: what needs folders, which programs have none of here, and what
+/// expects an environment with nothing of a request in it.
+#[test]
+#[ignore = "needs the suite: MIDGE_WASI_TESTSUITE=FOLDER"]
+fn the_public_suite_of_preview_1_passes() {
+    let folder: OsString = std::env::var_os("MIDGE_WASI_TESTSUITE").expect("MIDGE_WASI_TESTSUITE");
+    let (mut count, mut failed) = (0, Vec::new());
+    for language in ["assemblyscript", "c", "rust"] {
+        let folder = PathBuf::from(&folder).join("tests").join(language);
+        let folder = folder.join("testsuite/wasm32-wasip1");
+        for entry in std::fs::read_dir(&folder).expect("the suite has this folder") {
+            let module = entry.expect("it can be listed").path();
+            let name = module.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if module.extension().is_none_or(|ending| ending != "wasm")
+                || name.starts_with("environ_")
+            {
+                continue;
+            }
+            let case = std::fs::read_to_string(module.with_extension("json")).unwrap_or_default();
+            let case = serde_json::from_str(&case).unwrap_or(Value::Null);
+            if case["dirs"].is_null() {
+                count += 1;
+                if !passes(&module, &case) {
+                    failed.push(name);
+                }
+            }
+        }
+    }
+    assert!(count >= 19, "only {count} cases were found");
+    assert!(failed.is_empty(), "{failed:?} of {count}");
 }

@@ -490,11 +490,11 @@ preview1! {
         |_w| Errno::BadFd;
     "path_symlink" p1_symlink(_path: u32, _size: u32, _fd: u32, _to: u32, _to_size: u32) = |_w| Errno::BadFd;
     "path_unlink_file" p1_unlink(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
-    "sock_accept" p1_accept(_fd: u32, _flags: u32, _ret: u32) = |_w| Errno::BadFd;
-    "sock_recv" p1_recv(_fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32, _ret_flags: u32) =
-        |_w| Errno::BadFd;
-    "sock_send" p1_send(_fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32) = |_w| Errno::BadFd;
-    "sock_shutdown" p1_shutdown(_fd: u32, _how: u32) = |_w| Errno::BadFd;
+    "sock_accept" p1_accept(fd: u32, _flags: u32, _ret: u32) = |w| w.fd_socket(fd);
+    "sock_recv" p1_recv(fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32, _ret_flags: u32) =
+        |w| w.fd_socket(fd);
+    "sock_send" p1_send(fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32) = |w| w.fd_socket(fd);
+    "sock_shutdown" p1_shutdown(fd: u32, _how: u32) = |w| w.fd_socket(fd);
 }
 
 #[unsafe(export_name = "wasi_snapshot_preview1#proc_exit")]

@@ -22,6 +22,8 @@ pub enum Errno {
     Invalid = 28,
     /// No such file.
     NoEntry = 44,
+    /// Not a socket.
+    NotSocket = 57,
     /// Not supported.
     NotSupported = 58,
     /// Invalid seek.
@@ -239,6 +241,11 @@ impl<W: World> Wasi<'_, W> {
     /// `fd_close`, and what else is done to a descriptor as a whole: the standard ones stay.
     pub const fn fd_known(&mut self, fd: u32) -> Errno {
         if fd > STDERR { Errno::BadFd } else { Errno::Success }
+    }
+
+    /// `sock_send` and its like: there are no sockets.
+    pub const fn fd_socket(&mut self, fd: u32) -> Errno {
+        if fd > STDERR { Errno::BadFd } else { Errno::NotSocket }
     }
 
     /// `fd_seek`, `fd_tell`, `fd_pread`, `fd_pwrite`: streams have no places.
