@@ -255,6 +255,12 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
                     continue;
                 }
             };
+            if let Err(error) = harness.check() {
+                let why = format!("{error:#}");
+                let why = why.lines().next().unwrap_or_default();
+                left_out.push(format!("{technique} for {guest}: {why}"));
+                continue;
+            }
             let count = calibrate(ROUND, || {
                 std::hint::black_box(harness.call());
             });

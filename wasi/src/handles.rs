@@ -91,11 +91,6 @@ impl Handles {
         Self { near: [Entry::FREE; NEAR], count: 0, free: 0 }
     }
 
-    /// Forgets all.
-    pub const fn clear(&mut self) {
-        (self.count, self.free) = (0, 0);
-    }
-
     /// Returns how many places were ever used.
     #[must_use]
     pub const fn count(&self) -> u16 {

@@ -84,9 +84,16 @@ pub fn error_name(code: u32) -> &'static str {
 impl<W: World> Wasi<'_, W> {
     /// Takes up a request whose block has this size. Returns the handles of request and `response-outparam`.
     pub fn begin(&mut self, block_size: u32) -> (u32, u32) {
+        self.take_up(block_size);
+        (self.push_kind(Kind::Request), self.push_kind(Kind::Outparam))
+    }
+
+    /// Forgets the last request, and takes up the next.
+    pub(crate) fn take_up(&mut self, block_size: u32) {
         let state = &mut *self.state;
         state.own.begin(block_size);
-        state.handles.clear();
+        // The table of handles is empty in a pristine instance. Where one is used again as it is (`reuse`), its guest
+        // still holds what it holds.
         state.bodies.clear();
         state.output = Output::default();
         state.lines = Default::default();
@@ -96,7 +103,6 @@ impl<W: World> Wasi<'_, W> {
         let body = self.span(BODY);
         let has_more = self.own_u32(FLAGS) & BODY_PARTIAL != 0;
         self.state.input = Input { at: body.at, end: body.at + body.size, has_more };
-        (self.push_kind(Kind::Request), self.push_kind(Kind::Outparam))
     }
 
     fn span(&self, at: u32) -> Span {

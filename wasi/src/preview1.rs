@@ -6,7 +6,7 @@
 //! There are no files: every path is refused, and no folder is open from the start.
 
 use crate::body::{Output, Source};
-use crate::handles::Kind;
+use crate::handles::{Handles, Kind};
 use crate::own::Span;
 use crate::{Wasi, World, index, wire};
 
@@ -58,7 +58,9 @@ impl Strings {
 impl<W: World> Wasi<'_, W> {
     /// Takes up a request for a program.
     pub fn begin_command(&mut self, block_size: u32) {
-        self.begin(block_size);
+        self.take_up(block_size);
+        // A program begins anew with each call, also in an instance that is used again.
+        self.state.handles = Handles::new();
         self.state.is_command = true;
         self.state.environment = Strings::NONE;
         self.state.arguments = Strings::NONE;
