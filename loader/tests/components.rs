@@ -578,3 +578,28 @@ fn a_body_is_read_into_grown_memory() {
         assert!(size - 4096 < read + 4096 && body.ends_with(&output.body), "{read} of {size}");
     }
 }
+
+/// What a C compiler makes for `wasi:http` before a component is made of it: a reactor, whose library imports
+/// preview 1.
+#[test]
+fn a_reactor_is_initialised_before_its_template() {
+    let printing = PRELUDE.to_owned()
+        + r#"(global $ready (mut i32) (i32.const 0))
+          (func (export "_initialize")
+            (if (global.get $ready) (then unreachable))
+            (global.set $ready (i32.const 1)))
+          (data (i32.const 2048) "\00\04\00\00\05\00\00\00")"#;
+    let import = r#"(import "wasi_snapshot_preview1" "fd_write"
+        (func $fd_write (param i32 i32 i32 i32) (result i32)))"#;
+    let module = format!(
+        "(module {import} {printing} (func (export \"{HANDLE}\") (param $request i32) (param $out i32)
+           (if (i32.eqz (global.get $ready)) (then unreachable))
+           (drop (call $fd_write (i32.const 1) (i32.const 2048) (i32.const 1) (i32.const 2056)))
+           (call $hello (local.get $out))))"
+    );
+    let mut guest = Guest::of(&module);
+    for _ in 0..3 {
+        assert_eq!(guest.call(b"body").unwrap().body, b"hello");
+        assert_eq!(guest.log(), "info: hello", "a handler's stdout is no response");
+    }
+}

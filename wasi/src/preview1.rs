@@ -175,10 +175,12 @@ impl<W: World> Wasi<'_, W> {
             let (address, size) = (self.guest_u32(row), self.guest_u32(row + 4));
             self.place_for(address, size, 1);
             let Some(sum) = written.checked_add(size) else { return Errno::Invalid };
-            if fd == STDOUT {
+            if fd == STDOUT && self.state.is_command {
                 self.write_stdout(Source::Guest(address), size);
             } else {
-                self.write_lines(1, Source::Guest(address), size);
+                // A handler's stdout is no response: it goes to the log, as stderr does.
+                let stream = u32::from(fd == STDERR);
+                self.write_lines(stream, Source::Guest(address), size);
             }
             written = sum;
         }
@@ -203,7 +205,8 @@ impl<W: World> Wasi<'_, W> {
             self.place_for(address, size, 1);
             // One piece: a read gives what there is, and waits for nothing once it has some.
             if size > 0 {
-                if let Some(piece) = self.next_piece(Kind::Input, u64::from(size)) {
+                let kind = if self.state.is_command { Kind::Input } else { Kind::Nothing };
+                if let Some(piece) = self.next_piece(kind, u64::from(size)) {
                     self.world.write(address, &self.bytes[piece.range()]);
                     read = piece.size;
                 }

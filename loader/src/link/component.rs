@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use midge_abi::contract::EXPORT_INITIALIZE;
 use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExternalKind, ComponentInstance,
     ComponentOuterAliasKind, ComponentType, Encoding, ExternalKind, Instance, Parser, Payload,
@@ -28,6 +29,8 @@ pub(super) struct Component<'a> {
     pub(super) instances: Vec<CoreInstance<'a>>,
     /// What answers requests.
     pub(super) entry: Option<Entry>,
+    /// What a core module wants to have run first. A component's own modules see to that themselves.
+    pub(super) initialize: Option<Item>,
 }
 
 /// What answers requests.
@@ -171,7 +174,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Component<'_>, LinkError> {
         let exports = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         return Err(LinkError::NoHandler { exports });
     }
-    Ok(Component { instances: reader.instances, entry })
+    Ok(Component { instances: reader.instances, entry, initialize: None })
 }
 
 /// Module name of the imports of WASI preview 1.
@@ -219,7 +222,7 @@ pub(super) fn entry_of_module(module: &[u8]) -> Option<Entry> {
 /// Reads a valid core module that was made for WASI: a program of preview 1, or what the tools make components
 /// of.
 pub(super) fn read_module(module: &[u8], entry: Entry) -> Result<Component<'_>, LinkError> {
-    let (mut imports, mut has_realloc) = (HashMap::new(), false);
+    let (mut imports, mut has_realloc, mut initialize) = (HashMap::new(), false, None);
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::ImportSection(section) => {
@@ -237,7 +240,13 @@ pub(super) fn read_module(module: &[u8], entry: Entry) -> Result<Component<'_>, 
                 }
             }
             Payload::ExportSection(section) => {
-                has_realloc = section.into_iter().flatten().any(|export| export.name == REALLOC);
+                for export in section.into_iter().flatten() {
+                    has_realloc |= export.name == REALLOC;
+                    if export.name == EXPORT_INITIALIZE {
+                        initialize =
+                            Some(Item::Export { instance: 0, name: EXPORT_INITIALIZE.into() });
+                    }
+                }
             }
             _ => {}
         }
@@ -250,7 +259,7 @@ pub(super) fn read_module(module: &[u8], entry: Entry) -> Result<Component<'_>, 
         }
     }
     let instances = vec![CoreInstance { module, imports }];
-    Ok(Component { instances, entry: Some(entry) })
+    Ok(Component { instances, entry: Some(entry), initialize })
 }
 
 /// Takes the version off an interface's name, if it is one of those that are offered.

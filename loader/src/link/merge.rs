@@ -580,6 +580,9 @@ impl<'a> Merger<'a> {
             }
             starts.extend(part.start.map(|start| places.functions[index(start)]));
         }
+        if let Some(Item::Export { instance, name }) = &self.component.initialize {
+            starts.push(self.export(*instance, name, ExternalKind::Func)?);
+        }
         if starts.is_empty() {
             return Ok(None);
         }
