@@ -95,8 +95,7 @@ where
     let fixed: &mut [u8; REQUEST_HEAD_SIZE] = fixed.try_into().expect("split at its size");
     let (table, rest) = rest.split_at_mut(header_count * HEADER_SIZE);
     let (head, rest) = rest.split_at_mut(request.head.len());
-    let (tail, rest) = rest.split_at_mut(request.tail.len());
-    let (pad, body) = rest.split_at_mut(body_offset - head_offset - head_bytes);
+    let (mut pad, body) = rest.split_at_mut(body_offset - head_offset - request.head.len());
 
     write_fixed(fixed, request, base, wire(header_count), wire(body_offset));
     let (rows, _) = table.as_chunks_mut::<HEADER_SIZE>();
@@ -105,7 +104,11 @@ where
         put_span(&mut row[8..], base, header.value);
     }
     head.copy_from_slice(request.head);
-    tail.copy_from_slice(request.tail);
+    if !request.tail.is_empty() {
+        let (tail, rest) = pad.split_at_mut(request.tail.len());
+        tail.copy_from_slice(request.tail);
+        pad = rest;
+    }
     pad.fill(0);
     body.copy_from_slice(request.body);
 }

@@ -22,6 +22,7 @@ use midge_net::http::request::{Head, parse};
 use midge_net::http::response::{self, Circumstances, DateLine};
 use serde::{Deserialize, Serialize};
 
+use crate::peers::COMPONENT;
 use crate::servers::find;
 
 /// The committed baseline, as it was when this program was built.
@@ -29,6 +30,9 @@ const BASELINE: &str = include_str!("../instructions.json");
 
 /// Where the baseline lies in the tree.
 const BASELINE_FILE: &str = "bench/instructions.json";
+
+/// A program of WASI preview 1.
+const PROGRAM: &[u8] = include_bytes!("../../examples/cgi/cgi.wasm");
 
 /// One thing that is counted.
 struct Bench {
@@ -41,7 +45,7 @@ struct Bench {
 /// Repetitions of the first run: enough to be past what happens once.
 const FIRST: u32 = 100;
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 11] = [
     Bench { name: "parse a small request", repetitions: 10_000, run: |count| parsed(HEAD, count) },
     Bench {
         name: "parse a browser's request",
@@ -55,17 +59,27 @@ const BENCHES: [Bench; 9] = [
     Bench {
         name: "call hello, restore",
         repetitions: 2000,
-        run: |count| called(Technique::Restore, None, count),
+        run: |count| called(Technique::Restore, guests::HELLO, count),
     },
     Bench {
         name: "call 3 pages, restore",
         repetitions: 2000,
-        run: |count| called(Technique::Restore, Some(3), count),
+        run: |count| called(Technique::Restore, three_pages().as_bytes(), count),
     },
     Bench {
         name: "call 3 pages, reuse",
         repetitions: 2000,
-        run: |count| called(Technique::Reuse, Some(3), count),
+        run: |count| called(Technique::Reuse, three_pages().as_bytes(), count),
+    },
+    Bench {
+        name: "call a component, restore",
+        repetitions: 2000,
+        run: |count| called(Technique::Restore, COMPONENT.as_bytes(), count),
+    },
+    Bench {
+        name: "call a program, restore",
+        repetitions: 2000,
+        run: |count| called(Technique::Restore, PROGRAM, count),
     },
 ];
 
@@ -258,11 +272,13 @@ fn read(count: u32) -> Result<()> {
     Ok(())
 }
 
-fn called(technique: Technique, pages: Option<u32>, count: u32) -> Result<()> {
-    let source = pages
-        .map_or_else(|| guests::HELLO.to_vec(), |pages| guests::synthetic(pages, 2).into_bytes());
+fn three_pages() -> String {
+    guests::synthetic(3, 2)
+}
+
+fn called(technique: Technique, source: &[u8], count: u32) -> Result<()> {
     let engines = Engines::new();
-    let artifact = artifact(&source, &engines)?;
+    let artifact = artifact(source, &engines)?;
     let mut harness = Harness::new(&artifact, technique, &engines)?;
     for _ in 0..count {
         black_box(harness.call());

@@ -34,6 +34,7 @@ pub(crate) use hyper::start_hyper;
 pub(crate) use midge::start_midge;
 pub(crate) use nginx::{NGINX, start_nginx};
 pub(crate) use program::PROGRAM;
+pub(crate) use wasmtime::COMPONENT;
 pub(crate) use yardstick::YARDSTICK;
 
 /// Ours: if one of them does not start, the comparison fails.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Comparison, Launch, Need, Place, Row, System};
 
-pub(super) const COMPONENT: &str = include_str!("wasmtime.wat");
+pub(crate) const COMPONENT: &str = include_str!("wasmtime.wat");
 
 /// A warm pool: pages of memories, tables and stacks stay, and are cleared by writing.
 const KEPT: [&str; 5] = [
