@@ -15,7 +15,9 @@
 //! What cannot be held so is refused with a reason: resources of a component's own that others call, calls
 //! between components, asynchronous lifts, strings that are not UTF-8, more than one memory.
 
+#[path = "link/component.rs"] // said, for the fuzzer includes this file from elsewhere
 mod component; // what a component is made of
+#[path = "link/merge.rs"]
 mod merge; // many modules made one
 
 use wasmparser::{Parser, Validator, WasmFeatures};

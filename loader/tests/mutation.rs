@@ -1,10 +1,12 @@
 //! Goal: no artifact and no module makes a reader panic, whoever computed its hashes.
 //! Method: the checks of the fuzz targets (`fuzz/README.md`), on mutated inputs of their corpora.
 
-use midge_loader::{container, module};
+use midge_loader::{container, link, module};
 
 #[path = "../../fuzz/checks/container.rs"]
 mod check_container;
+#[path = "../../fuzz/checks/link.rs"]
+mod check_link;
 #[path = "../../fuzz/checks/module.rs"]
 mod check_module;
 #[path = "../../fuzz/checks/mutate.rs"]
@@ -21,4 +23,9 @@ fn mutated_containers_are_read_or_refused() {
 #[test]
 fn mutated_modules_are_read_or_refused() {
     mutate::rounds("module", ROUNDS, check_module::check);
+}
+
+#[test]
+fn mutated_components_are_linked_or_refused() {
+    mutate::rounds("link", ROUNDS, check_link::check);
 }

@@ -297,13 +297,13 @@ impl<'a> Reader<'a> {
             match payload {
                 Payload::ModuleSection { unchecked_range, .. } => {
                     if depth == 0 {
-                        self.scopes[scope].core_modules.push(&bytes[unchecked_range]);
+                        self.scopes[scope].core_modules.push(within(bytes, unchecked_range)?);
                     }
                     depth += 1;
                 }
                 Payload::ComponentSection { unchecked_range, .. } => {
                     if depth == 0 {
-                        let closure = Closure { bytes: &bytes[unchecked_range], scope };
+                        let closure = Closure { bytes: within(bytes, unchecked_range)?, scope };
                         self.scopes[scope].components.push(Rc::new(closure));
                     }
                     depth += 1;
@@ -607,6 +607,13 @@ impl<'a> Reader<'a> {
     fn push_core(&mut self, scope: usize, sort: Sort, item: Item) -> Result<(), LinkError> {
         bounded(count_of(self.scopes[scope].core_items.entry(sort).or_default(), item))
     }
+}
+
+/// Returns the bytes of a section, whose size nobody has checked yet.
+fn within(bytes: &[u8], range: std::ops::Range<usize>) -> Result<&[u8], LinkError> {
+    let offset = range.start;
+    let message = "a section reaches beyond the end".to_owned();
+    bytes.get(range).ok_or(LinkError::Invalid { offset, message })
 }
 
 fn count_of<T>(space: &mut Vec<T>, item: T) -> usize {

@@ -438,6 +438,23 @@ impl<'a> Merger<'a> {
         space.get(index(place)).copied().ok_or_else(missing)
     }
 
+    /// Returns the index of a function that an instance exports, if it has this type.
+    fn typed_export(
+        &self,
+        instance: usize,
+        name: &str,
+        params: &[wasmparser::ValType],
+        results: &[wasmparser::ValType],
+    ) -> Result<u32, LinkError> {
+        let function = self.export(instance, name, ExternalKind::Func)?;
+        let part = &self.parts[instance + 1];
+        let ty = part.exports.get(name).and_then(|(_, place)| part.type_of(*place));
+        if ty.is_none_or(|ty| ty.params() != params || ty.results() != results) {
+            return Err(unsupported(format!("a function `{name}` of another type")));
+        }
+        Ok(function)
+    }
+
     fn imported_item(
         &self,
         number: usize,
@@ -515,17 +532,19 @@ impl<'a> Merger<'a> {
 
     /// Makes the functions by which the WASI module reaches the guest.
     fn make_ways(&mut self) -> Result<(), LinkError> {
-        let item = |item: &Item| match item {
-            Item::Export { instance, name } => self.export(*instance, name, ExternalKind::Func),
+        use wasmparser::ValType::I32;
+        let item = |item: &Item, params: &[_], results: &[_]| match item {
+            Item::Export { instance, name } => self.typed_export(*instance, name, params, results),
             Item::Wasi { .. } => Err(unsupported("a function of WASI's for its own")),
         };
         let entry = self.component.entry.as_ref().expect("`read` found it");
         let (handler, run, start) = match entry {
-            Entry::Handler(handler) => (Some(item(handler)?), None, None),
-            Entry::Run(run) => (None, Some(item(run)?), None),
-            Entry::Start(start) => (None, None, Some(item(start)?)),
+            Entry::Handler(handler) => (Some(item(handler, &[I32, I32], &[])?), None, None),
+            Entry::Run(run) => (None, Some(item(run, &[], &[I32])?), None),
+            Entry::Start(start) => (None, None, Some(item(start, &[], &[])?)),
         };
-        let reallocs = self.reallocs.iter().map(item).collect::<Result<Vec<_>, _>>()?;
+        let reallocs = self.reallocs.iter().map(|realloc| item(realloc, &[I32; 4], &[I32]));
+        let reallocs = reallocs.collect::<Result<Vec<_>, _>>()?;
         let chooser = self.chooser;
         for made in &mut self.made {
             let Some(name) = made.name.strip_prefix("guest.") else { continue };
@@ -581,7 +600,7 @@ impl<'a> Merger<'a> {
             starts.extend(part.start.map(|start| places.functions[index(start)]));
         }
         if let Some(Item::Export { instance, name }) = &self.component.initialize {
-            starts.push(self.export(*instance, name, ExternalKind::Func)?);
+            starts.push(self.typed_export(*instance, name, &[], &[])?);
         }
         if starts.is_empty() {
             return Ok(None);

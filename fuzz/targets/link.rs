@@ -1,0 +1,13 @@
+//! Fuzzes `checks/link.rs`.
+#![no_main]
+
+#[path = "../checks/link.rs"]
+mod check;
+#[path = "../../loader/src/link.rs"]
+#[allow(dead_code, reason = "the file is built here alone, without the engine")]
+mod link;
+#[path = "../../loader/src/module.rs"]
+#[allow(dead_code, reason = "the file is built here alone, without the engine")]
+mod module;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));
