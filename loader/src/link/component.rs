@@ -113,6 +113,16 @@ enum Core<'a> {
     Bag(HashMap<&'a str, Item>),
 }
 
+impl Core<'_> {
+    /// Returns what the instance has under a name.
+    fn item(&self, name: &str) -> Item {
+        match self {
+            Self::Module(instance) => Item::Export { instance: *instance, name: name.to_owned() },
+            Self::Bag(bag) => bag.get(name).expect("validated").clone(),
+        }
+    }
+}
+
 /// The index spaces of one component.
 #[derive(Debug, Default)]
 struct Scope<'a> {
@@ -187,18 +197,32 @@ const START: &str = "_start";
 /// The function that makes room in a core module's memory.
 const REALLOC: &str = "cabi_realloc";
 
-/// Finds the entry of a core module that was made for WASI, and not for the contract.
-pub(super) fn entry_of_module(module: &[u8]) -> Option<Entry> {
-    let mut names = Vec::new();
+/// Returns both parts of the names of what a module imports.
+fn imports_of(module: &[u8]) -> Result<Vec<(&str, &str)>, LinkError> {
     for payload in Parser::new(0).parse_all(module) {
-        match payload {
-            Ok(Payload::ExportSection(section)) => {
-                names.extend(section.into_iter().flatten().map(|export| export.name));
-            }
-            Ok(_) => {}
-            Err(_) => return None,
+        if let Payload::ImportSection(section) = payload? {
+            let imports = section.into_imports();
+            let names = imports.map(|import| import.map(|import| (import.module, import.name)));
+            return Ok(names.collect::<Result<_, _>>()?);
         }
     }
+    Ok(Vec::new())
+}
+
+/// Returns the names of what a module exports, if all of it parses.
+fn exports_of(module: &[u8]) -> Result<Vec<&str>, LinkError> {
+    let mut names = Vec::new();
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ExportSection(section) = payload? {
+            names.extend(section.into_iter().flatten().map(|export| export.name));
+        }
+    }
+    Ok(names)
+}
+
+/// Finds the entry of a core module that was made for WASI, and not for the contract.
+pub(super) fn entry_of_module(module: &[u8]) -> Option<Entry> {
+    let names = exports_of(module).ok()?;
     if names.contains(&midge_abi::contract::EXPORT_CONTRACT) {
         return None;
     }
@@ -222,42 +246,21 @@ pub(super) fn entry_of_module(module: &[u8]) -> Option<Entry> {
 /// Reads a valid core module that was made for WASI: a program of preview 1, or what the tools make components
 /// of.
 pub(super) fn read_module(module: &[u8], entry: Entry) -> Result<Component<'_>, LinkError> {
-    let (mut imports, mut has_realloc, mut initialize) = (HashMap::new(), false, None);
-    for payload in Parser::new(0).parse_all(module) {
-        match payload? {
-            Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    let import = import?;
-                    let known = without_version(import.module)
-                        .filter(|name| *name == PREVIEW1 || is_known(name));
-                    let Some(interface) = known else {
-                        let name = format!("{}#{}", import.module, import.name);
-                        return Err(LinkError::UnknownImport { name });
-                    };
-                    let name = format!("{interface}#{}", import.name);
-                    imports
-                        .insert((import.module, import.name), Item::Wasi { name, realloc: None });
-                }
-            }
-            Payload::ExportSection(section) => {
-                for export in section.into_iter().flatten() {
-                    has_realloc |= export.name == REALLOC;
-                    if export.name == EXPORT_INITIALIZE {
-                        initialize =
-                            Some(Item::Export { instance: 0, name: EXPORT_INITIALIZE.into() });
-                    }
-                }
-            }
-            _ => {}
-        }
+    let exports = exports_of(module)?;
+    let exported = |name: &str| {
+        exports.contains(&name).then(|| Item::Export { instance: 0, name: name.to_owned() })
+    };
+    let realloc = exported(REALLOC).map(Box::new);
+    let mut imports = HashMap::new();
+    for (from, name) in imports_of(module)? {
+        let known = without_version(from).filter(|from| *from == PREVIEW1 || is_known(from));
+        let Some(interface) = known else {
+            return Err(LinkError::UnknownImport { name: format!("{from}#{name}") });
+        };
+        let full = format!("{interface}#{name}");
+        imports.insert((from, name), Item::Wasi { name: full, realloc: realloc.clone() });
     }
-    if has_realloc {
-        for item in imports.values_mut() {
-            if let Item::Wasi { realloc, .. } = item {
-                *realloc = Some(Box::new(Item::Export { instance: 0, name: REALLOC.into() }));
-            }
-        }
-    }
+    let initialize = exported(EXPORT_INITIALIZE);
     let instances = vec![CoreInstance { module, imports }];
     Ok(Component { instances, entry: Some(entry), initialize })
 }
@@ -388,11 +391,13 @@ impl<'a> Reader<'a> {
     fn core_instance(&mut self, scope: usize, instance: Instance<'a>) -> Result<(), LinkError> {
         let core = match instance {
             Instance::Instantiate { module_index, args } => {
-                let module = self.scopes[scope].core_modules[index(module_index)];
+                let from = &self.scopes[scope];
+                let module = from.core_modules[index(module_index)];
                 let mut imports = HashMap::new();
-                for argument in &*args {
-                    let from = &self.scopes[scope].core_instances[index(argument.index)];
-                    self.fill(&mut imports, argument.name, from, module)?;
+                for (argument, name) in imports_of(module)? {
+                    let place = args.iter().find(|known| known.name == argument);
+                    let place = index(place.expect("validated").index);
+                    imports.insert((argument, name), from.core_instances[place].item(name));
                 }
                 if self.instances.len() == INSTANCES_MAX {
                     return Err(LinkError::TooMany {
@@ -417,43 +422,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Says where the imports of `module` from `name` come from.
-    fn fill(
-        &self,
-        imports: &mut HashMap<(&'a str, &'a str), Item>,
-        name: &'a str,
-        from: &Core<'a>,
-        module: &'a [u8],
-    ) -> Result<(), LinkError> {
-        for payload in Parser::new(0).parse_all(module) {
-            let Payload::ImportSection(section) = payload? else { continue };
-            for import in section.into_imports() {
-                let import = import?;
-                if import.module != name {
-                    continue;
-                }
-                let item = match from {
-                    Core::Module(instance) => {
-                        Item::Export { instance: *instance, name: import.name.to_owned() }
-                    }
-                    Core::Bag(bag) => bag.get(import.name).expect("validated").clone(),
-                };
-                imports.insert((import.module, import.name), item);
-            }
-            break;
-        }
-        Ok(())
-    }
-
     fn alias(&mut self, scope: usize, alias: ComponentAlias<'a>) -> Result<(), LinkError> {
         match alias {
             ComponentAlias::CoreInstanceExport { kind, instance_index, name } => {
-                let item = match &self.scopes[scope].core_instances[index(instance_index)] {
-                    Core::Module(instance) => {
-                        Item::Export { instance: *instance, name: name.to_owned() }
-                    }
-                    Core::Bag(bag) => bag.get(name).expect("validated").clone(),
-                };
+                let item = self.scopes[scope].core_instances[index(instance_index)].item(name);
                 self.push_core(scope, kind.into(), item)
             }
             ComponentAlias::InstanceExport { kind, instance_index, name } => {

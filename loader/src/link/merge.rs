@@ -347,12 +347,18 @@ impl<'a> Merger<'a> {
         }
     }
 
-    fn own_items(first: u32, count: usize) -> impl Iterator<Item = u32> {
-        first..first + wire(count)
+    /// Adds what a part has of its own, behind what it imports.
+    fn add_own(&self, number: usize, places: &mut Places) {
+        let (part, own) = (&self.parts[number], self.own[number]);
+        let items = |first: u32, count: usize| first..first + wire(count);
+        places.functions.extend(items(own[0], part.functions.len()));
+        places.tables.extend(items(own[1], part.tables.len()));
+        places.memories.extend(items(own[2], part.memories.len()));
+        places.globals.extend(items(own[3], part.globals.len()));
     }
 
     fn place_wasi(&mut self) -> Result<(), LinkError> {
-        let (wasi, own) = (&self.parts[WASI], self.own[WASI]);
+        let wasi = &self.parts[WASI];
         let mut places = self.offsets(WASI);
         let mut host = 0..;
         for (module, name, ty) in &wasi.imported_functions {
@@ -364,10 +370,7 @@ impl<'a> Merger<'a> {
             };
             places.functions.push(place);
         }
-        places.functions.extend(Self::own_items(own[0], wasi.functions.len()));
-        places.tables.extend(Self::own_items(own[1], wasi.tables.len()));
-        places.memories.extend(Self::own_items(own[2], wasi.memories.len()));
-        places.globals.extend(Self::own_items(own[3], wasi.globals.len()));
+        self.add_own(WASI, &mut places);
         self.places.push(places);
         Ok(())
     }
@@ -389,7 +392,7 @@ impl<'a> Merger<'a> {
     }
 
     fn place(&mut self, number: usize) -> Result<Places, LinkError> {
-        let (part, own) = (&self.parts[number], self.own[number]);
+        let part = &self.parts[number];
         let mut places = self.offsets(number);
         for &(module, name, ty) in &part.imported_functions {
             let ty = part.function_types[index(ty)].as_ref();
@@ -408,10 +411,7 @@ impl<'a> Merger<'a> {
             let place = self.imported_item(number, name, ExternalKind::Global)?;
             places.globals.push(place);
         }
-        places.functions.extend(Self::own_items(own[0], part.functions.len()));
-        places.tables.extend(Self::own_items(own[1], part.tables.len()));
-        places.memories.extend(Self::own_items(own[2], part.memories.len()));
-        places.globals.extend(Self::own_items(own[3], part.globals.len()));
+        self.add_own(number, &mut places);
         Ok(places)
     }
 
