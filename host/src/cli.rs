@@ -167,12 +167,6 @@ pub enum Language {
     Assemblyscript,
 }
 
-impl Language {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Rust, Self::C, Self::Zig, Self::Go, Self::Js, Self::Python, Self::Assemblyscript];
-}
-
 /// Arguments of `midge dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
