@@ -170,20 +170,16 @@ impl SlotMemory {
         if !self.is_watched.load(Relaxed) || self.size() <= offset {
             return false;
         }
-        let is_first = match offset.checked_sub(self.image.bytes()) {
-            None => !self.is_marked(offset / PAGE_SIZE),
-            Some(behind) => self.opened.load(Relaxed) <= behind,
+        let is_writable = match offset.checked_sub(self.image.bytes()) {
+            None if self.is_marked(offset / PAGE_SIZE) => return false,
+            None => self.mark(offset / PAGE_SIZE),
+            Some(behind) if behind < self.opened.load(Relaxed) => return false,
+            Some(behind) => self.open_to(behind + 1),
         };
-        is_first && {
-            let is_writable = match offset.checked_sub(self.image.bytes()) {
-                None => self.mark(offset / PAGE_SIZE),
-                Some(behind) => self.open_to(behind + 1),
-            };
-            if !is_writable {
-                self.is_exhausted.store(true, Relaxed);
-            }
-            is_writable
+        if !is_writable {
+            self.is_exhausted.store(true, Relaxed);
         }
+        is_writable
     }
 
     /// Makes what the memory has grown by writable up to a place behind the template.
@@ -458,7 +454,10 @@ unsafe impl LinearMemory for Handle {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
         }
         if current < size && !memory.grow(size) {
-            return Err(io::Error::last_os_error().into());
+            let error = io::Error::last_os_error();
+            // Some of it may be accessible by now, and what lies behind the size must not be.
+            memory.reservation.close(current..size).expect("access can be taken away");
+            return Err(error.into());
         }
         memory.size.store(size, Relaxed);
         Ok(())
