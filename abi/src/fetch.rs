@@ -214,6 +214,16 @@ impl<'m> Fetch<'m> {
     }
 }
 
+/// Returns the size of what [`write_head`] writes.
+#[must_use]
+pub fn head_size<'h>(headers: impl ExactSizeIterator<Item = (&'h [u8], &'h [u8])>) -> usize {
+    let rows = HEAD_START + headers.len() * HEADER_SIZE;
+    headers.fold(rows, |size, (name, value)| size + name.len() + value.len())
+}
+
+/// Status and count, in front of the rows.
+const HEAD_START: usize = 8;
+
 /// Writes the head of a response: status and count, rows of name and value as offsets and sizes, their bytes.
 /// Names go in lower case. Returns its size; `None` if the target has no room.
 pub fn write_head<'h>(
@@ -221,14 +231,13 @@ pub fn write_head<'h>(
     status: u16,
     headers: impl ExactSizeIterator<Item = (&'h [u8], &'h [u8])>,
 ) -> Option<usize> {
-    const START: usize = 8;
     let count = headers.len();
-    let mut at = START + count * HEADER_SIZE;
+    let mut at = HEAD_START + count * HEADER_SIZE;
     let start = target.get_mut(..at)?;
     start[..4].copy_from_slice(&u32::from(status).to_le_bytes());
-    start[4..START].copy_from_slice(&wire(count).to_le_bytes());
+    start[4..HEAD_START].copy_from_slice(&wire(count).to_le_bytes());
     for (row, (name, value)) in headers.enumerate() {
-        let row = START + row * HEADER_SIZE;
+        let row = HEAD_START + row * HEADER_SIZE;
         for (field, part) in [(row, name), (row + 8, value)] {
             let end = at + part.len();
             target.get_mut(at..end)?.copy_from_slice(part);
@@ -308,6 +317,7 @@ mod tests {
         let mut target = [0; 128];
         let size = write_head(&mut target, 404, headers.into_iter()).unwrap();
         assert_eq!(size, 8 + 2 * 16 + 12 + 10 + 1);
+        assert_eq!(head_size(headers.into_iter()), size);
         assert_eq!(target[..8], [148, 1, 0, 0, 2, 0, 0, 0]);
         assert_eq!(&target[40..52], b"content-type");
         for room in 0..size {

@@ -12,6 +12,10 @@ use clap::{
 };
 
 pub use self::external::External;
+use midge_net::Networks;
+
+use crate::grant::GrantedOrigin;
+
 use crate::config::{
     BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
     RingChoice, Setting, Technique, Workers, keys,
@@ -195,6 +199,12 @@ pub struct RunArgs {
     /// What keeps the guest inside its memory: guard-pages or bounds-checked
     #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
     pub isolation: Isolation,
+    /// A server that the function may ask, as http(s)://HOST[:PORT]; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub grant_http: Vec<GrantedOrigin>,
+    /// A network that names of these may lead to, besides public addresses; may be given several times
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub grant_network: Vec<String>,
     /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
@@ -463,6 +473,11 @@ fn variable(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("expected NAME=VALUE".to_owned())
+}
+
+fn network(text: &str) -> Result<String, String> {
+    let read = Networks::parse([text]).map_err(|error| error.to_string());
+    read.map(|_| text.to_owned())
 }
 
 fn build_memory(text: &str) -> Result<ByteSize, String> {

@@ -23,6 +23,8 @@ pub mod unit; // durations, sizes, CPU lists
 use midge_abi::manifest::Isolation;
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
+use crate::grant::Grant;
+
 pub use self::{
     complaint::Complaints,
     listen::{ClientAddress, Listen, ListenAddress, Listens, Trusted},
@@ -58,6 +60,8 @@ pub struct Settings {
     pub drain_timeout: Setting<Duration>,
     /// Limits of the network.
     pub limits: Limits,
+    /// Whose certificates outgoing requests trust, if not those that the system does.
+    pub certificates: Setting<Option<PathBuf>>,
     /// Limits of compiling.
     pub build: BuildLimits,
     /// The log.
@@ -101,6 +105,8 @@ pub struct Limits {
     pub head_bytes: Setting<ByteSize>,
     /// Requests on one connection.
     pub requests_per_connection: Setting<u32>,
+    /// Connections of a worker to other servers.
+    pub outgoing_connections: Setting<u32>,
 }
 
 /// What compiling one module may take.
@@ -185,6 +191,8 @@ pub struct Function {
     pub arguments: Setting<Words>,
     /// What it finds in its environment beside the request: `NAME=value` each.
     pub environment: Setting<Words>,
+    /// What it may reach.
+    pub grant: Setting<Grant>,
 }
 
 /// A list of words.

@@ -12,8 +12,11 @@ use midge_abi::manifest::Isolation;
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
+use rustls::ClientConfig;
+
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
+use crate::certificates;
 use crate::compile;
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
@@ -21,6 +24,7 @@ use crate::extras::Extras;
 use crate::files::Folder;
 use crate::files::pool::Pool;
 use crate::forwarded::Clients;
+use crate::grant::Grant;
 use crate::log::GuestLog;
 use crate::route::{FunctionIndex, RouteTable};
 use crate::services::{HostServices, RandomKey};
@@ -38,6 +42,8 @@ pub struct Deployment {
     pub pool: Option<Pool>,
     /// How a client's address is found, if not by the connection alone.
     pub clients: Option<Clients>,
+    /// How outgoing requests are made by TLS, where any is granted.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// One function with its limits.
@@ -71,6 +77,8 @@ pub struct Deployed {
     pub compresses: bool,
     /// Its arguments and environment.
     pub extras: Extras,
+    /// What it may reach.
+    pub grant: Arc<Grant>,
 }
 
 impl Deployed {
@@ -142,7 +150,11 @@ impl Deployment {
         };
         let folders = settings.statics.iter().map(folder).collect::<Result<Vec<_>>>()?;
         let compresses = functions.iter().any(|deployed: &Deployed| deployed.compresses);
-        let needs_pool = compresses || !folders.is_empty();
+        let mut grants = functions.iter().map(|deployed| &deployed.grant);
+        let needs_tls = grants.clone().any(|grant| grant.needs_tls());
+        // Names are resolved by its threads.
+        let needs_pool = compresses || !folders.is_empty() || grants.any(|grant| !grant.is_empty());
+        let authorities = settings.certificates.value.as_deref();
         let trusted = settings.trusted_proxies.value.clone();
         Ok(Self {
             routes: RouteTable::new(settings.targets()),
@@ -150,6 +162,7 @@ impl Deployment {
             pool: needs_pool.then(|| shared.pool()).transpose()?,
             folders,
             clients: Clients::new(settings.client_address.value, trusted),
+            tls: needs_tls.then(|| certificates::config(authorities)).transpose()?,
         })
     }
 }
@@ -202,6 +215,7 @@ fn deploy(
         has_server_timing: settings.server_timing.value,
         compresses: settings.compress.value,
         extras: Extras::new(&settings.arguments.value.0, &settings.environment.value.0)?,
+        grant: Arc::new(settings.grant.value.clone()),
         function: Arc::new(function),
     })
 }

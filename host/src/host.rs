@@ -471,6 +471,7 @@ pub fn network(settings: &Settings, listeners: usize) -> midge_net::settings::Se
         bodies_bytes_max: limits.bodies.value.0,
         write_timeout: limits.write_stall.value,
         linger_timeout: limits.linger.value,
+        outgoing_max: limits.outgoing_connections.value,
         ..midge_net::settings::Settings::default()
     }
 }

@@ -63,6 +63,10 @@ pub struct WorkerStats {
     pub queue_depth: Gauge,
     /// Calls that wait for their client or for time to pass.
     pub parked: Gauge,
+    /// Outgoing requests; those that failed, were reused, were repeated; and connections.
+    pub fetches: [Counter; 5],
+    /// Those that nothing grants.
+    pub fetches_denied: Counter,
     /// Bytes that request bodies and streams have reserved.
     pub bodies_bytes: Gauge,
     /// Bytes of request bodies that functions read piece by piece.
@@ -198,6 +202,8 @@ impl WorkerStats {
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
             parked: Gauge::default(),
+            fetches: Default::default(),
+            fetches_denied: Counter::default(),
             bodies_bytes: Gauge::default(),
             body_read_bytes: Counter::default(),
             response_written_bytes: Counter::default(),
@@ -254,6 +260,25 @@ impl StatsWriter {
     /// Notes how many calls wait for their client or for time to pass.
     pub fn parked(&self, count: u64) {
         self.mine().parked.set(count);
+    }
+
+    /// Notes what became of outgoing requests so far.
+    pub fn fetched(&self, counters: &midge_net::counters::Counters) {
+        let counts = [
+            counters.fetches,
+            counters.fetches_failed,
+            counters.fetches_reused,
+            counters.fetches_repeated,
+            counters.fetches_connected,
+        ];
+        for (counter, count) in self.mine().fetches.iter().zip(counts) {
+            counter.raise_to(count);
+        }
+    }
+
+    /// Counts an outgoing request that nothing grants.
+    pub fn fetch_denied(&self) {
+        self.mine().fetches_denied.add(1);
     }
 
     /// Notes how many bytes request bodies and streams have reserved.

@@ -51,6 +51,7 @@ use crate::services::wall_ns;
 use crate::slots::{Slots, TakeError};
 use crate::stats::StatsWriter;
 
+mod fetch; // requests that functions make
 mod files; // files on their way
 mod stream; // calls that wait
 
@@ -97,6 +98,7 @@ pub struct Worker<R: Ring, C: Clock> {
     sleepers: BinaryHeap<Reverse<(u64, u64)>>,
     inbox: Receiver<Message>,
     files: files::Files,
+    fetches: fetch::Fetches,
     clock: CoarseClock,
     request_ids: RequestIds,
     is_draining: bool,
@@ -137,6 +139,8 @@ struct Pending {
     reply: Option<stream::Reply>,
     /// What was sent of the piece at hand, if it had to wait.
     piece_bytes: Option<usize>,
+    /// When it has waited long enough for one of several things.
+    waits_until_ns: Option<u64>,
     /// The encodings that its client takes, where the function's responses are made smaller.
     accepted: Accepted,
 }
@@ -170,6 +174,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             sleepers: BinaryHeap::new(),
             inbox,
             files: files::Files::new(waker),
+            fetches: fetch::Fetches::default(),
             clock,
             request_ids,
             is_draining: false,
@@ -177,6 +182,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             text: String::with_capacity(512),
         };
         worker.make_slots();
+        worker.take_tls();
         worker
     }
 
@@ -212,6 +218,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 self.send_file(connection);
             }
             Event::Body(connection) | Event::Room(connection) => self.wake(connection),
+            Event::Fetch(owner) => self.wake(ConnectionId::from_u64(owner)),
             Event::Refused(connection, refusal) => {
                 // The body of a call under way broke off.
                 self.abandon(connection);
@@ -315,6 +322,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             ends_ns: now_ns.saturating_add(stream_ns),
             reply: None,
             piece_bytes: None,
+            waits_until_ns: None,
             accepted,
         };
         if is_streamed {
@@ -362,6 +370,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     fn finish(&mut self, pending: Pending, used: Used) {
+        self.end_fetches(pending.connection);
         if pending.generation != self.generation {
             return self.finish_replaced(pending, &used);
         }
@@ -559,9 +568,20 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     fn assign(&mut self, assignment: Assignment) {
+        if self.parked_count > 0 || !self.suspended.is_empty() {
+            let before = Arc::clone(&self.assignment.deployment);
+            self.fetches.keep(self.generation, before);
+        }
         self.assignment = assignment;
         self.generation += 1;
         self.make_slots();
+        self.take_tls();
+    }
+
+    fn take_tls(&mut self) {
+        if let Some(tls) = &self.assignment.deployment.tls {
+            self.endpoint.set_tls(Arc::clone(tls));
+        }
     }
 
     fn make_slots(&mut self) {
@@ -579,6 +599,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.assignment.stats.parked(self.parked_count);
         self.assignment.stats.bodies_held(counters.bodies_bytes);
         self.assignment.stats.connections_passed(counters.connections_passed);
+        self.assignment.stats.fetched(counters);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
+use midge_net::Networks;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -13,6 +14,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::{RunArgs, ServeArgs};
 use crate::config::{Complaints, ConfigError, Origin, Setting, Settings, counted};
 use crate::deployment::open;
+use crate::grant::Grant;
 use crate::host::Host;
 use crate::log::start_host_log;
 use crate::output::{self, Failure};
@@ -62,6 +64,10 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
         function.isolation = Setting { value: args.isolation, origin: Origin::Flag("--isolation") };
+        let networks = args.grant_network.iter().map(String::as_str);
+        let networks = Networks::parse(networks).context("the networks were read before")?;
+        let grant = Grant { http: args.grant_http.clone(), networks };
+        function.grant = Setting { value: grant, origin: Origin::Flag("--grant-http") };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)

@@ -177,6 +177,8 @@ pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_M
 /// Bounds of `connections_per_worker`.
 pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+/// Bounds of `outgoing_connections`.
+pub const OUTGOING_CONNECTIONS: Bounds<u32> = bounds(256, 1, network::OUTGOING_MAX);
 /// Bounds of `connections_per_source`; by default a source may have all there are.
 pub const CONNECTIONS_PER_SOURCE: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_MAX, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
@@ -246,6 +248,8 @@ pub enum Part {
     Log,
     /// Each `[[function]]`.
     Function,
+    /// Its `[function.grant]`.
+    Grant,
     /// Each `[[static]]`.
     Static,
 }
@@ -311,6 +315,7 @@ impl Part {
             Self::Build => "[build]",
             Self::Log => "[log]",
             Self::Function => "[[function]]",
+            Self::Grant => "[function.grant]",
             Self::Static => "[[static]]",
         }
     }
@@ -418,6 +423,12 @@ pub const KEYS: &[Key] = &[
         Takes::Duration(DRAIN_TIMEOUT),
         "how long a stop waits for requests in flight",
     ),
+    key(
+        Part::Top,
+        "certificates",
+        Takes::Optional("path", "the system's"),
+        "authorities that outgoing requests trust, a PEM file; relative to this file",
+    ),
     key(Part::Top, "limits", Takes::Tables, "limits of the network, below"),
     key(Part::Top, "build", Takes::Tables, "limits of compiling a module, below"),
     key(Part::Top, "log", Takes::Tables, "the log, below"),
@@ -507,6 +518,12 @@ pub const KEYS: &[Key] = &[
         "requests_per_connection",
         Takes::Count(REQUESTS_PER_CONNECTION),
         "requests on one connection; then closed after the response",
+    ),
+    key(
+        Part::Limits,
+        "outgoing_connections",
+        Takes::Count(OUTGOING_CONNECTIONS),
+        "connections of a worker to other servers; then requests wait for one",
     ),
     key(
         Part::Build,
@@ -617,6 +634,19 @@ pub const KEYS: &[Key] = &[
         "environment",
         Takes::Optional("list of `NAME=value`", "none"),
         "what a program finds in its environment beside the request",
+    ),
+    key(Part::Function, "grant", Takes::Tables, "what it may reach, below"),
+    key(
+        Part::Grant,
+        "http",
+        Takes::Optional("list of `http(s)://HOST[:PORT]`", "none"),
+        "servers that it may ask; `*.` in front of a name stands for all names below it",
+    ),
+    key(
+        Part::Grant,
+        "networks",
+        Takes::Optional("list of networks", "none"),
+        "where names of these servers may lead, besides public addresses",
     ),
     key(
         Part::Static,
