@@ -348,9 +348,12 @@ impl<W: World> Wasi<'_, W> {
     /// # Errors
     /// How much was written, if that is not what was said.
     pub fn finish_body(&mut self, body: u32) -> Result<(), u64> {
+        // The answer to a HEAD may tell a length that it does not have (RFC 9110, 9.3.2); so may a 304.
+        let is_bare = self.has_no_body(body);
         let state = self.body(body);
+        let is_bare = is_bare && state.written == 0;
         if state.stage == Stage::Failed
-            || state.length.is_some_and(|length| length != state.written)
+            || !is_bare && state.length.is_some_and(|length| length != state.written)
         {
             state.stage = Stage::Failed;
             return Err(state.written);
@@ -358,6 +361,13 @@ impl<W: World> Wasi<'_, W> {
         state.stage = Stage::Finished;
         self.flush_body(body);
         Ok(())
+    }
+
+    /// True if a body is that of a response that has none, whatever its headers say.
+    fn has_no_body(&self, body: u32) -> bool {
+        let output = &self.state.output;
+        let is_response = output.is_set && u32::from(output.body) == body + 1;
+        is_response && (self.is_head_request() || output.status == 304)
     }
 
     /// Gives a body up.
@@ -381,6 +391,11 @@ impl<W: World> Wasi<'_, W> {
         let Body { buffer, filled, stage, .. } = *self.body(body);
         let piece = Span { size: filled, ..buffer };
         match (stage, is_started) {
+            (Stage::Finished, false) if filled == 0 && self.is_told_alone(body) => {
+                let record = self.record(piece, Lengths::Sent);
+                self.world.response_start(record);
+                0
+            }
             (Stage::Finished, false) => self.record(piece, Lengths::Left),
             (Stage::Finished, true) => {
                 if filled > 0 {
@@ -391,6 +406,11 @@ impl<W: World> Wasi<'_, W> {
             (_, false) => self.failed("the component did not finish the body of its response"),
             (_, true) => self.trap("wasi: the component did not finish the body of its response"),
         }
+    }
+
+    /// True if a response tells the length of a body that it does not have.
+    fn is_told_alone(&mut self, body: u32) -> bool {
+        self.has_no_body(body) && self.body(body).length.is_some()
     }
 
     /// Makes the record of an error.

@@ -147,6 +147,11 @@ impl<W: World> Wasi<'_, W> {
         self.lower_part(target + 4, part);
     }
 
+    /// True if the guest answers a HEAD.
+    pub(crate) fn is_head_request(&self) -> bool {
+        self.own_u32(METHOD) >> 16 == 2
+    }
+
     /// The target without scheme and authority, if it has those (RFC 9112 3.2.2).
     fn path_with_query(&self) -> Span {
         let target = self.span(TARGET);
