@@ -129,6 +129,82 @@ struct midge_response {
     uint32_t reserved[3]; /* 0 */
 };
 
+/* What the fetching imports return where something is not there yet. */
+#define MIDGE_LATER (-1)
+/* They return this less an error's code. */
+#define MIDGE_ERRORS_FROM (-2)
+/* Requests that one call may have under way, or answered and not closed. */
+#define MIDGE_FETCHES_PER_CALL_MAX 16u
+/* Most rows of one midge_wait. */
+#define MIDGE_WAIT_ROWS_MAX 64u
+/* Bits of midge_fetch_record.flags: by TLS; a body follows. */
+#define MIDGE_FETCH_TLS 1u
+#define MIDGE_FETCH_BODY 2u
+/* midge_fetch_record.body_size of a body whose end tells its length. */
+#define MIDGE_BODY_SIZE_UNKNOWN 0xFFFFFFFFFFFFFFFFu
+
+/* Why there is no response, or no whole one; numbered as error-code of wasi:http. */
+enum midge_fetch_error {
+    MIDGE_FETCH_ERROR_DNS_TIMEOUT = 0,
+    MIDGE_FETCH_ERROR_DNS = 1,
+    MIDGE_FETCH_ERROR_UNAVAILABLE = 3,
+    MIDGE_FETCH_ERROR_PROHIBITED = 4,
+    MIDGE_FETCH_ERROR_UNROUTABLE = 5,
+    MIDGE_FETCH_ERROR_REFUSED = 6,
+    MIDGE_FETCH_ERROR_TERMINATED = 7,
+    MIDGE_FETCH_ERROR_CONNECT_TIMEOUT = 8,
+    MIDGE_FETCH_ERROR_READ_TIMEOUT = 9,
+    MIDGE_FETCH_ERROR_WRITE_TIMEOUT = 10,
+    MIDGE_FETCH_ERROR_LIMIT = 11,
+    MIDGE_FETCH_ERROR_TLS = 12,
+    MIDGE_FETCH_ERROR_CERTIFICATE = 13,
+    MIDGE_FETCH_ERROR_ALERT = 14,
+    MIDGE_FETCH_ERROR_DENIED = 15, /* the host's log says which grant would allow it */
+    MIDGE_FETCH_ERROR_BODY_SIZE = 17,
+    MIDGE_FETCH_ERROR_METHOD = 18,
+    MIDGE_FETCH_ERROR_URI = 19,
+    MIDGE_FETCH_ERROR_INCOMPLETE = 25,
+    MIDGE_FETCH_ERROR_HEAD_TOO_LONG = 26,
+    MIDGE_FETCH_ERROR_BODY_TOO_LONG = 28, /* said by this header, never by the host */
+    MIDGE_FETCH_ERROR_TRANSFER_CODING = 31,
+    MIDGE_FETCH_ERROR_RESPONSE_TIMEOUT = 33,
+    MIDGE_FETCH_ERROR_PROTOCOL = 35,
+    MIDGE_FETCH_ERROR_INTERNAL = 38
+};
+
+/* What a request to another server asks for: addresses, not offsets. midge_fetch_to fills it. */
+struct midge_fetch_record {
+    uint32_t flags; /* MIDGE_FETCH_TLS, MIDGE_FETCH_BODY */
+    uint32_t method;
+    uint32_t method_size;
+    uint32_t authority; /* host, and port if it is not the scheme's */
+    uint32_t authority_size;
+    uint32_t target; /* path and query */
+    uint32_t target_size;
+    uint32_t header_count;
+    uint32_t headers;  /* rows of struct midge_response_header */
+    uint32_t reserved; /* 0 */
+    uint64_t body_size;
+    uint64_t connect_ns;       /* longest time for a connection; 0 for the host's own */
+    uint64_t first_byte_ns;    /* for the response's head */
+    uint64_t between_bytes_ns; /* between two pieces of its body */
+};
+
+/* midge_wait_row.kind: what is waited for. */
+enum midge_wait_for {
+    MIDGE_WAIT_BODY = 1,       /* more of the request's own body */
+    MIDGE_WAIT_FETCH_HEAD = 2, /* the head of a fetch's response */
+    MIDGE_WAIT_FETCH_BODY = 3, /* more of its body */
+    MIDGE_WAIT_FETCH_ROOM = 4  /* room for more of the fetch's own body */
+};
+
+/* One thing that is waited for. */
+struct midge_wait_row {
+    uint16_t kind;     /* enum midge_wait_for */
+    uint16_t is_ready; /* the host writes 1 where it is there, or never will be */
+    uint32_t handle;   /* which fetch; 0 for the request's own body */
+};
+
 /* ---- Imports ------------------------------------------------------------------------------------ */
 
 #ifdef __wasm__
@@ -158,6 +234,27 @@ MIDGE_IMPORT("response_write") void midge_response_write(const void *piece, size
 MIDGE_IMPORT("sleep_ns") void midge_sleep_ns(int64_t time);
 /* Ends the call as if the function had returned this. Does not return. */
 MIDGE_IMPORT("exit") void midge_exit(const struct midge_response *response);
+
+/* Requests to other servers. Those with a result return MIDGE_ERRORS_FROM less the code of an error; all but the
+ * first and the last want the handle of a request, and trap at others. None of them waits but the last. What is
+ * easier to use stands below. */
+
+/* Begins a request. Returns its handle, above 0. */
+MIDGE_IMPORT("fetch") int32_t midge_fetch(const struct midge_fetch_record *record);
+/* Sends a piece of its body. Returns how much was taken; MIDGE_LATER where there is no room. */
+MIDGE_IMPORT("fetch_write") int32_t midge_fetch_write(int32_t handle, const void *piece, size_t size);
+/* Ends its body. */
+MIDGE_IMPORT("fetch_finish") int32_t midge_fetch_finish(int32_t handle);
+/* Writes the head of the response: status, count, rows of struct midge_request_header, texts. Returns its size, or
+ * MIDGE_LATER. */
+MIDGE_IMPORT("fetch_head") int32_t midge_fetch_head(int32_t handle, void *target, size_t size);
+/* Reads on in the body of the response. Returns how much, 0 at its end, or MIDGE_LATER. */
+MIDGE_IMPORT("fetch_read") int32_t midge_fetch_read(int32_t handle, void *target, size_t size);
+/* Forgets a request and its response. What is open at the end of the call is closed by the host. */
+MIDGE_IMPORT("fetch_close") void midge_fetch_close(int32_t handle);
+/* Waits until one of the rows is there, or the time in nanoseconds is over; a negative one never is. Returns how
+ * many are ready. */
+MIDGE_IMPORT("wait") int32_t midge_wait(struct midge_wait_row *rows, size_t count, int64_t time);
 
 /* ---- Memory functions the compiler may call ----------------------------------------------------- */
 
@@ -461,6 +558,231 @@ static inline void midge_start(uint16_t status, const char *content_type) {
 
 /* What a function returns that has written its answer. */
 #define midge_written ((const struct midge_response *)NULL)
+
+/* ---- Requests to other servers ------------------------------------------------------------------ */
+
+/* Where the function's grant names them:
+ *
+ *   struct midge_fetch_record record;
+ *   struct midge_fetch_answer answer;
+ *   int32_t error = midge_fetch_to(&record, "GET", MIDGE_TEXT("https://api.example.com/rates"));
+ *   if (!error) error = midge_fetch_send(&record, MIDGE_TEXT(""), &answer);
+ *   if (error) return midge_respond_text(502, "text/plain", midge_fetch_error_text(error));
+ *   struct midge_text body = midge_fetch_body(&answer, 65536, &error);
+ */
+
+/* A response of another server. */
+struct midge_fetch_answer {
+    int32_t handle;
+    uint16_t status;
+    uint32_t header_count;
+    const char *head; /* on the heap: status, count, rows, texts */
+};
+
+/* What to tell of an error: half a sentence. */
+static inline struct midge_text midge_fetch_error_text(int32_t error) {
+    switch (MIDGE_ERRORS_FROM - error) {
+    case MIDGE_FETCH_ERROR_DNS_TIMEOUT: return MIDGE_TEXT("the name was not resolved in time");
+    case MIDGE_FETCH_ERROR_DNS: return MIDGE_TEXT("the name has no address");
+    case MIDGE_FETCH_ERROR_UNAVAILABLE: return MIDGE_TEXT("the server cannot be reached");
+    case MIDGE_FETCH_ERROR_PROHIBITED: return MIDGE_TEXT("the address is not one that may be connected to");
+    case MIDGE_FETCH_ERROR_UNROUTABLE: return MIDGE_TEXT("there is no way to the address");
+    case MIDGE_FETCH_ERROR_REFUSED: return MIDGE_TEXT("nobody listens there");
+    case MIDGE_FETCH_ERROR_TERMINATED: return MIDGE_TEXT("the connection was closed before the response");
+    case MIDGE_FETCH_ERROR_CONNECT_TIMEOUT: return MIDGE_TEXT("no connection in time");
+    case MIDGE_FETCH_ERROR_READ_TIMEOUT: return MIDGE_TEXT("the response stopped");
+    case MIDGE_FETCH_ERROR_WRITE_TIMEOUT: return MIDGE_TEXT("the request's body is not taken");
+    case MIDGE_FETCH_ERROR_LIMIT: return MIDGE_TEXT("as many outgoing requests are under way as may be");
+    case MIDGE_FETCH_ERROR_TLS: return MIDGE_TEXT("TLS failed");
+    case MIDGE_FETCH_ERROR_CERTIFICATE: return MIDGE_TEXT("the server's certificate is not trusted");
+    case MIDGE_FETCH_ERROR_ALERT: return MIDGE_TEXT("the server refused TLS");
+    case MIDGE_FETCH_ERROR_DENIED: return MIDGE_TEXT("the request is not granted");
+    case MIDGE_FETCH_ERROR_BODY_SIZE: return MIDGE_TEXT("the request's body has another length than was told");
+    case MIDGE_FETCH_ERROR_METHOD: return MIDGE_TEXT("the method cannot be sent");
+    case MIDGE_FETCH_ERROR_URI: return MIDGE_TEXT("the target cannot be sent");
+    case MIDGE_FETCH_ERROR_INCOMPLETE: return MIDGE_TEXT("the response is not whole");
+    case MIDGE_FETCH_ERROR_HEAD_TOO_LONG: return MIDGE_TEXT("the response's head is too long");
+    case MIDGE_FETCH_ERROR_BODY_TOO_LONG: return MIDGE_TEXT("the response's body is longer than is taken");
+    case MIDGE_FETCH_ERROR_TRANSFER_CODING: return MIDGE_TEXT("the response has an unknown transfer coding");
+    case MIDGE_FETCH_ERROR_RESPONSE_TIMEOUT: return MIDGE_TEXT("no response in time");
+    case MIDGE_FETCH_ERROR_PROTOCOL: return MIDGE_TEXT("the response is no HTTP");
+    case MIDGE_FETCH_ERROR_INTERNAL: return MIDGE_TEXT("a fault of the host's");
+    default: return MIDGE_TEXT("an error that has no name here");
+    }
+}
+
+/* The result that stands for an error of this header's own. */
+static inline int32_t midge_fetch_fail(enum midge_fetch_error error) {
+    return MIDGE_ERRORS_FROM - (int32_t)error;
+}
+
+/* Fills the record of a request: a method in capitals, and an absolute URL of http or https, without a user name. Both
+ * must stay until midge_fetch has read them. Headers, body and times may be set afterwards. Returns 0 or an error. */
+static inline int32_t midge_fetch_to(struct midge_fetch_record *record, const char *method, struct midge_text url) {
+    const struct midge_fetch_record empty = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    *record = empty;
+    size_t start = 0, authority_end, end = url.size;
+    if (url.size > 7 && memcmp(url.data, "http://", 7) == 0) {
+        start = 7;
+    } else if (url.size > 8 && memcmp(url.data, "https://", 8) == 0) {
+        start = 8;
+        record->flags = MIDGE_FETCH_TLS;
+    } else {
+        return midge_fetch_fail(MIDGE_FETCH_ERROR_URI);
+    }
+    for (size_t at = start; at < end; at++) {
+        if (url.data[at] == '#') end = at;
+        else if (url.data[at] <= ' ' || url.data[at] > '~') return midge_fetch_fail(MIDGE_FETCH_ERROR_URI);
+    }
+    for (authority_end = start; authority_end < end; authority_end++) {
+        char byte = url.data[authority_end];
+        if (byte == '/' || byte == '?') break;
+        if (byte == '@') return midge_fetch_fail(MIDGE_FETCH_ERROR_URI);
+    }
+    /* Longer ones trap. */
+    if (authority_end == start || authority_end - start > 261 || end - authority_end >= 16384) {
+        return midge_fetch_fail(MIDGE_FETCH_ERROR_URI);
+    }
+    struct midge_text target = {url.data + authority_end, end - authority_end};
+    if (target.size == 0) {
+        target = MIDGE_TEXT("/");
+    } else if (target.data[0] == '?') {
+        char *whole = midge_heap_take(target.size + 1);
+        if (!whole) return midge_fetch_fail(MIDGE_FETCH_ERROR_URI);
+        whole[0] = '/';
+        memcpy(whole + 1, target.data, target.size);
+        target.data = whole;
+        target.size++;
+    }
+    record->method = midge_address(method);
+    record->method_size = (uint32_t)strlen(method);
+    record->authority = midge_address(url.data + start);
+    record->authority_size = (uint32_t)(authority_end - start);
+    record->target = midge_address(target.data);
+    record->target_size = (uint32_t)target.size;
+    return 0;
+}
+
+/* A row for the header table of a request: record.headers = midge_address(rows), record.header_count. */
+static inline struct midge_response_header midge_header_of(struct midge_text name, struct midge_text value) {
+    struct midge_response_header row = {midge_address(name.data), (uint32_t)name.size, midge_address(value.data),
+                                        (uint32_t)value.size};
+    return row;
+}
+
+/* Waits for one thing of one request. */
+static inline void midge_fetch_wait(int32_t handle, enum midge_wait_for kind) {
+    struct midge_wait_row row = {(uint16_t)kind, 0, (uint32_t)handle};
+    midge_wait(&row, 1, -1);
+}
+
+/* Sends the whole of a piece, and waits for room. Returns 0 or an error. */
+static inline int32_t midge_fetch_write_all(int32_t handle, struct midge_text piece) {
+    while (piece.size) {
+        int32_t taken = midge_fetch_write(handle, piece.data, piece.size);
+        if (taken == MIDGE_LATER) {
+            midge_fetch_wait(handle, MIDGE_WAIT_FETCH_ROOM);
+            continue;
+        }
+        if (taken < 0) return taken;
+        piece.data += taken;
+        piece.size -= (size_t)taken;
+    }
+    return 0;
+}
+
+/* Waits for the head of a response, which goes onto the heap. Returns 0 or an error. */
+static inline int32_t midge_fetch_answer(int32_t handle, struct midge_fetch_answer *answer) {
+    char *head = (char *)midge_state.heap_next;
+    int32_t size;
+    /* All of the heap is offered, and what the head needs is taken. */
+    while ((size = midge_fetch_head(handle, head, (size_t)(midge_state.heap_end - midge_state.heap_next))) == MIDGE_LATER) {
+        midge_fetch_wait(handle, MIDGE_WAIT_FETCH_HEAD);
+    }
+    if (size < 0) return size;
+    midge_heap_take((size_t)size);
+    answer->handle = handle;
+    answer->status = (uint16_t)((const uint32_t *)(const void *)head)[0];
+    answer->header_count = ((const uint32_t *)(const void *)head)[1];
+    answer->head = head;
+    return 0;
+}
+
+/* Sends a request with its body, if it has one, and waits for the head of the response. Returns 0 or an error. */
+static inline int32_t midge_fetch_send(struct midge_fetch_record *record, struct midge_text body,
+                                       struct midge_fetch_answer *answer) {
+    if (body.size) {
+        record->flags |= MIDGE_FETCH_BODY;
+        record->body_size = body.size;
+    }
+    int32_t handle = midge_fetch(record), error = 0;
+    if (handle < 0) return handle;
+    if (body.size) {
+        error = midge_fetch_write_all(handle, body);
+        if (!error) error = midge_fetch_finish(handle);
+    }
+    if (!error) error = midge_fetch_answer(handle, answer);
+    if (error) midge_fetch_close(handle);
+    return error;
+}
+
+/* The name and the value of a header of a response; index < answer->header_count. */
+static inline struct midge_text midge_fetch_header_name(const struct midge_fetch_answer *answer, uint32_t index) {
+    const void *rows = answer->head + 8;
+    struct midge_span name = ((const struct midge_request_header *)rows)[index].name;
+    struct midge_text text = {answer->head + name.offset, name.size};
+    return text;
+}
+
+static inline struct midge_text midge_fetch_header_value(const struct midge_fetch_answer *answer, uint32_t index) {
+    const void *rows = answer->head + 8;
+    struct midge_span value = ((const struct midge_request_header *)rows)[index].value;
+    struct midge_text text = {answer->head + value.offset, value.size};
+    return text;
+}
+
+/* The value of the first header of that name, written in lower case; data is NULL if there is none. */
+static inline struct midge_text midge_fetch_header(const struct midge_fetch_answer *answer, const char *name) {
+    struct midge_text none = {NULL, 0};
+    for (uint32_t index = 0; index < answer->header_count; index++) {
+        if (midge_text_is(midge_fetch_header_name(answer, index), name)) return midge_fetch_header_value(answer, index);
+    }
+    return none;
+}
+
+/* Waits for more of the body of a response. Returns how much, 0 at its end, or an error. */
+static inline int32_t midge_fetch_next(const struct midge_fetch_answer *answer, void *target, size_t size) {
+    int32_t read;
+    while ((read = midge_fetch_read(answer->handle, target, size)) == MIDGE_LATER) {
+        midge_fetch_wait(answer->handle, MIDGE_WAIT_FETCH_BODY);
+    }
+    return read;
+}
+
+/* Reads the rest of the body of a response onto the heap; *error is 0, or why there is none. */
+static inline struct midge_text midge_fetch_body(const struct midge_fetch_answer *answer, size_t size_max,
+                                                 int32_t *error) {
+    char *start = (char *)midge_state.heap_next, beyond;
+    size_t free_bytes = (size_t)(midge_state.heap_end - midge_state.heap_next), size = 0;
+    if (size_max > free_bytes) size_max = free_bytes;
+    for (;;) {
+        /* Whether a full target has all of it, one byte more tells. */
+        bool is_full = size == size_max;
+        int32_t read = midge_fetch_next(answer, is_full ? &beyond : start + size, is_full ? 1 : size_max - size);
+        if (read > 0 && is_full) read = midge_fetch_fail(MIDGE_FETCH_ERROR_BODY_TOO_LONG);
+        if (read < 0) {
+            struct midge_text none = {NULL, 0};
+            *error = read;
+            return none;
+        }
+        if (read == 0) break;
+        size += (size_t)read;
+    }
+    midge_heap_take(size);
+    *error = 0;
+    struct midge_text body = {start, size};
+    return body;
+}
 
 /* ---- Exports ------------------------------------------------------------------------------------ */
 

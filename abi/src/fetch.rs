@@ -32,6 +32,35 @@ pub const WAIT_ROWS_MAX: u32 = 64;
 /// Size of a [`WaitRow`].
 pub const WAIT_ROW_SIZE: usize = size_of::<WaitRow>();
 
+/// Why there is no response: codes, which are those of `error-code` in `wasi:http`, and what the libraries for guests
+/// call them.
+pub const ERRORS: [(u8, &str); 24] = [
+    (0, "DnsTimeout"),
+    (1, "Dns"),
+    (3, "Unavailable"),
+    (4, "Prohibited"),
+    (5, "Unroutable"),
+    (6, "Refused"),
+    (7, "Terminated"),
+    (8, "ConnectTimeout"),
+    (9, "ReadTimeout"),
+    (10, "WriteTimeout"),
+    (11, "Limit"),
+    (12, "Tls"),
+    (13, "Certificate"),
+    (14, "Alert"),
+    (15, "Denied"),
+    (17, "BodySize"),
+    (18, "Method"),
+    (19, "Uri"),
+    (25, "Incomplete"),
+    (26, "HeadTooLong"),
+    (31, "TransferCoding"),
+    (33, "ResponseTimeout"),
+    (35, "Protocol"),
+    (38, "Internal"),
+];
+
 /// Bit of [`FetchRecord::flags`]: by TLS.
 pub const FETCH_TLS: u32 = 1;
 /// Bit of [`FetchRecord::flags`]: a body follows, by `fetch_write` and `fetch_finish`.

@@ -9,8 +9,15 @@ use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::process::Command;
 
-use midge_abi::{contract, imports};
+use midge_abi::{contract, fetch, imports};
+use midge_guest::fetch::FetchError;
 use midge_guest::layout;
+
+/// All records of the host's.
+mod host {
+    pub(crate) use midge_abi::contract::*;
+    pub(crate) use midge_abi::fetch::{FetchRecord, WaitRow};
+}
 
 /// Where a field lies in a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +53,11 @@ macro_rules! records {
             }
             ResponseHeader { name, name_size, value, value_size }
             ResponseRecord { status, flags, header_count, headers, body, body_size, reserved }
+            FetchRecord {
+                flags, method, method_size, authority, authority_size, target, target_size, header_count,
+                headers, reserved, body_size, connect_ns, first_byte_ns, between_bytes_ns
+            }
+            WaitRow { kind, is_ready, handle }
         )
     };
     ($side:ident: $($record:ident { $($field:ident),+ })+) => {
@@ -67,7 +79,7 @@ macro_rules! records {
 
 #[test]
 fn guests_in_rust_see_the_hosts_records() {
-    for (host, guest) in records!(contract).into_iter().zip(records!(layout)) {
+    for (host, guest) in records!(host).into_iter().zip(records!(layout)) {
         assert_eq!(host, guest);
     }
 }
@@ -84,8 +96,45 @@ fn guests_in_rust_know_the_hosts_numbers() {
     assert_eq!(contract::RESPONSE_ERROR, layout::RESPONSE_ERROR);
     assert_eq!(imports::LOG_LINE_BYTES_MAX, midge_guest::log::LOG_LINE_BYTES_MAX);
     assert_eq!(imports::RANDOM_BYTES_MAX as usize, midge_guest::random::RANDOM_BYTES_MAX);
+    assert_eq!(fetch::LATER, layout::LATER);
+    assert_eq!(fetch::ERRORS_FROM, layout::ERRORS_FROM);
+    assert_eq!(fetch::FETCHES_PER_CALL_MAX, layout::FETCHES_PER_CALL_MAX);
+    assert_eq!(fetch::WAIT_ROWS_MAX as usize, layout::WAIT_ROWS_MAX);
+    assert_eq!(fetch::FETCH_TLS, layout::FETCH_TLS);
+    assert_eq!(fetch::FETCH_BODY, layout::FETCH_BODY);
+    assert_eq!(fetch::BODY_SIZE_UNKNOWN, layout::BODY_SIZE_UNKNOWN);
+    let guests = [
+        layout::WAIT_BODY,
+        layout::WAIT_FETCH_HEAD,
+        layout::WAIT_FETCH_BODY,
+        layout::WAIT_FETCH_ROOM,
+    ];
+    assert_eq!(WAITS.map(|(_, code)| code), guests);
+    assert!(
+        midge_guest::fetch::FETCH_HEADERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize
+    );
     assert!(midge_guest::RESPONSE_HEADERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize);
 }
+
+#[test]
+fn guests_in_rust_know_the_hosts_errors() {
+    let guests = FetchError::ALL.map(|error| (error as u8, format!("{error:?}")));
+    let hosts = fetch::ERRORS.map(|(code, name)| (code, name.to_owned()));
+    let (known, own): (Vec<_>, Vec<_>) =
+        guests.into_iter().partition(|error| hosts.contains(error));
+    assert_eq!(known, hosts);
+    assert_eq!(own, [(28, "BodyTooLong".to_owned())], "what the library says by itself");
+}
+
+const WAITS: [(&str, u16); 4] = {
+    use fetch::WaitFor::{Body, FetchBody, FetchHead, FetchRoom};
+    [
+        ("BODY", Body as u16),
+        ("FETCH_HEAD", FetchHead as u16),
+        ("FETCH_BODY", FetchBody as u16),
+        ("FETCH_ROOM", FetchRoom as u16),
+    ]
+};
 
 #[test]
 fn guests_in_rust_know_the_hosts_methods_and_levels() {
@@ -120,7 +169,7 @@ const METHODS: [(&str, u16); 10] = {
 #[test]
 fn guests_in_c_see_the_hosts_records() {
     let mut source = String::from("#include \"midge.h\"\n");
-    for record in records!(contract) {
+    for record in records!(host) {
         let c_name = c_name(record.name);
         let mut claim = |what: String, value: usize| {
             writeln!(source, "_Static_assert({what} == {value}, \"{what}\");").unwrap();
@@ -149,6 +198,20 @@ fn guests_in_c_know_the_hosts_numbers() {
     claim("MIDGE_BODY_PARTIAL", contract::flags::BODY_PARTIAL.into());
     claim("MIDGE_RESPONSE_ERROR", contract::RESPONSE_ERROR.into());
     claim("MIDGE_RANDOM_BYTES_MAX", imports::RANDOM_BYTES_MAX.into());
+    claim("MIDGE_FETCH_TLS", fetch::FETCH_TLS.into());
+    claim("MIDGE_FETCH_BODY", fetch::FETCH_BODY.into());
+    claim("MIDGE_BODY_SIZE_UNKNOWN", fetch::BODY_SIZE_UNKNOWN);
+    claim("MIDGE_FETCHES_PER_CALL_MAX", fetch::FETCHES_PER_CALL_MAX as u64);
+    claim("MIDGE_WAIT_ROWS_MAX", fetch::WAIT_ROWS_MAX.into());
+    claim("-MIDGE_LATER", fetch::LATER.unsigned_abs().into());
+    claim("-MIDGE_ERRORS_FROM", fetch::ERRORS_FROM.unsigned_abs().into());
+    for (name, code) in WAITS {
+        claim(&format!("MIDGE_WAIT_{name}"), code.into());
+    }
+    let errors = fetch::ERRORS.into_iter().chain([(28, "BodyTooLong")]);
+    for (code, name) in errors.clone() {
+        claim(&format!("MIDGE_FETCH_ERROR{}", upper(name)), code.into());
+    }
     for (name, code) in METHODS {
         claim(&format!("MIDGE_{name}"), code.into());
     }
@@ -157,6 +220,17 @@ fn guests_in_c_know_the_hosts_numbers() {
         claim(&format!("MIDGE_{name}"), u64::from(level.unsigned_abs()));
     }
     compile(&["-std=c11"], &source);
+    // And the header has a text for each.
+    let header = include_str!("../include/midge.h");
+    assert_eq!(header.matches("case MIDGE_FETCH_ERROR_").count(), errors.count());
+}
+
+/// `DnsTimeout` as `_DNS_TIMEOUT`.
+fn upper(name: &str) -> String {
+    let separated = name.chars().flat_map(|letter| {
+        letter.is_uppercase().then_some('_').into_iter().chain(letter.to_uppercase())
+    });
+    separated.collect()
 }
 
 /// The header promises C99, and no warnings in a guest's build.
@@ -185,6 +259,13 @@ fn guests_in_c_import_the_hosts_names() {
         imports::RESPONSE_WRITE,
         imports::SLEEP_NS,
         imports::EXIT,
+        imports::FETCH,
+        imports::FETCH_WRITE,
+        imports::FETCH_FINISH,
+        imports::FETCH_HEAD,
+        imports::FETCH_READ,
+        imports::FETCH_CLOSE,
+        imports::WAIT,
     ];
     for name in names {
         assert!(header.contains(&format!("MIDGE_IMPORT(\"{name}\")")), "{name}");
@@ -204,6 +285,8 @@ fn c_name(record: &str) -> &str {
         "RequestHead" => "midge_request",
         "ResponseHeader" => "midge_response_header",
         "ResponseRecord" => "midge_response",
+        "FetchRecord" => "midge_fetch_record",
+        "WaitRow" => "midge_wait_row",
         other => panic!("no C name for `{other}`"),
     }
 }

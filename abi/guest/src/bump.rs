@@ -50,6 +50,12 @@ impl Bump {
         fits
     }
 
+    /// Returns the start of what is free.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) const fn next(&self) -> usize {
+        self.next
+    }
+
     /// Returns the end of what is free.
     pub(crate) const fn limit(&self) -> usize {
         self.limit

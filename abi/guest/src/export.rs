@@ -11,6 +11,7 @@ use core::mem::offset_of;
 use core::{ptr, slice};
 
 use crate::error::FunctionError;
+use crate::handler::Handler;
 use crate::heap::{self, Region};
 use crate::layout::{
     AREA_ALIGN, AREA_SIZE_MAX, AREA_SIZE_MIN, Contract, MAGIC, RESPONSE_ERROR, ResponseHeader,
@@ -90,10 +91,11 @@ impl<const BYTES: usize> Guest<BYTES> {
     }
 
     /// Answers the request that the host wrote at the start of the region.
-    pub fn handle<F>(&'static self, size: usize, handler: F) -> *const ResponseRecord
-    where
-        F: for<'a> FnOnce(&Request<'a>) -> Result<Response<'a>, FunctionError>,
-    {
+    pub fn handle<Form>(
+        &'static self,
+        size: usize,
+        handler: impl Handler<Form>,
+    ) -> *const ResponseRecord {
         let region = self.heap_behind(size);
         // SAFETY: `heap_behind` found that `size` bytes lie in the region, which is initialised. Nobody
         // writes them during the call: the heap begins behind them, and the host waits for the answer.
@@ -101,7 +103,7 @@ impl<const BYTES: usize> Guest<BYTES> {
         // SAFETY: the region lives forever, its end is `BYTES`, and `block` ends where the heap begins.
         let answer = unsafe { heap::begin(&region) }
             .and_then(|()| Request::read(block))
-            .and_then(|request| handler(&request));
+            .and_then(|request| handler.answer(&request));
 
         let output = self.output.get();
         // SAFETY: the call has the whole guest for itself, and this is the only reference to `output`.
@@ -132,12 +134,7 @@ fn write_response(output: &mut Output, response: &Response<'_>) {
     let headers = response.headers();
     let header_count = size(headers.len());
     for (row, (name, value)) in output.headers.iter_mut().zip(headers) {
-        *row = ResponseHeader {
-            name: address(name.as_ptr()),
-            name_size: size(name.len()),
-            value: address(value.as_ptr()),
-            value_size: size(value.len()),
-        };
+        *row = header_row(name, value);
     }
     output.record = ResponseRecord {
         status: response.status(),
@@ -160,18 +157,33 @@ pub(crate) fn start_response(response: &Response<'_>) {
 }
 
 fn write_error(output: &mut Output, error: &FunctionError) {
+    let is_refusal = error.is_refusal();
+    output.headers[0] = header_row(b"content-type", b"application/problem+json");
     output.record = ResponseRecord {
-        flags: RESPONSE_ERROR,
+        status: if is_refusal { error.status() } else { 0 },
+        flags: if is_refusal { 0 } else { RESPONSE_ERROR },
+        header_count: u32::from(is_refusal),
+        headers: address(output.headers.as_ptr()),
         body: address(error.message().as_ptr()),
         body_size: size(error.message().len()),
-        ..ResponseRecord::default()
+        reserved: [0; 3],
     };
 }
 
-fn address<T>(pointer: *const T) -> u32 {
+/// Returns a row of a header table, whose strings must outlive its use by the host.
+pub(crate) fn header_row(name: &[u8], value: &[u8]) -> ResponseHeader {
+    ResponseHeader {
+        name: address(name.as_ptr()),
+        name_size: size(name.len()),
+        value: address(value.as_ptr()),
+        value_size: size(value.len()),
+    }
+}
+
+pub(crate) fn address<T>(pointer: *const T) -> u32 {
     size(pointer.addr())
 }
 
-fn size(bytes: usize) -> u32 {
+pub(crate) fn size(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("usize has 32 bits here")
 }

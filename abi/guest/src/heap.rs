@@ -14,8 +14,8 @@ mod wasm; // the region itself
 #[cfg(all(not(target_arch = "wasm32"), feature = "alloc"))]
 pub(crate) use native::keep;
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use native::{fill, format};
+pub(crate) use native::{fill, fill_rest, format};
 #[cfg(all(target_arch = "wasm32", feature = "alloc"))]
 pub(crate) use wasm::keep;
 #[cfg(target_arch = "wasm32")]
-pub(crate) use wasm::{Region, begin, fill, format, initialize};
+pub(crate) use wasm::{Region, begin, fill, fill_rest, format, initialize};

@@ -20,6 +20,29 @@ pub const BODY_PARTIAL: u32 = 2;
 /// Bit of [`ResponseRecord::flags`]: the function failed, the body is a message for the log.
 pub const RESPONSE_ERROR: u16 = 1;
 
+/// What the fetching imports return where something is not there yet.
+pub const LATER: i32 = -1;
+/// They return this less an error's code.
+pub const ERRORS_FROM: i32 = -2;
+/// Requests that one call may have under way, or answered and not closed.
+pub const FETCHES_PER_CALL_MAX: usize = 16;
+/// Most rows of one `wait`.
+pub const WAIT_ROWS_MAX: usize = 64;
+/// Bit of [`FetchRecord::flags`]: by TLS.
+pub const FETCH_TLS: u32 = 1;
+/// Bit of [`FetchRecord::flags`]: a body follows.
+pub const FETCH_BODY: u32 = 2;
+/// [`FetchRecord::body_size`] of a body whose end tells its length.
+pub const BODY_SIZE_UNKNOWN: u64 = u64::MAX;
+/// [`WaitRow::kind`]: more of the request's body.
+pub const WAIT_BODY: u16 = 1;
+/// [`WaitRow::kind`]: the head of a fetch's response.
+pub const WAIT_FETCH_HEAD: u16 = 2;
+/// [`WaitRow::kind`]: more of the body of a fetch's response.
+pub const WAIT_FETCH_BODY: u16 = 3;
+/// [`WaitRow::kind`]: room for more of a fetch's body.
+pub const WAIT_FETCH_ROOM: u16 = 4;
+
 /// What a guest says about itself.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +153,52 @@ pub struct ResponseRecord {
     pub body_size: u32,
     /// Zero.
     pub reserved: [u32; 3],
+}
+
+/// What a request of the guest's asks for. Pointers are addresses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FetchRecord {
+    /// Bits, see [`FETCH_TLS`].
+    pub flags: u32,
+    /// Address of the method.
+    pub method: u32,
+    /// Its size.
+    pub method_size: u32,
+    /// Address of host and port.
+    pub authority: u32,
+    /// Its size.
+    pub authority_size: u32,
+    /// Address of path and query.
+    pub target: u32,
+    /// Its size.
+    pub target_size: u32,
+    /// Rows of the header table.
+    pub header_count: u32,
+    /// Address of the header table, rows of which are [`ResponseHeader`]s.
+    pub headers: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Size of the body, or [`BODY_SIZE_UNKNOWN`].
+    pub body_size: u64,
+    /// Longest time for a connection; 0 for the host's own.
+    pub connect_ns: u64,
+    /// Longest time for the response's head; 0 for the host's own.
+    pub first_byte_ns: u64,
+    /// Longest time between two pieces of its body; 0 for the host's own.
+    pub between_bytes_ns: u64,
+}
+
+/// One thing that is waited for.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WaitRow {
+    /// [`WAIT_BODY`] or one of those that follow it.
+    pub kind: u16,
+    /// The host writes 1 where it is there, or never will be.
+    pub is_ready: u16,
+    /// Which fetch; 0 for the request's own body.
+    pub handle: u32,
 }
 
 /// The method of a request.

@@ -3,12 +3,11 @@
 //! ```
 //! use midge_guest::{FunctionError, Request, Response};
 //!
+//! #[midge_guest::function(area = 65536)]
 //! fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
 //!     let name = request.parameter_text("name").unwrap_or("world");
 //!     Ok(Response::text(format_args!("Hello, {name}!\n")))
 //! }
-//!
-//! midge_guest::function!(handle, area = 65536);
 //! ```
 //!
 //! Built as a `cdylib` for `wasm32-unknown-unknown`, this exports the contract's names. Built for the
@@ -35,11 +34,16 @@ pub mod layout; // the records, byte by byte
 
 mod request; // reading the block
 mod response; // building an answer
+mod handler; // what can be exported
+#[cfg(feature = "json")]
+mod json; // requests and answers by serde
 
 mod stream; // bodies piece by piece
 
+pub mod fetch; // requests to other servers
+
 mod bytes; // what can be a body or a header value
-mod error; // what becomes an error record
+mod error; // what becomes an error record, or a refusal
 mod form; // undoing percent and form encoding
 
 pub mod clock; // import: time
@@ -54,27 +58,35 @@ mod bump; // arithmetic of the heap
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
-pub mod export; // what `function!` expands to, fenced
+pub mod export; // what `export!` expands to, fenced
 
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod panic; // a panic logs its message and traps
 
 pub use bytes::IntoBytes;
 pub use error::FunctionError;
+pub use handler::Handler;
+#[doc(hidden)]
+pub use handler::checked;
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use layout::Method;
+pub use midge_guest_macros::function;
 pub use request::Request;
 pub use response::{RESPONSE_HEADERS_MAX, Response};
 pub use stream::{BodyReader, BodyWriter};
 
-/// Exports a function to the host: `function!(handle, area = 65536, heap = 65536, initialize = warm_up)`.
+/// Exports a function to the host: `export!(handle, area = 65536, heap = 65536, initialize = warm_up)`. The attribute
+/// [`function`] before the function itself does the same; this is for one that stands elsewhere.
 ///
-/// `handle` is a `fn(&Request<'a>) -> Result<Response<'a>, FunctionError>`. All but it may be left out:
+/// `handle` is a [`Handler`], most often a `fn<'a>(&Request<'a>) -> Result<Response<'a>, FunctionError>`. All but it
+/// may be left out:
 ///
 /// - `area`: bytes for head, headers and body of a request (65536);
 /// - `heap`: bytes beyond the area; what a request leaves of the area is heap too (65536);
 /// - `initialize`: a `fn()` that runs once, when the artifact is built. What it allocates stays.
 #[macro_export]
-macro_rules! function {
+macro_rules! export {
     ($handler:path $(, area = $area:expr)? $(, heap = $heap:expr)? $(, initialize = $initialize:path)? $(,)?) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "exports the contract's names; the proofs stand in midge_guest::export")]
@@ -101,9 +113,46 @@ macro_rules! function {
                 }
             )?
         };
-        // Elsewhere the handler is only checked, so that the crate's own tests can call it.
+        // Elsewhere what is exported is only checked, so that the crate's own tests can call it.
         #[cfg(not(target_arch = "wasm32"))]
-        const _: for<'a> fn(&$crate::Request<'a>) -> Result<$crate::Response<'a>, $crate::FunctionError> =
-            $handler;
+        const _: () = {
+            $(const _: usize = $area;)?
+            $(const _: usize = $heap;)?
+            $(const _: fn() = $initialize;)?
+            $crate::checked(&$handler);
+        };
     };
 }
+
+/// The attribute says what it cannot take.
+///
+/// ```
+/// # use midge_guest::{FunctionError, Request, Response};
+/// #[midge_guest::function(heap = 4096, area = 4096,)]
+/// pub(crate) fn handle<'a>(_: &Request<'a>) -> Result<Response<'a>, FunctionError> { unimplemented!() }
+/// ```
+/// ```compile_fail
+/// # use midge_guest::{FunctionError, Request, Response};
+/// #[midge_guest::function(haep = 4096)]
+/// fn handle<'a>(_: &Request<'a>) -> Result<Response<'a>, FunctionError> { unimplemented!() }
+/// ```
+/// ```compile_fail
+/// # use midge_guest::{FunctionError, Request, Response};
+/// #[midge_guest::function(heap = 4096, heap = 4096)]
+/// fn handle<'a>(_: &Request<'a>) -> Result<Response<'a>, FunctionError> { unimplemented!() }
+/// ```
+/// ```compile_fail
+/// # use midge_guest::{FunctionError, Request, Response};
+/// #[midge_guest::function(heap)]
+/// fn handle<'a>(_: &Request<'a>) -> Result<Response<'a>, FunctionError> { unimplemented!() }
+/// ```
+/// ```compile_fail
+/// #[midge_guest::function]
+/// fn handle() -> u32 { 5 }
+/// ```
+/// ```compile_fail
+/// #[midge_guest::function]
+/// struct Handle;
+/// ```
+#[cfg(doctest)]
+struct Attribute;

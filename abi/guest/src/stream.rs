@@ -21,6 +21,7 @@
 //! Outside of wasm a body ends with its block, and what is written goes nowhere.
 
 use crate::bytes::IntoBytes;
+use crate::fetch::Wait;
 use crate::host;
 use crate::response::Response;
 
@@ -57,6 +58,12 @@ impl<'a> BodyReader<'a> {
         let size = host::body_read(target);
         self.has_more = size > 0;
         size
+    }
+
+    /// Returns what [`wait`](crate::fetch::wait) takes: that [`BodyReader::read`] would not wait.
+    #[must_use]
+    pub const fn more(&self) -> Wait<'_> {
+        Wait::body(!self.first.is_empty() || !self.has_more)
     }
 }
 

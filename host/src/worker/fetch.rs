@@ -413,3 +413,55 @@ fn denied(origin: &Origin) -> String {
         grant::url(origin)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the network says reaches guests by number: the contract has the same numbers under the same names.
+    #[test]
+    fn the_contract_has_the_networks_errors() {
+        use FetchError::{
+            Alert, BodySize, Certificate, ConnectTimeout, Denied, Dns, DnsTimeout, HeadTooLong,
+            Incomplete, Internal, Limit, Method, Prohibited, Protocol, ReadTimeout, Refused,
+            ResponseTimeout, Terminated, Tls, TransferCoding, Unavailable, Unroutable, Uri,
+            WriteTimeout,
+        };
+        let all = [
+            DnsTimeout,
+            Dns,
+            Unavailable,
+            Prohibited,
+            Unroutable,
+            Refused,
+            Terminated,
+            ConnectTimeout,
+            ReadTimeout,
+            WriteTimeout,
+            Limit,
+            Tls,
+            Certificate,
+            Alert,
+            Denied,
+            BodySize,
+            Method,
+            Uri,
+            Incomplete,
+            HeadTooLong,
+            TransferCoding,
+            ResponseTimeout,
+            Protocol,
+            Internal,
+        ];
+        // One that is added breaks the build here, and belongs above.
+        let is_listed = |error| match error {
+            DnsTimeout | Dns | Unavailable | Prohibited | Unroutable | Refused | Terminated
+            | ConnectTimeout | ReadTimeout | WriteTimeout | Limit | Tls | Certificate | Alert
+            | Denied | BodySize | Method | Uri | Incomplete | HeadTooLong | TransferCoding
+            | ResponseTimeout | Protocol | Internal => true,
+        };
+        assert!(all.into_iter().all(is_listed));
+        let said = all.map(|error| (error as u8, format!("{error:?}")));
+        assert_eq!(said, fetch::ERRORS.map(|(code, name)| (code, name.to_owned())));
+    }
+}

@@ -10,6 +10,13 @@ pub(crate) fn fill<'a>(size_max: usize, write: impl FnOnce(&mut [u8]) -> usize) 
     keep(bytes)
 }
 
+/// As much as a test can want.
+const REST_BYTES: usize = 64 * 1024;
+
+pub(crate) fn fill_rest<'a>(size_max: usize, write: impl FnOnce(&mut [u8]) -> usize) -> &'a [u8] {
+    fill(size_max.min(REST_BYTES), write)
+}
+
 pub(crate) fn format<'a>(text: fmt::Arguments<'_>) -> &'a str {
     std::fmt::format(text).leak()
 }

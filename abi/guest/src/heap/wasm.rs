@@ -90,6 +90,22 @@ pub(crate) fn fill<'a>(size_max: usize, write: impl FnOnce(&mut [u8]) -> usize) 
     &bytes[..size]
 }
 
+/// Lends `write` all that is free, `size_max` at most, and keeps as much as it says it wrote.
+pub(crate) fn fill_rest<'a>(size_max: usize, write: impl FnOnce(&mut [u8]) -> usize) -> &'a [u8] {
+    let free = {
+        let bump = HEAP.0.get().bump;
+        bump.limit().saturating_sub(bump.next())
+    };
+    let lent = size_max.min(free);
+    let bytes = fill(lent, write);
+    let mut state = HEAP.0.get();
+    // Refused if `write` took memory itself: then all of it stays taken.
+    if state.bump.resize(bytes.as_ptr().addr(), lent, bytes.len()) {
+        HEAP.0.set(state);
+    }
+    bytes
+}
+
 /// Formats into the heap; a constant is returned as it is.
 pub(crate) fn format<'a>(text: fmt::Arguments<'_>) -> &'a str {
     if let Some(constant) = text.as_str() {
@@ -122,7 +138,7 @@ fn take(size: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn used_up(size: usize) -> ! {
-    panic!("the heap is used up: {size} bytes more do not fit; give `function!` a larger `heap`")
+    panic!("the heap is used up: {size} bytes more do not fit; give the function a larger `heap`")
 }
 
 /// Text at the end of the heap. Moves when a Display took memory of its own meanwhile.
