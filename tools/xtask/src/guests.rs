@@ -68,6 +68,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&build_folder)
         .with_context(|| format!("cannot make {}", build_folder.display()))?;
 
+    let _claim = tools::claim_place()?;
     let (mut differing, mut skipped) = (0, 0);
     for guest in guests {
         let built = match (guest.language, &clang, &rust) {

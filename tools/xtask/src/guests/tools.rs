@@ -170,6 +170,16 @@ impl Rust {
     }
 }
 
+/// Waits until no other tree is built under [`SAME_PLACE`]: the link is one for the whole machine, and a build whose
+/// sources change under it makes something of both. Others wait until what this returns is dropped.
+pub(super) fn claim_place() -> anyhow::Result<fs::File> {
+    let path = format!("{SAME_PLACE}.lock");
+    let options = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = options.with_context(|| format!("cannot make {path}"))?;
+    file.lock().with_context(|| format!("cannot lock {path}"))?;
+    Ok(file)
+}
+
 /// Makes the tree reachable at [`SAME_PLACE`].
 fn link_to(root: &Path) -> anyhow::Result<PathBuf> {
     let link = PathBuf::from(SAME_PLACE);
