@@ -188,7 +188,7 @@ fn nothing_is_granted_until_it_is_named() {
     let origin = upstream.origin();
     let response = ask(&host, "/forward/", &origin);
     assert_eq!((response.status, response.text()), (502, "HTTP-request-denied\n"));
-    host.wait_for_line(&[
+    let _line = host.wait_for_line(&[
         "an outgoing request was denied; to allow it, add to its [function.grant]",
         &format!("http = [\"{origin}\"]"),
     ]);
@@ -203,7 +203,7 @@ fn a_name_that_leads_to_a_private_address_needs_a_network() {
     let origin = format!("http://localhost:{}", upstream.address.port());
     let denied = host(Setup::new(), &format!("http = [\"{origin}\"]"));
     assert_eq!(ask(&denied, "/forward/", &origin).text(), "destination-IP-prohibited\n");
-    denied.wait_for_line(&["localhost leads to", "networks = [\""]);
+    let _line = denied.wait_for_line(&["localhost leads to", "networks = [\""]);
     assert_eq!(upstream.accepted(), 0);
     let networks = "networks = [\"127.0.0.0/8\", \"::1\"]";
     let allowed = host(Setup::new(), &format!("http = [\"{origin}\"]\n{networks}"));
@@ -598,8 +598,186 @@ fn a_reload_takes_nothing_from_calls_under_way() {
         "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n",
     );
     host.signal(rustix::process::Signal::HUP);
-    host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
+    let _line = host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
     go.send(()).expect("the server waits");
     assert_eq!(client.receive().text(), "late");
     assert_eq!(ask(&host, "/forward/", &origin).text(), "HTTP-request-denied\n");
+}
+
+/// A host of an example that is written against the contract, with this granted.
+fn contract_host(name: &str, grant: &str) -> Host {
+    let module = format!("{name}.wasm");
+    Setup::new().file(&module, example(name)).serve(&format!(
+        "[[function]]\nname = \"{name}\"\nmodule = \"{module}\"\nroute = \"/*\"\n\
+         deadline = \"5s\"\n[function.grant]\nhttp = [{grant}]\n"
+    ))
+}
+
+/// A server for functions that are written against the contract.
+fn typical() -> Upstream {
+    Upstream::answering(|asked| match asked.head.split(' ').nth(1) {
+        Some("/typed?x=1") => b"HTTP/1.1 201 Created\r\ncontent-type: text/x-typed\r\nx-a: b\r\n\
+            etag: \"1\"\r\ncontent-length: 6\r\n\r\ntyped\n"
+            .to_vec(),
+        Some("/echo") => plain(&asked.body),
+        Some("/long") => plain(&[b'x'; 20_000]),
+        Some("/short") => {
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec()
+        }
+        Some("/slow") => {
+            thread::sleep(Duration::from_millis(400));
+            plain(b"slow")
+        }
+        Some("/head") => {
+            let fields = "x-filler: 0123456789\r\n".repeat(60);
+            format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n").into_bytes()
+        }
+        _ => plain(asked.head.as_bytes()),
+    })
+}
+
+#[test]
+fn a_function_in_c_asks_other_servers() {
+    let upstream = typical();
+    let origin = upstream.origin();
+    let host = contract_host("ask", &format!("\"{origin}\""));
+    let mut client = host.client();
+    let typed = client.get(&format!("/ask?url={origin}/typed?x%3D1%23fragment"));
+    assert_eq!((typed.status, typed.text()), (201, "typed\n"));
+    assert_eq!(typed.header("content-type"), Some("text/x-typed"));
+    assert_eq!((typed.header("etag"), typed.header("x-a")), (Some("\"1\""), None));
+    // The request line of a URL without a path, and the headers that were given.
+    let authority = upstream.address;
+    let told = client.get(&format!("/ask?url={origin}?a"));
+    assert_eq!(
+        told.text(),
+        format!("get /?a http/1.1\r\nhost: {authority}\r\naccept: */*\r\n\r\n")
+    );
+    let body: Vec<u8> = (0..30_000u32).map(|number| number.to_le_bytes()[0]).collect();
+    let echoed = client.ask(&Request::post(&format!("/ask?url={origin}/echo"), &body));
+    assert!(echoed.body == body, "{echoed:?}");
+    assert_eq!(client.get(&format!("/ask?url={origin}/short&size")).text(), "2 bytes\n");
+    let long = client.get(&format!("/ask?url={origin}/long&size"));
+    let too_long = "the response's body is longer than is taken\n";
+    assert_eq!((long.status, long.text()), (502, too_long));
+    // The heap has room for a head of many fields.
+    assert_eq!(client.get(&format!("/ask?url={origin}/head")).status, 200);
+    assert_eq!(client.get("/ask?url=http://b/").text(), "the request is not granted\n");
+    let _line = host.wait_for_line(&["add to its [function.grant]: http = [\"http://b\"]"]);
+    for bad in ["ftp://a", "http://", "http://a@b/", "http://a%20b/", "http:///", "a", ""] {
+        let refused = client.get(&format!("/ask?url={bad}"));
+        let expected = (502, "the target cannot be sent\n");
+        assert_eq!((refused.status, refused.text()), expected, "{bad}");
+    }
+    drop(upstream);
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = nobody.local_addr().expect("bound");
+    drop(nobody);
+    let host = contract_host("ask", &format!("\"http://{address}\""));
+    let refused = host.client().get(&format!("/ask?url=http://{address}/"));
+    assert_eq!((refused.status, refused.text()), (502, "nobody listens there\n"));
+}
+
+#[test]
+fn a_function_in_rust_passes_both_bodies_through() {
+    let upstream = typical();
+    let origin = upstream.origin();
+    let host = contract_host("relay", &format!("\"{origin}\""));
+    let mut client = host.client();
+    let typed = client.get(&format!("/relay/louder?to={origin}/typed?x%3D1"));
+    assert_eq!((typed.status, typed.text()), (201, "TYPED\n"));
+    assert_eq!(typed.header("content-type"), Some("text/x-typed"));
+    assert_eq!(typed.header("x-a"), None);
+    // More than any memory on the way, by a server that reads all of it first.
+    let body = b"abcdefgh".repeat(300_000);
+    let post = Request::post(&format!("/relay/louder?to={origin}/echo"), &body);
+    assert!(client.ask(&post).body == body.to_ascii_uppercase());
+    let head = client.ask(&Request::of(&format!("HEAD /relay/louder?to={origin}/short")));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(host.metrics().sum("midge_outgoing_failed_total", &[]), 0);
+}
+
+/// Each piece comes back before the next one is sent: neither body waits for the other's end.
+#[test]
+fn a_function_in_rust_may_be_answered_while_it_sends() {
+    let upstream = Upstream::new(|connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).expect("a head");
+        }
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        writer.write_all(head).expect("the host reads");
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size).expect("a chunk");
+            let count = usize::from_str_radix(size.trim_end(), 16).expect("a size");
+            let mut chunk = vec![0; count + 2];
+            reader.read_exact(&mut chunk).expect("a chunk");
+            writer.write_all(size.as_bytes()).expect("the host reads");
+            writer.write_all(&chunk).expect("the host reads");
+            if count == 0 {
+                return;
+            }
+        }
+    });
+    let origin = upstream.origin();
+    let host = contract_host("relay", &format!("\"{origin}\""));
+    let mut client = host.client();
+    let head = format!(
+        "POST /relay/louder?to={origin}/ HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    client.send(head.as_bytes());
+    for number in 0..20 {
+        let text = format!("piece {number:04}");
+        client.send(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes());
+        if number == 0 {
+            assert_eq!(client.receive_head().status, 200);
+        }
+        client.receive_text(&format!("{:x}\r\n{}\r\n", text.len(), text.to_uppercase()));
+    }
+    client.send(b"0\r\n\r\n");
+    client.receive_text("0\r\n\r\n");
+}
+
+#[test]
+fn the_faster_of_two_servers_is_taken() {
+    let upstream = typical();
+    let origin = upstream.origin();
+    let host = contract_host("relay", &format!("\"{origin}\""));
+    let mut client = host.client();
+    for (one, other) in [("slow", "short"), ("short", "slow")] {
+        let asked = format!("/relay/faster?one={origin}/{one}&other={origin}/{other}");
+        let answer = client.get(&asked);
+        assert_eq!((answer.status, answer.text()), (200, "ok"), "{asked}");
+    }
+    let late = format!("/relay/faster?one={origin}/slow&other={origin}/slow&within=50");
+    let late = client.get(&late);
+    assert_eq!((late.status, late.text()), (504, "too late\n"));
+    let both = client.get(&format!("/relay/faster?one={origin}/slow&other=http://b/"));
+    assert_eq!((both.status, both.text()), (502, "the request is not granted\n"));
+    // What was given up is no longer under way: sixteen of a call's at once would be refused.
+    for _ in 0..20 {
+        let asked = format!("/relay/faster?one={origin}/slow&other={origin}/short");
+        assert_eq!(client.get(&asked).text(), "ok");
+    }
+}
+
+/// A body that breaks off behind its head is cut off for the client as well.
+#[test]
+fn functions_cut_off_what_breaks_off() {
+    let upstream = Upstream::saying(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello");
+    let origin = upstream.origin();
+    for (name, path) in [("relay", "/relay/louder?to="), ("ask", "/ask?url=")] {
+        let host = contract_host(name, &format!("\"{origin}\""));
+        let mut client = host.client();
+        let head = format!("GET {path}{origin}/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        client.send(head.as_bytes());
+        let bytes = client.receive_to_end();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.starts_with("HTTP/1.1 200") || !text.ends_with("0\r\n\r\n"), "{text}");
+        let _line = host.wait_for_line(&["broke off"]);
+    }
 }

@@ -13,8 +13,7 @@ use alloc::vec::Vec;
 use midge_guest::{FunctionError, Method, Request, Response};
 use serde_json::{Map, Number, Value, json};
 
-midge_guest::function!(handle, area = 262_144, heap = 1_048_576);
-
+#[midge_guest::function(area = 262_144, heap = 1_048_576)]
 fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
     if request.method() != Method::Post {
         let answer = Response::text("post a JSON array of objects\n").with_status(405);

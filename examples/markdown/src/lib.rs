@@ -6,10 +6,9 @@
 use midge_guest::{FunctionError, Method, Request, Response};
 use pulldown_cmark::{Event, Options, Parser, html};
 
-midge_guest::function!(handle, area = 262_144, heap = 1_048_576);
-
 const PAGE_HEAD: &str = "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Markdown</title>\n";
 
+#[midge_guest::function(area = 262_144, heap = 1_048_576)]
 fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
     if request.method() != Method::Post {
         let answer = Response::text("post Markdown\n").with_status(405);

@@ -14,8 +14,6 @@ use core::fmt;
 
 use midge_guest::{FunctionError, Method, Request, Response};
 
-midge_guest::function!(handle, area = 65536, heap = 65536);
-
 const MOUNT: &[u8] = b"/notes";
 const NOTE_BYTES_MAX: usize = 1000;
 
@@ -31,6 +29,7 @@ const NOTES: [Note; 3] = [
     Note { id: 3, tag: "garden", text: "Cut the hedge before March" },
 ];
 
+#[midge_guest::function(area = 65536, heap = 65536)]
 fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
     let path = request.path();
     let path = path.strip_prefix(MOUNT).unwrap_or(path);

@@ -16,8 +16,6 @@ use core::ops::Range;
 
 use midge_guest::{FunctionError, IntoBytes, Method, Request, Response};
 
-midge_guest::function!(handle, area = 1_048_576, heap = 31_457_280);
-
 const WIDTH_DEFAULT: usize = 128;
 const WIDTH_MAX: usize = 1024;
 /// A sixth of the heap. In the worst case the small picture is nearly as large, and so are its filtered
@@ -33,6 +31,7 @@ struct Picture {
     pixels: Vec<u8>,
 }
 
+#[midge_guest::function(area = 1_048_576, heap = 31_457_280)]
 fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
     if request.method() != Method::Post {
         return Ok(refuse(405, "post a PNG\n").with_header("allow", "POST"));
