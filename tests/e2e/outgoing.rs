@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use midge_tests::guests::example;
 use midge_tests::host::{Host, Setup};
@@ -188,7 +187,7 @@ fn nothing_is_granted_until_it_is_named() {
     let origin = upstream.origin();
     let response = ask(&host, "/forward/", &origin);
     assert_eq!((response.status, response.text()), (502, "HTTP-request-denied\n"));
-    host.wait_for_line(&[
+    let _line = host.wait_for_line(&[
         "an outgoing request was denied; to allow it, add to its [function.grant]",
         &format!("http = [\"{origin}\"]"),
     ]);
@@ -203,7 +202,7 @@ fn a_name_that_leads_to_a_private_address_needs_a_network() {
     let origin = format!("http://localhost:{}", upstream.address.port());
     let denied = host(Setup::new(), &format!("http = [\"{origin}\"]"));
     assert_eq!(ask(&denied, "/forward/", &origin).text(), "destination-IP-prohibited\n");
-    denied.wait_for_line(&["localhost leads to", "networks = [\""]);
+    let _line = denied.wait_for_line(&["localhost leads to", "networks = [\""]);
     assert_eq!(upstream.accepted(), 0);
     let networks = "networks = [\"127.0.0.0/8\", \"::1\"]";
     let allowed = host(Setup::new(), &format!("http = [\"{origin}\"]\n{networks}"));
@@ -330,7 +329,8 @@ fn what_follows_a_response_answers_nothing() {
         assert_eq!(response.text(), format!("right {number}"));
     }
     // The same, a moment later: while the connection rests.
-    let (tell, told) = mpsc::channel();
+    let (go, more) = mpsc::channel::<()>();
+    let more = std::sync::Mutex::new(more);
     let upstream = Upstream::new(move |connection, number| {
         let mut writer = connection.try_clone().expect("a second handle");
         let mut reader = BufReader::new(connection);
@@ -339,16 +339,16 @@ fn what_follows_a_response_answers_nothing() {
             if writer.write_all(&right).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(50));
+            // Not before the test has its answer, and the connection rests.
+            more.lock().expect("one").recv_timeout(PATIENCE).expect("it goes on");
             let _gone = writer.write_all(&plain(b"smuggled"));
-            tell.send(()).expect("the test waits");
         }
     });
     let host = granted(&upstream);
     for number in 0..2 {
         let response = ask(&host, "/forward/", &upstream.origin());
         assert_eq!(response.text(), format!("right {number}"));
-        told.recv_timeout(PATIENCE).expect("it was said");
+        go.send(()).expect("the server waits");
         let gone = |host: &Host| host.proc("net/tcp").matches(&hex(upstream.address)).count();
         wait_for("the host to drop it", || gone(&host) <= 1);
     }
@@ -428,7 +428,6 @@ fn a_client_that_goes_takes_its_requests_along() {
 #[test]
 fn requests_wait_for_a_connection() {
     let upstream = Upstream::answering(|asked| {
-        thread::sleep(Duration::from_millis(5));
         plain(asked.head.split(' ').nth(1).unwrap_or_default().as_bytes())
     });
     let setup = Setup::new().file("forward.wasm", example("forward"));
@@ -598,7 +597,7 @@ fn a_reload_takes_nothing_from_calls_under_way() {
         "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n",
     );
     host.signal(rustix::process::Signal::HUP);
-    host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
+    let _line = host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
     go.send(()).expect("the server waits");
     assert_eq!(client.receive().text(), "late");
     assert_eq!(ask(&host, "/forward/", &origin).text(), "HTTP-request-denied\n");

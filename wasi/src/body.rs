@@ -302,7 +302,11 @@ impl<W: World> Wasi<'_, W> {
     /// Lets everybody have what there is: the guest is about to wait. Returns whether that was all.
     pub(crate) fn flush_all(&mut self) -> bool {
         self.send_pending();
-        (0..self.body_count()).fold(true, |is_all, body| self.flush_body(body) && is_all)
+        let mut is_all = true;
+        for body in 0..self.body_count() {
+            is_all &= self.flush_body(body);
+        }
+        is_all
     }
 
     /// The host knows this handle no more.

@@ -700,6 +700,7 @@ pub fn manual_tables() -> String {
         Part::Build,
         Part::Log,
         Part::Function,
+        Part::Grant,
         Part::Static,
     ] {
         if !part.heading().is_empty() {
