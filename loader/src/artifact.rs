@@ -155,9 +155,9 @@ impl Artifact {
         let images = match section(SectionKind::Image) {
             Some(Section { range, .. }) => {
                 let range = range.start as u64..range.end as u64;
-                MemoryImage::all(&file, &whole, range, &manifest.memories)?
+                MemoryImage::all(&file, &whole, range, &manifest.memories, manifest.files.as_ref())?
             }
-            None => MemoryImage::all(&file, &whole, 0..0, &[])?,
+            None => MemoryImage::all(&file, &whole, 0..0, &[], None)?,
         };
         let template_time = began.elapsed();
         let shared = OnceLock::new();

@@ -43,7 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use crate::image::MemoryImage;
+use crate::image::{MemoryImage, Placement};
 use crate::mapping::{Mapping, PAGE_SIZE};
 use crate::page::{Page, set_back};
 use crate::pagemap;
@@ -80,8 +80,11 @@ impl SlotMemory {
             image: Arc::clone(image),
             size: AtomicUsize::new(image.bytes()),
             bytes_max,
-            marks: (0..page_count.div_ceil(WORD_BITS)).map(|_| AtomicU64::new(0)).collect(),
-            dirty: (0..page_count).map(|_| AtomicU32::new(0)).collect(),
+            // SAFETY: an atomic that is zero has no byte but zero.
+            marks: unsafe { Box::new_zeroed_slice(page_count.div_ceil(WORD_BITS)).assume_init() },
+            // As the kernel gives it, and not written: a memory of many files has many pages, which stay clean.
+            // SAFETY: as above.
+            dirty: unsafe { Box::new_zeroed_slice(page_count).assume_init() },
             dirty_count: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
             is_watched: AtomicBool::new(false),
@@ -342,12 +345,12 @@ impl SlotMemory {
         if result == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let placement = self.image.placement();
-        if placement.length == 0 {
-            return Ok(());
-        }
+        self.image.placements().try_for_each(|placement| self.map(&placement, protection))
+    }
+
+    fn map(&self, placement: &Placement<'_>, protection: i32) -> io::Result<()> {
         let offset = i64::try_from(placement.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: `start + length` is at most the memory's size (`MemoryImage::all` checked the row), so
+        // SAFETY: `start + length` is at most the memory's size (`MemoryImage::all` checked the rows), so
         // MAP_FIXED replaces pages of our own reservation alone.
         let result = unsafe {
             libc::mmap(
@@ -551,7 +554,7 @@ mod tests {
         let bytes = (pages * WASM_PAGE) as u64;
         let row =
             MemoryRow { bytes, bytes_max: None, image_start: 0, image_bytes: WASM_PAGE as u64 };
-        let images = MemoryImage::all(&file, &view, 0..WASM_PAGE as u64, &[row]).unwrap();
+        let images = MemoryImage::all(&file, &view, 0..WASM_PAGE as u64, &[row], None).unwrap();
         SlotMemory::new(&images[0], RESERVED, RESERVED).unwrap()
     }
 

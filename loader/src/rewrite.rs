@@ -38,6 +38,8 @@ use crate::module::{EXPORT_PREFIX, ModuleError, ModuleFacts, WASM_PAGE_SIZE};
 pub const EXPORT_ENTER: &str = "midge:enter";
 /// Zero bytes up to this many between two runs are kept in one data segment: a segment costs about this.
 const GAP_BYTES_MAX: usize = 64;
+/// More runs of a memory than this are joined over longer gaps: a module has at most 100 000 segments.
+const SEGMENTS_MAX: usize = 10_000;
 
 /// Name under which mutable global `index` is exported.
 #[must_use]
@@ -384,7 +386,13 @@ struct Segment<'a> {
 fn image_segments(memories: &[Vec<u8>]) -> Vec<Segment<'_>> {
     let mut segments = Vec::new();
     for (memory, content) in (0..).zip(memories) {
-        for (start, end) in runs(content) {
+        let mut gap = GAP_BYTES_MAX;
+        let mut found = runs(content, gap);
+        while found.len() > SEGMENTS_MAX {
+            gap *= 4;
+            found = runs(content, gap);
+        }
+        for (start, end) in found {
             let offset = midge_abi::width::wire(start);
             segments.push(Segment { memory, offset, bytes: &content[start..end] });
         }
@@ -393,7 +401,7 @@ fn image_segments(memories: &[Vec<u8>]) -> Vec<Segment<'_>> {
 }
 
 /// Returns start and end of the runs that hold something, joined over short gaps of zeros.
-fn runs(content: &[u8]) -> Vec<(usize, usize)> {
+fn runs(content: &[u8], gap: usize) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     let mut position = 0;
     while let Some(skip) = content[position..].iter().position(|&byte| byte != 0) {
@@ -401,7 +409,7 @@ fn runs(content: &[u8]) -> Vec<(usize, usize)> {
         let length = content[start..].iter().position(|&byte| byte == 0);
         let end = length.map_or(content.len(), |length| start + length);
         match runs.last_mut() {
-            Some(last) if start - last.1 <= GAP_BYTES_MAX => last.1 = end,
+            Some(last) if start - last.1 <= gap => last.1 = end,
             _ => runs.push((start, end)),
         }
         position = end;
@@ -420,8 +428,19 @@ mod tests {
         content[10] = 1;
         content[50] = 1;
         content[900..].fill(1);
-        assert_eq!(runs(&content), [(10, 51), (900, 1000)]);
-        assert_eq!(runs(&[0; 100]), []);
+        assert_eq!(runs(&content, 64), [(10, 51), (900, 1000)]);
+        assert_eq!(runs(&[0; 100], 64), []);
+    }
+
+    #[test]
+    fn many_runs_become_few_segments() {
+        let mut content = vec![0; 8 << 20];
+        content.iter_mut().step_by(128).for_each(|byte| *byte = 1);
+        let memories = [content];
+        let segments = image_segments(&memories);
+        assert!((1..=SEGMENTS_MAX).contains(&segments.len()));
+        let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
+        assert_eq!(bytes, (8 << 20) - 127);
     }
 
     #[test]

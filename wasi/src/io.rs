@@ -15,7 +15,7 @@ pub const WRITE_BYTES: u64 = 64 * 1024;
 /// A line of the log is cut here, as the host does.
 const LINE_BYTES_MAX: u32 = 1024;
 
-const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing];
+const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing, Kind::File];
 const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line];
 const POLLABLE: &[Kind] = &[Kind::Pollable];
 
@@ -24,6 +24,12 @@ impl<W: World> Wasi<'_, W> {
     pub fn input_read(&mut self, this: u32, size: u64, target: u32) {
         let kind = self.get(this, INPUT).kind;
         self.place_for(target, 12, 4);
+        if kind == Kind::File {
+            if !self.file_stream_read(this, size, target) {
+                self.lower_closed(target, 4);
+            }
+            return;
+        }
         let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 4) };
         self.world.write_u8(target, 0);
         self.lower_own(target + 4, piece);
@@ -33,9 +39,13 @@ impl<W: World> Wasi<'_, W> {
     pub fn input_skip(&mut self, this: u32, size: u64, target: u32) {
         let kind = self.get(this, INPUT).kind;
         self.place_for(target, 16, 8);
-        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 8) };
+        let skipped = match kind {
+            Kind::File => self.next_of_file(this, size).map(|piece| wire(piece.len())),
+            _ => self.next_piece(kind, size).map(|piece| piece.size),
+        };
+        let Some(skipped) = skipped else { return self.lower_closed(target, 8) };
         self.world.write_u8(target, 0);
-        self.world.write_u64(target + 8, u64::from(piece.size));
+        self.world.write_u64(target + 8, u64::from(skipped));
     }
 
     /// Takes the next bytes of the request's body; `None` at its end.
@@ -153,11 +163,20 @@ impl<W: World> Wasi<'_, W> {
         let entry = *self.get(this, OUTPUT);
         let kind = self.get(source, INPUT).kind;
         self.place_for(target, 16, 8);
-        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 8) };
-        match self.write_to(entry, Source::Own(piece.at), piece.size) {
+        let piece = match kind {
+            Kind::File => {
+                let piece = self.next_of_file(source, size);
+                piece.map(|piece| (Source::File(piece), wire(piece.len())))
+            }
+            _ => {
+                self.next_piece(kind, size).map(|piece| (Source::Own(piece.at), piece.size))
+            }
+        };
+        let Some((piece, size)) = piece else { return self.lower_closed(target, 8) };
+        match self.write_to(entry, piece, size) {
             Written::Ok => {
                 self.world.write_u8(target, 0);
-                self.world.write_u64(target + 8, u64::from(piece.size));
+                self.world.write_u64(target + 8, u64::from(size));
             }
             Written::Closed => self.lower_closed(target, 8),
             Written::Failed(error) => self.lower_failed(target, 8, error),

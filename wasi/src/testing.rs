@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
 
+use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor};
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
 use crate::preview1::Which;
 use crate::{State, Wasi, World};
@@ -23,6 +24,7 @@ struct Sides {
     body: Vec<u8>,
     sent: Vec<u8>,
     starts: u32,
+    files: &'static [u8],
 }
 
 thread_local! {
@@ -73,6 +75,10 @@ impl World for Test {
             sides.heap = at.saturating_add(size);
             at
         })
+    }
+
+    fn files(&self) -> &'static [u8] {
+        sides(|sides| sides.files)
     }
 
     fn log(&mut self, _: i32, line: &[u8]) {
@@ -240,9 +246,16 @@ fn run(calls: &[Call], is_command: bool, memory: &[u8]) -> Option<String> {
     let mut bytes = vec![0; OWN_BYTES];
     let size = block(&mut bytes);
     let mut more = vec![Entry::FREE; HANDLES_MAX - NEAR];
+    let mut descriptors = vec![Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR];
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let mut wasi =
-            Wasi { state: &mut state, bytes: &mut bytes, more: &mut more, base: BASE, world: Test };
+        let mut wasi = Wasi {
+            state: &mut state,
+            bytes: &mut bytes,
+            more: &mut more,
+            descriptors: &mut descriptors,
+            base: BASE,
+            world: Test,
+        };
         if is_command {
             wasi.begin_command(size);
         } else {
