@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
-use midge_abi::manifest::Isolation;
 use midge_loader::artifact::Artifact;
 use midge_loader::build::build_isolated;
 use midge_loader::engine::Engines;
@@ -17,6 +16,7 @@ use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
 use crate::commands::serve::{announce, catch_signals, until_stopped};
+use crate::compile::Recipe;
 use crate::config::{BuildLimits, ByteSize, Origin, Overrides, Pattern, Setting, Settings};
 use crate::host::Host;
 use crate::log::start_host_log;
@@ -206,14 +206,13 @@ fn settings(overrides: &Overrides) -> Settings {
 /// Builds an example by its name, which stands where a module's path would. Without a child process and its
 /// limits: the examples are part of this program.
 fn open(
-    path: &Path,
+    recipe: &Recipe<'_>,
     engines: &Engines,
-    isolation: Isolation,
     _limits: &BuildLimits,
 ) -> Result<Arc<Artifact>> {
-    let example = EXAMPLES.iter().find(|example| Path::new(example.name) == path);
+    let example = EXAMPLES.iter().find(|example| Path::new(example.name) == recipe.module);
     let example = example.context("the demo's settings name its examples")?;
-    let built = build_isolated(example.name, example.module, isolation, engines)?;
+    let built = build_isolated(example.name, example.module, recipe.isolation, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 

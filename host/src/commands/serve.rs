@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{RunArgs, ServeArgs};
-use crate::config::{Complaints, ConfigError, Origin, Setting, Settings, counted};
+use crate::config::{Complaints, ConfigError, Mappings, Origin, Setting, Settings, counted};
 use crate::deployment::open;
 use crate::host::Host;
 use crate::log::start_host_log;
@@ -62,6 +62,10 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
         function.isolation = Setting { value: args.isolation, origin: Origin::Flag("--isolation") };
+        function.files = Setting {
+            value: Mappings(args.files.files.clone()),
+            origin: Origin::Flag("--files"),
+        };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)

@@ -91,6 +91,7 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("compress", &function.compress),
         shown("arguments", &function.arguments),
         shown("environment", &function.environment),
+        shown("files", &function.files),
     ];
     let name = function.name.value.clone();
     rows.into_iter()

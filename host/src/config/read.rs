@@ -26,6 +26,7 @@ use super::{
 
 mod files; // folders of files
 mod listen; // where to listen, and whom to trust
+mod mappings; // folders that programs find
 
 /// Entries of a folder that are looked at for a file of a similar name.
 const FOLDER_ENTRIES_MAX: usize = 1000;
@@ -264,6 +265,7 @@ impl<'s> Reader<'s> {
             arguments: self
                 .words(section, "arguments", "[\"--verbose\"]", |word| !word.contains('\0')),
             environment: self.words(section, "environment", "[\"NAME=value\"]", is_variable),
+            files: self.mappings(section),
         }
     }
 
