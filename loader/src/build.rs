@@ -161,8 +161,11 @@ fn build_with(
     }
     let mut sections = vec![section(SectionKind::Manifest, encoded)];
     if is_preinitialised {
-        let snapshot =
-            Snapshot { memories: &started.state.memories, globals: &started.state.globals };
+        let snapshot = Snapshot {
+            memories: &started.state.memories,
+            files_start: manifest.files.as_ref().map(|files| index(files.start)),
+            globals: &started.state.globals,
+        };
         let lean = rewrite::lean(&wasm, &facts, snapshot)?;
         let code = mapped.engine.precompile_module(&lean).map_err(BuildError::Compile)?;
         sections.push(section(SectionKind::Module, rewrite::whole(&wasm, &facts, snapshot)?));

@@ -134,6 +134,12 @@ impl MemoryImage {
         self.content(run).get(offset..)?.first_chunk()
     }
 
+    /// Returns where the files begin, and their pages; `None` without files.
+    #[must_use]
+    pub fn files(&self) -> Option<(usize, &[u8])> {
+        (self.files.length > 0).then(|| (self.files.start, self.content(self.files)))
+    }
+
     /// Returns where the image and the files lie in the memory, and in the file.
     pub(crate) fn placements(&self) -> impl Iterator<Item = Placement<'_>> {
         [self.image, self.files].into_iter().filter(|run| run.length > 0).map(|run| Placement {

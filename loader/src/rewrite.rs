@@ -64,6 +64,8 @@ pub fn table_export(index: u32) -> String {
 pub struct Snapshot<'a> {
     /// Content of each memory, from address 0 to its size.
     pub memories: &'a [Vec<u8>],
+    /// Where files begin in the first memory, which the whole form is to be without: [`with_files`] adds them.
+    pub files_start: Option<usize>,
     /// Value of each mutable global, in the order of [`ModuleFacts::globals`]. References keep the
     /// expression they had.
     pub globals: &'a [GlobalValue],
@@ -120,7 +122,7 @@ impl<'a> Form<'a> {
 
 fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, ModuleError> {
     let image = match form {
-        Form::Whole(snapshot) => image_segments(snapshot.memories),
+        Form::Whole(snapshot) => image_segments(snapshot),
         Form::Instrumented | Form::Lean(_) => Vec::new(),
     };
     let fresh_globals = form.snapshot().map_or(&[][..], |snapshot| snapshot.globals);
@@ -172,6 +174,38 @@ fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, 
         let mut section = DataSection::new();
         append(&mut section, &image);
         output.section(&section);
+    }
+    Ok(output.finish())
+}
+
+/// Adds files to a whole form that was made without them: artifacts hold them once, in the image.
+///
+/// # Errors
+/// As [`instrument`].
+pub fn with_files(whole: &[u8], start: u32, files: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    let segment = [Segment { memory: 0, offset: start, bytes: files }];
+    let mut output = Module::new();
+    for payload in Parser::new(0).parse_all(whole) {
+        let payload = payload?;
+        let raw = payload.as_section();
+        match payload {
+            Payload::DataCountSection { count, .. } => {
+                output.section(&wasm_encoder::DataCountSection { count: count + 1 });
+            }
+            Payload::DataSection(section) => {
+                let mut segments = DataSection::new();
+                for segment in section {
+                    segments.raw(&whole[segment?.range]);
+                }
+                append(&mut segments, &segment);
+                output.section(&segments);
+            }
+            _ => {
+                if let Some((id, range)) = raw {
+                    output.section(&RawSection { id, data: &whole[range] });
+                }
+            }
+        }
     }
     Ok(output.finish())
 }
@@ -383,9 +417,11 @@ struct Segment<'a> {
     bytes: &'a [u8],
 }
 
-fn image_segments(memories: &[Vec<u8>]) -> Vec<Segment<'_>> {
+fn image_segments(snapshot: Snapshot<'_>) -> Vec<Segment<'_>> {
     let mut segments = Vec::new();
-    for (memory, content) in (0..).zip(memories) {
+    let mut files_start = snapshot.files_start;
+    for (memory, content) in (0..).zip(snapshot.memories) {
+        let content = &content[..files_start.take().unwrap_or(content.len())];
         let mut gap = GAP_BYTES_MAX;
         let mut found = runs(content, gap);
         while found.len() > SEGMENTS_MAX {
@@ -437,7 +473,8 @@ mod tests {
         let mut content = vec![0; 8 << 20];
         content.iter_mut().step_by(128).for_each(|byte| *byte = 1);
         let memories = [content];
-        let segments = image_segments(&memories);
+        let snapshot = Snapshot { memories: &memories, files_start: None, globals: &[] };
+        let segments = image_segments(snapshot);
         assert!((1..=SEGMENTS_MAX).contains(&segments.len()));
         let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
         assert_eq!(bytes, (8 << 20) - 127);
@@ -458,7 +495,7 @@ mod tests {
         content[70_000] = 5;
         let memories = [content];
         let globals = [GlobalValue::I32(-7), GlobalValue::F64(4.5f64.to_bits())];
-        let snapshot = Snapshot { memories: &memories, globals: &globals };
+        let snapshot = Snapshot { memories: &memories, files_start: None, globals: &globals };
 
         let whole = whole(&wasm, &facts, snapshot).unwrap();
         let lean = lean(&wasm, &facts, snapshot).unwrap();

@@ -45,6 +45,8 @@ pub enum PackError {
     TooLarge,
     /// A link that leads out of its folder.
     LinkLeaves {
+        /// The path by which the guest knows the folder.
+        guest: String,
         /// The link's path below the folder.
         path: String,
         /// Where it leads.
@@ -61,8 +63,8 @@ impl std::fmt::Display for PackError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooLarge => formatter.write_str("the files are larger than 4 GiB together"),
-            Self::LinkLeaves { path, target } => {
-                write!(formatter, "the link `{path}` leads out of its folder, to `{target}`")
+            Self::LinkLeaves { guest, path, target } => {
+                write!(formatter, "the link `{path}` leads out of `{guest}`, to `{target}`")
             }
             Self::Broken { reason } => formatter.write_str(reason),
         }
@@ -186,7 +188,9 @@ fn check_links(bundle: Bundle<'_>) -> Result<(), PackError> {
         let (start, path) = path_of(bundle, place, node);
         if bundle.resolve(start, path.as_bytes(), true) == Err(Errno::NotPermitted) {
             let target = bundle.content(node).unwrap_or_default();
+            let guest = bundle.node(start).and_then(|start| bundle.name(start)).unwrap_or_default();
             return Err(PackError::LinkLeaves {
+                guest: String::from_utf8_lossy(guest).into_owned(),
                 path,
                 target: String::from_utf8_lossy(target).into_owned(),
             });

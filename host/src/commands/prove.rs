@@ -160,7 +160,7 @@ fn subject(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Resu
         recipe.refuse_files()?;
         let artifact =
             Artifact::open(file, engines).with_context(|| format!("cannot open `{shown}`"))?;
-        return Ok(Subject::of_artifact(artifact));
+        return Ok(Subject::of_artifact(artifact)?);
     }
     // Compiled within limits first, so that the forms which are compiled here are known to stay near them.
     drop(compile::of_file(recipe, limits)?);
