@@ -125,6 +125,12 @@ impl MemoryImage {
         self.bytes
     }
 
+    /// Returns how much of the memory a guest may write: all of it, or what lies before the files.
+    #[must_use]
+    pub fn writable_bytes(&self) -> usize {
+        self.bytes.min(self.files.start)
+    }
+
     /// Returns the content of one page of a fresh instance; `None` means zeros.
     #[must_use]
     pub fn page(&self, page: usize) -> Option<&[u8; PAGE_SIZE]> {
