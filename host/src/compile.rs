@@ -185,7 +185,8 @@ impl Recipe<'_> {
         let shown = self.module.display();
         Err(Failure {
             what: format!("`{shown}` is an artifact, whose files were chosen when it was built"),
-            next: "midge build MODULE --files FOLDER:GUEST-PATH, and leave the files out here".into(),
+            next: "midge build MODULE --files FOLDER:GUEST-PATH, and leave the files out here"
+                .into(),
             is_usage: true,
             cause: None,
         }

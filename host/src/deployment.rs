@@ -130,9 +130,7 @@ impl Deployment {
                 files: &function.files.value.0,
             };
             let deployed = open(&recipe, &shared.engines, &settings.build)
-                .and_then(|artifact| {
-                    deploy(function, FunctionIndex(index), &artifact, shared, log)
-                })
+                .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
                 .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
@@ -218,11 +216,7 @@ fn needed_bytes(manifest: &Manifest) -> u64 {
 ///
 /// # Errors
 /// What the loader refuses, with the path.
-pub fn open(
-    recipe: &Recipe<'_>,
-    engines: &Engines,
-    limits: &BuildLimits,
-) -> Result<Arc<Artifact>> {
+pub fn open(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Result<Arc<Artifact>> {
     let path = recipe.module;
     let shown = path.display();
     if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {

@@ -89,7 +89,9 @@ pub enum FilesError {
         limit: usize,
     },
     /// Two folders under one path of the guest's.
-    #[error("two folders are `{guest}` for the guest; name another path for one: FOLDER:GUEST-PATH")]
+    #[error(
+        "two folders are `{guest}` for the guest; name another path for one: FOLDER:GUEST-PATH"
+    )]
     Twice {
         /// The path.
         guest: String,
@@ -205,7 +207,8 @@ mod tests {
         assert_eq!(of("data"), pair("data", "/"));
         assert_eq!(of("data:/srv/data"), pair("data", "/srv/data"));
         assert_eq!(of("a:b:/c"), pair("a:b", "/c"));
-        for wrong in ["", ":/data", "data:", "data:\n", "da\0ta", &format!("d:{}", "x".repeat(256))] {
+        for wrong in ["", ":/data", "data:", "data:\n", "da\0ta", &format!("d:{}", "x".repeat(256))]
+        {
             assert_eq!(of(wrong), None, "{wrong:?}");
         }
     }
@@ -249,7 +252,9 @@ mod tests {
             deep.push("d");
         }
         fs::create_dir_all(&deep).unwrap();
-        assert!(refused(folder.path()).ends_with("is beyond the limit of 64 folders in one another"));
+        assert!(
+            refused(folder.path()).ends_with("is beyond the limit of 64 folders in one another")
+        );
         fs::remove_dir(&deep).unwrap();
         assert!(read(&[mapping(folder.path())]).is_ok());
         let sparse = File::create(folder.path().join("large")).unwrap();

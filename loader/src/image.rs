@@ -58,7 +58,9 @@ pub enum ImageError {
         row: MemoryRow,
     },
     /// As [`ImageError::Row`], of the files.
-    #[error("the files of the manifest do not fit their memory or their image: {start:#x}, {bytes} bytes")]
+    #[error(
+        "the files of the manifest do not fit their memory or their image: {start:#x}, {bytes} bytes"
+    )]
     Files {
         /// Where they begin.
         start: u64,
@@ -89,11 +91,7 @@ impl MemoryImage {
             }
             images.push(Self {
                 file: Arc::clone(file),
-                image: Run {
-                    start: size(row.image_start),
-                    length: size(row.image_bytes),
-                    offset,
-                },
+                image: Run { start: size(row.image_start), length: size(row.image_bytes), offset },
                 files: Run::NONE,
                 bytes: size(row.bytes),
                 view: Arc::clone(view),

@@ -103,7 +103,8 @@ fn path_of(bundle: Bundle<'_>, mut place: u32) -> String {
             names.reverse();
             return names.join("/");
         }
-        names.push(String::from_utf8(bundle.name(node).expect("its name").to_vec()).expect("UTF-8"));
+        names
+            .push(String::from_utf8(bundle.name(node).expect("its name").to_vec()).expect("UTF-8"));
         place = node.parent;
     }
 }

@@ -597,8 +597,7 @@ impl<W: World> Wasi<'_, W> {
         let facts = self.bundle().node(node)?;
         self.place_for(target, 64, 8);
         let time = TIME_SECONDS * 1_000_000_000;
-        let numbers =
-            [1, inode(node), file_type(facts.kind), 1, bytes_of(facts), time, time, time];
+        let numbers = [1, inode(node), file_type(facts.kind), 1, bytes_of(facts), time, time, time];
         for (offset, number) in (0..).step_by(8).zip(numbers) {
             self.world.write_u64(target + offset, number);
         }

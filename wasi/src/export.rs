@@ -202,16 +202,10 @@ fn with<R>(action: impl FnOnce(&mut Wasi<'_, Imports>) -> R) -> R {
     // SAFETY: `is_entered` was false, so no other reference to the store is alive: `with` makes the only ones,
     // and the guest, which `action` may call, traps above. The references end before it is false again.
     let (state, region, more, descriptors) = unsafe {
-        (
-            &mut *STORE.state.get(),
-            &mut *base,
-            &mut *STORE.more.get(),
-            &mut *STORE.descriptors.get(),
-        )
+        (&mut *STORE.state.get(), &mut *base, &mut *STORE.more.get(), &mut *STORE.descriptors.get())
     };
     let base = u32::try_from(base.addr()).unwrap_or(0);
-    let mut wasi =
-        Wasi { state, bytes: &mut region.0, more, descriptors, base, world: Imports };
+    let mut wasi = Wasi { state, bytes: &mut region.0, more, descriptors, base, world: Imports };
     let result = action(&mut wasi);
     STORE.is_entered.set(false);
     result

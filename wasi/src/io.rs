@@ -168,9 +168,7 @@ impl<W: World> Wasi<'_, W> {
                 let piece = self.next_of_file(source, size);
                 piece.map(|piece| (Source::File(piece), wire(piece.len())))
             }
-            _ => {
-                self.next_piece(kind, size).map(|piece| (Source::Own(piece.at), piece.size))
-            }
+            _ => self.next_piece(kind, size).map(|piece| (Source::Own(piece.at), piece.size)),
         };
         let Some((piece, size)) = piece else { return self.lower_closed(target, 8) };
         match self.write_to(entry, piece, size) {

@@ -204,7 +204,8 @@ fn check_links(bundle: Bundle<'_>) -> Result<(), PackError> {
 /// # Errors
 /// [`PackError::Broken`] with the first rule that does not hold; [`PackError::LinkLeaves`].
 pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
-    let ensure = |holds: bool, reason| if holds { Ok(()) } else { Err(PackError::Broken { reason }) };
+    let ensure =
+        |holds: bool, reason| if holds { Ok(()) } else { Err(PackError::Broken { reason }) };
     ensure(bytes.starts_with(&MAGIC), "it does not begin as one")?;
     let number = |at: usize| {
         let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk());
@@ -224,7 +225,9 @@ pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
     for place in 0..node_count {
         let node = bundle.node(place).map_err(broken)?;
         let name = std::str::from_utf8(bundle.name(node).map_err(broken)?);
-        let Ok(name) = name else { return ensure(false, "a name is not UTF-8").map(|()| summaries) };
+        let Ok(name) = name else {
+            return ensure(false, "a name is not UTF-8").map(|()| summaries);
+        };
         if place < folder_count {
             ensure(node.kind == Type::Folder && node.parent == place, "a folder is none")?;
             ensure(is_guest_path(name), "a folder has a path that none may have")?;
@@ -305,11 +308,17 @@ mod tests {
         folder([
             ("a.txt", file("first")),
             ("empty", file("")),
-            ("deep", Entry::Folder(folder([
-                ("b.txt", file("second")),
-                ("up", link("../a.txt")),
-                ("deeper", Entry::Folder(folder([("c", file("third")), ("top", link("../.."))]))),
-            ]))),
+            (
+                "deep",
+                Entry::Folder(folder([
+                    ("b.txt", file("second")),
+                    ("up", link("../a.txt")),
+                    (
+                        "deeper",
+                        Entry::Folder(folder([("c", file("third")), ("top", link("../.."))])),
+                    ),
+                ])),
+            ),
             ("hollow", Entry::Folder(folder([]))),
             ("link", link("deep/up")),
             ("loop", link("loop")),

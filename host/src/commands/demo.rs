@@ -205,11 +205,7 @@ fn settings(overrides: &Overrides) -> Settings {
 
 /// Builds an example by its name, which stands where a module's path would. Without a child process and its
 /// limits: the examples are part of this program.
-fn open(
-    recipe: &Recipe<'_>,
-    engines: &Engines,
-    _limits: &BuildLimits,
-) -> Result<Arc<Artifact>> {
+fn open(recipe: &Recipe<'_>, engines: &Engines, _limits: &BuildLimits) -> Result<Arc<Artifact>> {
     let example = EXAMPLES.iter().find(|example| Path::new(example.name) == recipe.module);
     let example = example.context("the demo's settings name its examples")?;
     let built = build_isolated(example.name, example.module, recipe.isolation, engines)?;

@@ -191,11 +191,7 @@ fn report(
 }
 
 fn files_row(folder: &FolderRow) -> FilesRow {
-    FilesRow {
-        guest_path: folder.guest.clone(),
-        entries: folder.entries,
-        bytes: folder.bytes,
-    }
+    FilesRow { guest_path: folder.guest.clone(), entries: folder.entries, bytes: folder.bytes }
 }
 
 fn state(manifest: &Manifest) -> [StateRow; 7] {

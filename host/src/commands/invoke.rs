@@ -94,8 +94,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let recipe =
-        Recipe { module: &args.file, isolation: args.isolation, files: &args.files.files };
+    let recipe = Recipe { module: &args.file, isolation: args.isolation, files: &args.files.files };
     let file = ArtifactFile::of(&recipe, &args.limits.limits())?;
 
     let mut times = Times::default();

@@ -62,10 +62,8 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
         function.isolation = Setting { value: args.isolation, origin: Origin::Flag("--isolation") };
-        function.files = Setting {
-            value: Mappings(args.files.files.clone()),
-            origin: Origin::Flag("--files"),
-        };
+        function.files =
+            Setting { value: Mappings(args.files.files.clone()), origin: Origin::Flag("--files") };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)
