@@ -126,6 +126,15 @@ pub fn read(mappings: &[Mapping]) -> Result<Vec<u8>, FilesError> {
     Ok(bytes)
 }
 
+/// Packs texts as the files of one folder.
+///
+/// # Errors
+/// [`FilesError::Pack`], if they are too large.
+pub fn of_texts(guest: &str, texts: &[(&str, &str)]) -> Result<Vec<u8>, FilesError> {
+    let file = |(name, text): &(&str, &str)| ((*name).to_owned(), Entry::File((*text).into()));
+    Ok(pack(&[(guest.to_owned(), texts.iter().map(file).collect())])?)
+}
+
 fn too_many(path: &Path, what: &'static str, limit: usize) -> FilesError {
     FilesError::TooMany { path: path.to_owned(), what, limit }
 }

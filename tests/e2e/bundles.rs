@@ -2,6 +2,7 @@
 //! another engine with the same folder.
 
 mod beside; // another engine
+mod commands; // techniques, artifacts, refusals
 mod probe; // a program that makes the calls that it is told to
 
 use std::fs;

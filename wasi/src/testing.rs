@@ -1,8 +1,8 @@
 //! A guest and a host for tests: memories that are vectors, and calls in any order with any arguments.
 
 use std::cell::RefCell;
-use std::sync::LazyLock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
@@ -333,10 +333,8 @@ fn bundles() -> Vec<Vec<u8>> {
     let of = |entries: Vec<(&str, pack::Entry)>| -> pack::Folder {
         entries.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect()
     };
-    let inner = of(vec![
-        ("a", pack::Entry::File(vec![3; 300])),
-        ("b", pack::Entry::Link("../b".into())),
-    ]);
+    let inner =
+        of(vec![("a", pack::Entry::File(vec![3; 300])), ("b", pack::Entry::Link("../b".into()))]);
     let outer = of(vec![
         ("a", pack::Entry::Folder(inner)),
         ("b", pack::Entry::File(b"content".to_vec())),
