@@ -3,12 +3,11 @@
 //! Everything that can fail or take long (reading, building, compiling) happens here, on the main thread.
 //! A worker gets a deployment that is complete, and keeps it until it gets the next.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
@@ -17,7 +16,7 @@ use rustls::ClientConfig;
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
 use crate::certificates;
-use crate::compile;
+use crate::compile::{self, Recipe};
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
 use crate::extras::Extras;
@@ -90,7 +89,7 @@ impl Deployed {
 }
 
 /// Finds the artifact of a module by its path.
-pub type Open<'a> = &'a dyn Fn(&Path, &Engines, Isolation, &BuildLimits) -> Result<Arc<Artifact>>;
+pub type Open<'a> = &'a dyn Fn(&Recipe<'_>, &Engines, &BuildLimits) -> Result<Arc<Artifact>>;
 
 /// What all functions of a host share.
 #[derive(Clone)]
@@ -133,14 +132,14 @@ impl Deployment {
         let mut functions = Vec::with_capacity(settings.functions.len());
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let deployed = open(
-                &function.module.value,
-                &shared.engines,
-                function.isolation.value,
-                &settings.build,
-            )
-            .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
-            .with_context(|| format!("cannot serve function `{name}`"))?;
+            let recipe = Recipe {
+                module: &function.module.value,
+                isolation: function.isolation.value,
+                files: &function.files.value.0,
+            };
+            let deployed = open(&recipe, &shared.engines, &settings.build)
+                .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
+                .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
         let folder = |files: &config::Static| {
@@ -189,11 +188,10 @@ fn deploy(
         log: log.clone(),
     });
     let limits = FunctionLimits { memory_bytes_max: settings.memory.value.bytes() };
-    let needed = artifact.manifest().memories.iter().map(|memory| memory.bytes).max();
+    let needed = needed_bytes(artifact.manifest());
     anyhow::ensure!(
-        needed.unwrap_or(0) <= limits.memory_bytes_max as u64,
-        "its memory starts with {} bytes, more than its limit of {}; raise `memory`",
-        needed.unwrap_or(0),
+        needed <= limits.memory_bytes_max as u64,
+        "its memory starts with {needed} bytes, more than its limit of {}; raise `memory`",
         limits.memory_bytes_max,
     );
     let engines = &shared.engines;
@@ -220,21 +218,26 @@ fn deploy(
     })
 }
 
+/// Returns the size of the largest memory at the start. Files do not count: they do not grow, and are shared.
+fn needed_bytes(manifest: &Manifest) -> u64 {
+    let with_files = manifest.files.as_ref().map(|files| files.start);
+    let (first, others) = manifest.memories.split_at(manifest.memories.len().min(1));
+    let first = first.iter().map(|memory| with_files.unwrap_or(memory.bytes));
+    first.chain(others.iter().map(|memory| memory.bytes)).max().unwrap_or(0)
+}
+
 /// Opens an artifact, or builds one in memory from a module, isolated as asked and within limits.
 ///
 /// # Errors
 /// What the loader refuses, with the path.
-pub fn open(
-    path: &Path,
-    engines: &Engines,
-    isolation: Isolation,
-    limits: &BuildLimits,
-) -> Result<Arc<Artifact>> {
+pub fn open(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Result<Arc<Artifact>> {
+    let path = recipe.module;
     let shown = path.display();
     if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
+        recipe.refuse_files()?;
         return Artifact::open(path, engines).with_context(|| format!("cannot open `{shown}`"));
     }
-    let compiled = compile::of_file(path, isolation, limits)?;
+    let compiled = compile::of_file(recipe, limits)?;
     Ok(Artifact::from_bytes(&compiled.artifact, engines)?)
 }
 

@@ -23,6 +23,7 @@ pub(crate) const EXAMPLES: [&str; 13] = [
     "component",
     "forward",
     "cgi",
+    "lookup",
 ];
 
 /// What an answer must have; `None` is not compared.
@@ -46,6 +47,7 @@ fn each_expected_request_gets_its_response() {
     let settings = std::fs::read_to_string(examples.join("midge.toml")).unwrap();
     let settings =
         settings.replace("module    = \"", &format!("module = \"{}/", examples.display()));
+    let settings = settings.replace("[\"lookup/", &format!("[\"{}/lookup/", examples.display()));
     // A debug build of the guests' compiler says nothing about their speed.
     let settings = settings.replace("\"100ms\"", "\"10s\"").replace("\"200ms\"", "\"10s\"");
     let host = Setup::new().serve(&settings);
