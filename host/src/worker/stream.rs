@@ -314,7 +314,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     /// Counts a slot out whose call does not come to its end.
     pub(super) fn lose(&mut self, pending: &Pending) {
         if pending.generation == self.generation {
-            self.slots[index(pending.function.0)].lost();
+            self.shelf.lost(index(pending.function.0));
             self.assignment.stats.discarded(pending.function, Discard::Abandoned);
         }
     }
