@@ -351,15 +351,15 @@ pub(crate) fn headline(plan: &Plan, url: &str) -> String {
             format!("{} requests of {} functions, replayed", calls.len(), functions(calls))
         }
     };
-    let choice = match plan.choice {
-        Choice::InTurn => String::new(),
+    let choice = match &plan.choice {
+        Choice::InTurn | Choice::Weighted(_) => String::new(),
         Choice::Zipf(exponent) => format!(", {} targets by Zipf {exponent}", plan.targets.len()),
     };
     format!("{url}: {} connections, {pace}{choice}", plan.connections)
 }
 
 fn functions(calls: &[Call]) -> usize {
-    let mut all: Vec<u32> = calls.iter().map(|(_, function)| *function).collect();
+    let mut all: Vec<u32> = calls.iter().map(|call| call.function).collect();
     all.sort_unstable();
     all.dedup();
     all.len()
