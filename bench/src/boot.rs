@@ -338,9 +338,8 @@ impl Sink for Answer {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<25} {:>9} {:>16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "system",
         "first ms",
@@ -357,7 +356,7 @@ fn print_table(report: &Report) -> Result<()> {
         let ratio = |spread: Option<Spread>| {
             spread.map_or(String::new(), |spread| format!("{:.2}", spread.median))
         };
-        println!(
+        say!(
             "{:<25} {median:>9.2} {:>16} {:>9} {:>8} {:>8.2} {:>8.0} {:>8.1} {:>8.2}",
             row.server,
             format!("{low:.2}..{high:.2}"),
@@ -370,7 +369,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -275,11 +275,10 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     let what = if report.idle { "are silent after one request" } else { "never finish a head" };
-    println!("one client, alone and beside {} that {what}", report.connections);
-    println!(
+    say!("one client, alone and beside {} that {what}", report.connections);
+    say!(
         "{:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>8} {:>10} {:>8}",
         "server",
         "p50 us",
@@ -294,7 +293,7 @@ fn print_table(report: &Report) -> Result<()> {
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.p99_ratio;
-        println!(
+        say!(
             "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {:>12} {:>8} {:>10} {:>8.1}",
             row.server,
             row.alone.p50_us.median,
@@ -309,7 +308,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
+/// Prints a line of a result; the function returns an error that is none of a reader's that has seen enough.
+macro_rules! say {
+    ($($text:tt)*) => { midge_load::output::line(format_args!($($text)*))? };
+}
+
 mod all; // every comparison, and the page of them
 mod balance; // connections over workers
 mod boot; // from the start of a process to its first response
@@ -187,13 +192,12 @@ fn main() -> ExitCode {
 }
 
 /// Prints a report as one JSON object.
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut report = serde_json::to_value(report)?;
     if let Some(fields) = report.as_object_mut() {
         fields.insert("machine".into(), serde_json::to_value(machine::end())?);
     }
-    println!("{}", serde_json::to_string_pretty(&report)?);
+    say!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 

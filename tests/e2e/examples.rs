@@ -9,7 +9,7 @@ use midge_tests::host::Setup;
 use midge_tests::http::{Client, Request, Response};
 use midge_tests::program::workspace;
 
-pub(crate) const EXAMPLES: [&str; 12] = [
+pub(crate) const EXAMPLES: [&str; 13] = [
     "hello",
     "counter",
     "json",
@@ -22,6 +22,7 @@ pub(crate) const EXAMPLES: [&str; 12] = [
     "events",
     "component",
     "cgi",
+    "work",
 ];
 
 /// What an answer must have; `None` is not compared.

@@ -42,7 +42,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 12] = [
+const EXAMPLES: [Example; 13] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -141,6 +141,14 @@ const EXAMPLES: [Example; 12] = [
         options: "-T README.md -X POST ",
         target: "/cgi",
         shows: "a program of WASI preview 1, with stdin and stdout, in the way of CGI",
+    },
+    Example {
+        name: "work",
+        module: include_bytes!("../../../examples/work/work.wasm"),
+        routes: &["/work"],
+        options: "",
+        target: "/work?us=1000&kib=256&pages=3",
+        shows: "as much time and memory as it is told to take: a call of a trace",
     },
 ];
 

@@ -354,7 +354,13 @@ impl Options {
                     #[expect(clippy::cast_precision_loss, reason = "a bound, with room")]
                     let has_room = from * duration < CALLS_MAX as f64 / 2.0;
                     ensure!(has_room, "a trace holds fewer than {} calls", CALLS_MAX / 2);
-                    Ok(Pace::Replay(shape.calls(functions, from, &self.wanted(duration))))
+                    let calls = shape.calls(functions, from, &self.wanted(duration));
+                    ensure!(
+                        !calls.is_empty(),
+                        "of a few functions with bursts no call is due within --duration: take a longer one, or \
+                         another --seed"
+                    );
+                    Ok(Pace::Replay(calls))
                 }
                 Arrivals::Shape(shape) => bail!("--arrivals {} goes with --rate", shape.name()),
             }
@@ -440,11 +446,18 @@ struct Url<'a> {
 
 impl<'a> Url<'a> {
     fn parse(text: &'a str) -> Result<Self> {
-        let rest = text.strip_prefix("http://").with_context(|| {
-            format!(
-                "`{text}` is no URL of the form http://HOST[:PORT]/PATH (TLS is not spoken here)"
-            )
-        })?;
+        let rest = match text.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some(("https", _)) => bail!(
+                "`{text}`: TLS is not spoken here; ask the server behind whatever ends it, by http://"
+            ),
+            Some((scheme, _)) => {
+                bail!("`{text}`: `{}` is not spoken here, http:// alone", scheme.escape_debug())
+            }
+            None => {
+                bail!("`{}` is no URL of the form http://HOST[:PORT]/PATH", text.escape_debug())
+            }
+        };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         ensure!(!authority.is_empty(), "`{text}` names no host");

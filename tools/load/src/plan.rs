@@ -206,7 +206,8 @@ impl Numbered {
         while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
             let (before, from) = rest.split_at(at);
             numbered.bytes.extend_from_slice(before);
-            let field = Field::ALL.into_iter().find(|field| from.starts_with(field.name().as_bytes()));
+            let field =
+                Field::ALL.into_iter().find(|field| from.starts_with(field.name().as_bytes()));
             let Some(field) = field else {
                 numbered.bytes.push(b'{');
                 rest = &from[1..];

@@ -226,12 +226,7 @@ impl Sink for Learner {
     }
 }
 
-fn ask(
-    address: &SockAddr,
-    target: &Target,
-    fields: &Fields,
-    timeout: Duration,
-) -> Result<Answer> {
+fn ask(address: &SockAddr, target: &Target, fields: &Fields, timeout: Duration) -> Result<Answer> {
     let mut socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.connect(address).context("cannot connect")?;
     socket.set_read_timeout(Some(timeout))?;

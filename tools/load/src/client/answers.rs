@@ -121,7 +121,10 @@ impl Sink for Answers<'_> {
             let excerpt = self.current.excerpt.escape_ascii().to_string();
             let status = facts.map_or(0, |facts| facts.status);
             self.record.count_wrong(wrong, || {
-                format!("request {}: status {status}, {size} bytes: {excerpt}", flight.fields.number)
+                format!(
+                    "request {}: status {status}, {size} bytes: {excerpt}",
+                    flight.fields.number
+                )
             });
         } else if self.window.contains(&flight.due) {
             self.record.responses += 1;

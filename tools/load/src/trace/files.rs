@@ -19,7 +19,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::shape::{Shape, Worker};
 use super::work::pages;
-use super::{CALLS_MAX, Call, Wanted, Work, narrow, nanoseconds, sorted, unit};
+use super::{CALLS_MAX, Call, Wanted, Work, nanoseconds, narrow, sorted, unit};
 
 /// Why a file is no trace.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

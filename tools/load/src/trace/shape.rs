@@ -20,7 +20,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::curve::Curve;
 use super::work::{Work, heap_mb, log_normal, pages};
-use super::{Call, Wanted, narrow, nanoseconds, sorted, unit};
+use super::{Call, Wanted, nanoseconds, narrow, sorted, unit};
 use crate::schedule::{Piece, Schedule, Spacing};
 
 /// A cloud's functions.
