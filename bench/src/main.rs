@@ -13,6 +13,8 @@ mod compare; // two reports
 mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
+mod density; // instances until a limit stops them
+mod functions; // many functions, called as a cloud's are
 mod hyper; // a peer made of hyper
 mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
@@ -53,6 +55,10 @@ enum Command {
     Start(start::Arguments),
     /// Tells what `restore` costs over dirty pages and resting slots, and starts on all CPUs at once.
     Restore(restore::Arguments),
+    /// Tells what a request costs where a host has many functions, called as a cloud's are.
+    Functions(functions::Arguments),
+    /// Starts instances until a limit stops them, and tells which, and what each of them takes.
+    Density(density::Arguments),
     /// Compares what plain Linux has to make memory, or a process, pristine: without an engine.
     Ways(ways::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
@@ -91,6 +97,9 @@ enum Command {
         /// The module.
         guest: PathBuf,
     },
+    /// Starts instances until a limit stops them: a row of `density`.
+    #[command(hide = true)]
+    Pack(density::PackArguments),
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -138,6 +147,8 @@ impl Command {
             self,
             Self::Start(_)
                 | Self::Restore(_)
+                | Self::Functions(_)
+                | Self::Density(_)
                 | Self::Ways(_)
                 | Self::Request(_)
                 | Self::Boot(_)
@@ -157,6 +168,9 @@ fn main() -> ExitCode {
         Command::All(arguments) => all::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Functions(arguments) => functions::run(&arguments),
+        Command::Density(arguments) => density::run(&arguments),
+        Command::Pack(arguments) => density::pack(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Report(arguments) => html::run(&arguments),
