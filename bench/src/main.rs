@@ -21,6 +21,7 @@ mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
 mod lambda; // a peer by the runtime interface of AWS Lambda
 mod load; // servers under midge-load's client
+mod on_connection; // a program that begins with a connection
 mod machine; // what a figure was taken on
 mod peers; // the servers that are compared
 mod processes; // CPU time and memory of a process and its children
@@ -108,6 +109,15 @@ enum Command {
         /// How many of them are written.
         count: usize,
     },
+    /// Becomes a program with the first connection as its input and output.
+    #[command(hide = true)]
+    OnConnection {
+        /// Where to listen.
+        address: SocketAddr,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
     Yardstick {
@@ -187,6 +197,7 @@ fn main() -> ExitCode {
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
         Command::Balance(arguments) => balance::run(&arguments),
+        Command::OnConnection { address, words } => on_connection::run(address, &words),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),
