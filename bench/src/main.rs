@@ -7,6 +7,7 @@ macro_rules! say {
 }
 
 mod all; // every comparison, and the page of them
+mod answer; // one response off a socket that waits
 mod balance; // connections over workers
 mod boot; // from the start of a process to its first response
 mod compare; // two reports
