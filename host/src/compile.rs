@@ -151,7 +151,7 @@ enum Answer {
 }
 
 /// What an artifact is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recipe<'a> {
     /// The module's file.
     pub module: &'a Path,

@@ -46,7 +46,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 13] = [
+const EXAMPLES: [Example; 14] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -166,6 +166,15 @@ const EXAMPLES: [Example; 13] = [
         options: "",
         target: "/lookup?https",
         shows: "a program that reads a file of its own, packed with it",
+    },
+    Example {
+        name: "work",
+        module: include_bytes!("../../../examples/work/work.wasm"),
+        routes: &["/work"],
+        files: &[],
+        options: "",
+        target: "/work?us=1000&kib=256&pages=3",
+        shows: "as much time and memory as it is told to take: a call of a trace",
     },
 ];
 
