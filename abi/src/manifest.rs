@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -51,6 +51,31 @@ pub struct Manifest {
     pub machine: String,
     /// What keeps the guest inside its memory.
     pub isolation: Isolation,
+    /// Files for a WASI program or a component (since minor 1; encoded behind all others).
+    #[serde(skip)]
+    pub files: Option<FilesRow>,
+}
+
+/// A bundle of files, in the first memory and behind everything that the module knows there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRow {
+    /// Its first byte.
+    pub start: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// The folders in it.
+    pub folders: Vec<FolderRow>,
+}
+
+/// A folder of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderRow {
+    /// The path by which the guest knows it.
+    pub guest: String,
+    /// Folders, files and links in it.
+    pub entries: u32,
+    /// Bytes of all files.
+    pub bytes: u64,
 }
 
 /// What keeps a guest inside its memory.
@@ -202,7 +227,8 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&MAJOR.to_le_bytes());
         bytes.extend_from_slice(&MINOR.to_le_bytes());
-        postcard::to_extend(self, bytes).expect("a vector takes what it is given")
+        let bytes = postcard::to_extend(self, bytes).expect("a vector takes what it is given");
+        postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given")
     }
 
     /// Decodes a manifest, by the forward rules above.
@@ -222,7 +248,12 @@ impl Manifest {
         if found_major != MAJOR {
             return Err(ManifestError::Version { found_major, found_minor });
         }
-        let (manifest, rest) = postcard::take_from_bytes(record).map_err(ManifestError::Decode)?;
+        let decode = ManifestError::Decode;
+        let (mut manifest, mut rest): (Self, _) =
+            postcard::take_from_bytes(record).map_err(decode)?;
+        if 1 <= found_minor {
+            (manifest.files, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
         if !is_newer && !rest.is_empty() {
             return Err(ManifestError::Trailing { extra_bytes: rest.len() });
@@ -261,7 +292,21 @@ mod tests {
             engine_name: "an engine".into(),
             machine: "x86_64".into(),
             isolation: Isolation::BoundsChecked,
+            files: Some(FilesRow {
+                start: 65536,
+                bytes: 4097,
+                folders: vec![FolderRow { guest: "/data".into(), entries: 2, bytes: 5 }],
+            }),
         }
+    }
+
+    #[test]
+    fn a_manifest_of_an_older_minor_has_no_files() {
+        let without = Manifest { files: None, ..manifest() };
+        let mut bytes = without.encode();
+        assert_eq!(bytes.pop(), Some(0), "no files are one byte");
+        bytes[2..4].copy_from_slice(&0u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes), Ok(without));
     }
 
     #[test]

@@ -165,15 +165,20 @@ impl Harness {
         Ok(())
     }
 
-    fn try_serve(&mut self) -> Result<((Tier, u16), Used)> {
+    /// As [`Harness::serve`].
+    ///
+    /// # Errors
+    /// If no instance can be had, or the guest does not answer.
+    pub fn try_serve(&mut self) -> Result<((Tier, u16), Used)> {
         self.calls += 1;
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&self.calls.to_le_bytes());
         let request = request(request_id);
         let size = block_size(HEAD.len(), HEADERS.len(), 0);
-        let started = self.technique.take().expect("an instance starts");
+        let started = self.technique.take()?;
         let mut pristine = started.pristine;
-        let area = pristine.area(self.function.area(), size).expect("there are mappings");
+        let area =
+            pristine.area(self.function.area(), size).context("a page cannot be made writable")?;
         encode(area, &request, HEADERS.into_iter());
         let context = RequestContext { request_id, began_ns: 0, time_ns: u64::MAX };
         let used = match pristine.call(context, self.function.area(), size) {

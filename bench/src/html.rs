@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 /// What rows may be drawn over: where these differ, figures are lines.
-const AXES: [&str; 3] = ["pages", "dirty_pages", "connections"];
+const AXES: [&str; 4] = ["pages", "dirty_pages", "functions", "connections"];
 
 /// Figures of a report that are drawn.
 const FIGURES_MAX: usize = 8;

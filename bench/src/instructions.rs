@@ -178,7 +178,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         crate::print_json(&report)?
     } else {
-        print_table(&report)
+        print_table(&report)?;
     }
     if verdict == "held" || arguments.write.is_some() {
         return Ok(());
@@ -286,15 +286,15 @@ fn called(technique: Technique, source: &[u8], count: u32) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_table(report: &Report) {
-    println!("{:<30} {:>13} {:>10} {:>9}", "bench", "instructions", "baseline", "change");
+fn print_table(report: &Report) -> Result<()> {
+    say!("{:<30} {:>13} {:>10} {:>9}", "bench", "instructions", "baseline", "change");
     for row in &report.rows {
         let baseline = row.baseline.map_or("-".into(), |known| format!("{known:.1}"));
         let change = row.change_percent.map_or("new".into(), |change| format!("{change:+.1} %"));
         let mark = if row.has_grown { "  grown" } else { "" };
-        println!("{:<30} {:>13.1} {baseline:>10} {change:>9}{mark}", row.bench, row.instructions);
+        say!("{:<30} {:>13.1} {baseline:>10} {change:>9}{mark}", row.bench, row.instructions);
     }
+    Ok(())
 }
 
 #[cfg(test)]

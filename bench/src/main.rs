@@ -1,19 +1,28 @@
 //! `midge-lab`: figures that others can rerun.
 #![forbid(unsafe_code)]
 
+/// Prints a line of a result; the function returns an error that is none of a reader's that has seen enough.
+macro_rules! say {
+    ($($text:tt)*) => { midge_load::output::line(format_args!($($text)*))? };
+}
+
 mod all; // every comparison, and the page of them
+mod answer; // one response off a socket that waits
 mod balance; // connections over workers
 mod boot; // from the start of a process to its first response
 mod compare; // two reports
 mod cpus; // one for servers, one for clients
 mod crowd; // a good client beside thousands of slow ones
 mod fixed; // the network layer with a fixed response
+mod density; // instances until a limit stops them
+mod functions; // many functions, called as a cloud's are
 mod hyper; // a peer made of hyper
 mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
 mod lambda; // a peer by the runtime interface of AWS Lambda
 mod load; // servers under midge-load's client
+mod on_connection; // a program that begins with a connection
 mod machine; // what a figure was taken on
 mod peers; // the servers that are compared
 mod processes; // CPU time and memory of a process and its children
@@ -48,6 +57,10 @@ enum Command {
     Start(start::Arguments),
     /// Tells what `restore` costs over dirty pages and resting slots, and starts on all CPUs at once.
     Restore(restore::Arguments),
+    /// Tells what a request costs where a host has many functions, called as a cloud's are.
+    Functions(functions::Arguments),
+    /// Starts instances until a limit stops them, and tells which, and what each of them takes.
+    Density(density::Arguments),
     /// Compares what plain Linux has to make memory, or a process, pristine: without an engine.
     Ways(ways::Arguments),
     /// Compares servers through HTTP: CPU time of each request, beside a server that does nothing.
@@ -86,6 +99,9 @@ enum Command {
         /// The module.
         guest: PathBuf,
     },
+    /// Starts instances until a limit stops them: a row of `density`.
+    #[command(hide = true)]
+    Pack(density::PackArguments),
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -93,6 +109,15 @@ enum Command {
         image_pages: usize,
         /// How many of them are written.
         count: usize,
+    },
+    /// Becomes a program with the first connection as its input and output.
+    #[command(hide = true)]
+    OnConnection {
+        /// Where to listen.
+        address: SocketAddr,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<std::ffi::OsString>,
     },
     /// Serves as the yardstick: finds blank lines and sends a constant.
     #[command(hide = true)]
@@ -133,6 +158,8 @@ impl Command {
             self,
             Self::Start(_)
                 | Self::Restore(_)
+                | Self::Functions(_)
+                | Self::Density(_)
                 | Self::Ways(_)
                 | Self::Request(_)
                 | Self::Boot(_)
@@ -152,6 +179,9 @@ fn main() -> ExitCode {
         Command::All(arguments) => all::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Functions(arguments) => functions::run(&arguments),
+        Command::Density(arguments) => density::run(&arguments),
+        Command::Pack(arguments) => density::pack(&arguments),
         Command::Ways(arguments) => ways::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Report(arguments) => html::run(&arguments),
@@ -168,6 +198,7 @@ fn main() -> ExitCode {
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
         Command::Balance(arguments) => balance::run(&arguments),
+        Command::OnConnection { address, words } => on_connection::run(address, &words),
         Command::Yardstick { address } => yardstick::serve(address),
         Command::Fixed { address } => fixed::serve(address),
         Command::Hyper { address } => hyper::serve(address),
@@ -187,13 +218,12 @@ fn main() -> ExitCode {
 }
 
 /// Prints a report as one JSON object.
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut report = serde_json::to_value(report)?;
     if let Some(fields) = report.as_object_mut() {
         fields.insert("machine".into(), serde_json::to_value(machine::end())?);
     }
-    println!("{}", serde_json::to_string_pretty(&report)?);
+    say!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 

@@ -127,9 +127,8 @@ fn weigh(technique: Technique, guest: &Path) -> Result<f64> {
 ///
 /// # Errors
 /// If the guest or the technique cannot be had.
-#[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn hold(technique: &str, guest: &Path) -> Result<()> {
-    println!("{}", bytes_of_each(technique, &std::fs::read(guest)?)?);
+    say!("{}", bytes_of_each(technique, &std::fs::read(guest)?)?);
     Ok(())
 }
 
@@ -312,9 +311,8 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<10} {:<36} {:<6} {:>6} {:>12} {:>24} {:>10} {:>10} {:>9}",
         "technique",
         "guest",
@@ -328,7 +326,7 @@ fn print_table(report: &Report) -> Result<()> {
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
-        println!(
+        say!(
             "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1} {:>10.0} {:>9.0}",
             row.technique,
             row.guest,
@@ -342,7 +340,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod external; // `midge NAME` runs the program `midge-NAME`
 
 use midge_abi::manifest::Isolation;
+use midge_loader::files::Mapping;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
@@ -205,6 +206,9 @@ pub struct RunArgs {
     /// A network that names of these may lead to, besides public addresses; may be given several times
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub grant_network: Vec<String>,
+    /// Its files.
+    #[command(flatten)]
+    pub files: FilesArgs,
     /// Print one JSON object when ready, schema midge/serve/1
     #[arg(long)]
     pub json: bool,
@@ -238,6 +242,9 @@ pub struct BuildArgs {
     /// What keeps the guest inside its memory: guard-pages or bounds-checked
     #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
     pub isolation: Isolation,
+    /// Its files.
+    #[command(flatten)]
+    pub files: FilesArgs,
     /// Print one JSON object, schema midge/build/1
     #[arg(long)]
     pub json: bool,
@@ -291,6 +298,9 @@ pub struct InvokeArgs {
     /// How many calls
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     pub repeat: u32,
+    /// Its files.
+    #[command(flatten)]
+    pub files: FilesArgs,
     /// Print one JSON object, schema midge/invoke/1
     #[arg(long)]
     pub json: bool,
@@ -325,6 +335,17 @@ pub struct CompileChildArgs {
     /// What keeps the guest inside its memory
     #[arg(long, value_parser = isolation)]
     pub isolation: Isolation,
+    /// Size of the bundle of files that comes before the module
+    #[arg(long)]
+    pub files_bytes: u64,
+}
+
+/// Files for a program or a component of WASI.
+#[derive(Debug, Clone, Args)]
+pub struct FilesArgs {
+    /// A folder of files for a WASI program or component, and its path there (/); may be given several times
+    #[arg(long, value_name = "FOLDER[:GUEST-PATH]")]
+    pub files: Vec<Mapping>,
 }
 
 /// Arguments of `midge prove`.
@@ -344,6 +365,9 @@ pub struct ProveArgs {
     /// What requests, clock and chance are drawn from; otherwise drawn, and printed
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// Its files.
+    #[command(flatten)]
+    pub files: FilesArgs,
     /// Print one JSON object, schema midge/prove/1
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   midge build, run, serve, ..              midge compile-child
-//!      | spawn, the module as stdin -----------> | bounds itself: memory, CPU time, no core dump
+//!      | spawn, files and module as stdin -----> | bounds itself: memory, CPU time, no core dump
 //!      | waits until the deadline                | validates, runs start-up, compiles
 //!      | <-- length, answer, artifact on stdout -|
 //!      | kills it, checks the artifact as any other
@@ -17,7 +17,7 @@
 //! in the host, of modules that were compiled here first and so are known to stay within the limits.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
@@ -30,7 +30,10 @@ use midge_abi::manifest::Isolation;
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
 use midge_loader::build::{BuildError, build_isolated};
 use midge_loader::engine::Engines;
+use midge_loader::files::{self, Mapping};
+use midge_loader::link::attach;
 use midge_loader::module::{MODULE_BYTES_MAX, SECTION_COUNT_MAX, SECTION_NAME_BYTES_MAX};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
@@ -147,23 +150,82 @@ enum Answer {
     OutOfMemory,
 }
 
-/// Compiles the module in a file, within limits.
+/// What an artifact is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Recipe<'a> {
+    /// The module's file.
+    pub module: &'a Path,
+    /// What keeps it inside its memory.
+    pub isolation: Isolation,
+    /// Folders of files for it.
+    pub files: &'a [Mapping],
+}
+
+impl Recipe<'_> {
+    /// Reads the files and packs them.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the path of what cannot be packed.
+    pub fn pack(&self) -> Result<Vec<u8>> {
+        files::read(self.files).map_err(|error| {
+            let what = format!("cannot pack the files for `{}`", self.module.display());
+            let next = "a bundle holds files, folders and links that stay inside: docs/manual/components.md#files";
+            Failure::new(what, next, error).into()
+        })
+    }
+
+    /// Refuses files for what is built already.
+    ///
+    /// # Errors
+    /// A [`Failure`], if there are any.
+    pub fn refuse_files(&self) -> Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let shown = self.module.display();
+        Err(Failure {
+            what: format!("`{shown}` is an artifact, whose files were chosen when it was built"),
+            next: "midge build MODULE --files FOLDER:GUEST-PATH, and leave the files out here"
+                .into(),
+            is_usage: true,
+            cause: None,
+        }
+        .into())
+    }
+}
+
+/// Compiles the module in a file, with its files, within limits.
 ///
 /// # Errors
 /// A [`Failure`] with the path, the [`CompileError`] and the next step; or the file cannot be read.
-pub fn of_file(path: &Path, isolation: Isolation, limits: &BuildLimits) -> Result<Compiled> {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    compile(&name, file, isolation, limits).map_err(|error| {
+pub fn of_file(recipe: &Recipe<'_>, limits: &BuildLimits) -> Result<Compiled> {
+    let shown = recipe.module.display();
+    let unread = || format!("cannot read `{shown}`");
+    let mut input = File::open(recipe.module).with_context(unread)?;
+    let files = recipe.pack()?;
+    if !files.is_empty() {
+        input = behind(&files, input).with_context(unread)?;
+    }
+    let name = recipe.module.file_name().unwrap_or_default().to_string_lossy();
+    compile(&name, input, files.len(), recipe.isolation, limits).map_err(|error| {
         let next = error.next();
         Failure::new(format!("cannot build `{shown}`"), next, error).into()
     })
 }
 
+/// Returns a file in memory that holds a bundle and a module behind it.
+fn behind(files: &[u8], module: File) -> io::Result<File> {
+    let mut input = File::from(memfd_create("midge-module", MemfdFlags::CLOEXEC)?);
+    input.write_all(files)?;
+    io::copy(&mut module.take(MODULE_BYTES_MAX as u64 + 1), &mut input)?;
+    input.rewind()?;
+    Ok(input)
+}
+
 fn compile(
     name: &str,
-    module: File,
+    input: File,
+    files_bytes: usize,
     isolation: Isolation,
     limits: &BuildLimits,
 ) -> Result<Compiled, CompileError> {
@@ -174,9 +236,10 @@ fn compile(
         .args(["--memory-bytes", &memory.0.to_string()])
         .args(["--cpu-seconds", &seconds.to_string()])
         .args(["--isolation", isolation.name()])
+        .args(["--files-bytes", &files_bytes.to_string()])
         .args(["--", name])
         .env_clear()
-        .stdin(module)
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -269,14 +332,21 @@ fn is_out_of_memory(text: &str) -> bool {
 /// The limits cannot be set, stdin not be read, or stdout not be written.
 pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
     bound(args).context("cannot set limits")?;
-    let mut source = Vec::new();
+    let (mut files, mut source) = (Vec::new(), Vec::new());
+    let stdin = &mut io::stdin().lock();
+    stdin.take(args.files_bytes).read_to_end(&mut files).context("cannot read the files")?;
     let most = MODULE_BYTES_MAX as u64 + 1;
-    io::stdin().take(most).read_to_end(&mut source).context("cannot read the module")?;
+    stdin.take(most).read_to_end(&mut source).context("cannot read the module")?;
+    let source_bytes = source.len();
+    if !files.is_empty() {
+        source = attach(&source, &files);
+        drop(files);
+    }
     let (answer, artifact) =
         match build_isolated(&args.name, &source, args.isolation, &Engines::new()) {
             Ok(built) => {
                 let answer = Answer::Built {
-                    source_bytes: source.len(),
+                    source_bytes,
                     startup_log: built.startup_log,
                     sections: built.facts.sections,
                 };

@@ -21,6 +21,7 @@ mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
 use midge_abi::manifest::Isolation;
+use midge_loader::files::Mapping;
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use crate::grant::Grant;
@@ -193,6 +194,22 @@ pub struct Function {
     pub environment: Setting<Words>,
     /// What it may reach.
     pub grant: Setting<Grant>,
+    /// Folders of files for a program or a component.
+    pub files: Setting<Mappings>,
+}
+
+/// Folders, ready to be opened, each with its path for the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mappings(pub Vec<Mapping>);
+
+impl std::fmt::Display for Mappings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return formatter.pad("none");
+        }
+        let shown = |it: &Mapping| format!("{}:{}", it.folder.display(), it.guest);
+        formatter.pad(&self.0.iter().map(shown).collect::<Vec<_>>().join(" "))
+    }
 }
 
 /// A list of words.

@@ -3,21 +3,23 @@
 //! Everything that can fail or take long (reading, building, compiling) happens here, on the main thread.
 //! A worker gets a deployment that is complete, and keeps it until it gets the next.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
+use midge_loader::start::Technique;
 use rustls::ClientConfig;
 
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
 use crate::certificates;
-use crate::compile;
+use crate::compile::{self, Recipe};
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
 use crate::extras::Extras;
@@ -36,6 +38,8 @@ pub struct Deployment {
     pub routes: RouteTable,
     /// The functions; a [`FunctionIndex`] is a position here.
     pub functions: Vec<Deployed>,
+    /// Slots that lie idle on one worker at most, of all functions; `None` where all that they ask for fit.
+    pub idle_max: Option<usize>,
     /// The folders of files; their indices follow the functions'.
     pub folders: Vec<Arc<Folder>>,
     /// The threads that wait for disks and make responses smaller, where that is asked for.
@@ -69,7 +73,7 @@ pub struct Deployed {
     pub response_bytes_max: usize,
     /// Calls in flight on one worker.
     pub concurrency: u32,
-    /// Slots that one worker keeps.
+    /// Slots that one worker keeps, as long as all of them fit.
     pub slots: u32,
     /// A Server-Timing header on responses.
     pub has_server_timing: bool,
@@ -90,7 +94,7 @@ impl Deployed {
 }
 
 /// Finds the artifact of a module by its path.
-pub type Open<'a> = &'a dyn Fn(&Path, &Engines, Isolation, &BuildLimits) -> Result<Arc<Artifact>>;
+pub type Open<'a> = &'a dyn Fn(&Recipe<'_>, &Engines, &BuildLimits) -> Result<Arc<Artifact>>;
 
 /// What all functions of a host share.
 #[derive(Clone)]
@@ -131,16 +135,20 @@ impl Deployment {
         open: Open<'_>,
     ) -> Result<Self> {
         let mut functions = Vec::with_capacity(settings.functions.len());
+        let mut opened = HashMap::new();
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let deployed = open(
-                &function.module.value,
-                &shared.engines,
-                function.isolation.value,
-                &settings.build,
-            )
-            .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
-            .with_context(|| format!("cannot serve function `{name}`"))?;
+            let recipe = Recipe {
+                module: &function.module.value,
+                isolation: function.isolation.value,
+                files: &function.files.value.0,
+            };
+            let module = opened_once(&mut opened, recipe, || {
+                open(&recipe, &shared.engines, &settings.build)
+            });
+            let deployed = module
+                .and_then(|module| deploy(function, FunctionIndex(index), module, shared, log))
+                .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
         let folder = |files: &config::Static| {
@@ -159,6 +167,7 @@ impl Deployment {
         Ok(Self {
             routes: RouteTable::new(settings.targets()),
             functions,
+            idle_max: None,
             pool: needs_pool.then(|| shared.pool()).transpose()?,
             folders,
             clients: Clients::new(settings.client_address.value, trusted),
@@ -167,13 +176,37 @@ impl Deployment {
     }
 }
 
+/// A module that functions of the settings name, and what was tried with it.
+struct Opened {
+    artifact: Arc<Artifact>,
+    /// With which technique and memory an instance was started.
+    started: Vec<(Technique, usize)>,
+}
+
+/// Modules by where they are and how they are isolated. However many functions name one, it is opened, checked and
+/// compiled once, and they share its code and its template: each of its own would take a descriptor, six mappings
+/// and 50 KiB, so that 20 000 functions were the most.
+type Modules<'a> = HashMap<Recipe<'a>, Opened>;
+
+fn opened_once<'a, 'm>(
+    modules: &'m mut Modules<'a>,
+    recipe: Recipe<'a>,
+    open: impl FnOnce() -> Result<Arc<Artifact>>,
+) -> Result<&'m mut Opened> {
+    match modules.entry(recipe) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => Ok(entry.insert(Opened { artifact: open()?, started: Vec::new() })),
+    }
+}
+
 fn deploy(
     settings: &config::Function,
     index: FunctionIndex,
-    artifact: &Arc<Artifact>,
+    module: &mut Opened,
     shared: &Shared,
     log: &GuestLog,
 ) -> Result<Deployed> {
+    let artifact = &module.artifact;
     let isolation = artifact.manifest().isolation;
     anyhow::ensure!(
         settings.isolation.value == Isolation::GuardPages || isolation == Isolation::BoundsChecked,
@@ -189,17 +222,20 @@ fn deploy(
         log: log.clone(),
     });
     let limits = FunctionLimits { memory_bytes_max: settings.memory.value.bytes() };
-    let needed = artifact.manifest().memories.iter().map(|memory| memory.bytes).max();
+    let needed = needed_bytes(artifact.manifest());
     anyhow::ensure!(
-        needed.unwrap_or(0) <= limits.memory_bytes_max as u64,
-        "its memory starts with {} bytes, more than its limit of {}; raise `memory`",
-        needed.unwrap_or(0),
+        needed <= limits.memory_bytes_max as u64,
+        "its memory starts with {needed} bytes, more than its limit of {}; raise `memory`",
         limits.memory_bytes_max,
     );
     let engines = &shared.engines;
     let function = Function::register(artifact, choice.technique, engines, services, limits)?;
     // One instance is started here, so that what cannot start is found before the first request.
-    drop(function.start().context("no instance can be started")?);
+    let tried = (choice.technique, limits.memory_bytes_max);
+    if !module.started.contains(&tried) {
+        drop(function.start().context("no instance can be started")?);
+        module.started.push(tried);
+    }
     let body = settings.body.value.bytes();
     Ok(Deployed {
         name: settings.name.value.clone(),
@@ -220,21 +256,26 @@ fn deploy(
     })
 }
 
+/// Returns the size of the largest memory at the start. Files do not count: they do not grow, and are shared.
+fn needed_bytes(manifest: &Manifest) -> u64 {
+    let with_files = manifest.files.as_ref().map(|files| files.start);
+    let (first, others) = manifest.memories.split_at(manifest.memories.len().min(1));
+    let first = first.iter().map(|memory| with_files.unwrap_or(memory.bytes));
+    first.chain(others.iter().map(|memory| memory.bytes)).max().unwrap_or(0)
+}
+
 /// Opens an artifact, or builds one in memory from a module, isolated as asked and within limits.
 ///
 /// # Errors
 /// What the loader refuses, with the path.
-pub fn open(
-    path: &Path,
-    engines: &Engines,
-    isolation: Isolation,
-    limits: &BuildLimits,
-) -> Result<Arc<Artifact>> {
+pub fn open(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Result<Arc<Artifact>> {
+    let path = recipe.module;
     let shown = path.display();
     if is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
+        recipe.refuse_files()?;
         return Artifact::open(path, engines).with_context(|| format!("cannot open `{shown}`"));
     }
-    let compiled = compile::of_file(path, isolation, limits)?;
+    let compiled = compile::of_file(recipe, limits)?;
     Ok(Artifact::from_bytes(&compiled.artifact, engines)?)
 }
 

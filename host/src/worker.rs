@@ -29,8 +29,7 @@ use crossbeam_channel::Receiver;
 use midge_abi::imports::Level;
 use midge_abi::problem::Problem;
 use midge_loader::context::RequestContext;
-use midge_loader::instance::StartError;
-use midge_loader::slot::{Progress, Running, Used, Waiting};
+use midge_loader::slot::{Discard, Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
 use midge_net::balance::Neighbours;
 use midge_net::clock::Clock;
@@ -48,7 +47,8 @@ use crate::files::pool::Pool;
 use crate::log::{Access, Event as LogEvent, Line, LogSender};
 use crate::route::FunctionIndex;
 use crate::services::wall_ns;
-use crate::slots::{Slots, TakeError};
+use crate::shelf::{Given, Shelf};
+use crate::slots::TakeError;
 use crate::stats::StatsWriter;
 
 mod fetch; // requests that functions make
@@ -88,7 +88,7 @@ pub enum Message {
 pub struct Worker<R: Ring, C: Clock> {
     endpoint: Endpoint<R, C>,
     assignment: Assignment,
-    slots: Vec<Slots>,
+    shelf: Shelf,
     generation: u64,
     suspended: VecDeque<Suspended>,
     /// Calls that wait for their connection or for time, by the connection's slot.
@@ -165,7 +165,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     ) -> Self {
         let mut worker = Self {
             endpoint,
-            slots: Vec::new(),
+            shelf: Shelf::new(&assignment.deployment),
             assignment,
             generation: 0,
             suspended: VecDeque::with_capacity(64),
@@ -181,7 +181,6 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             is_stopped: false,
             text: String::with_capacity(512),
         };
-        worker.make_slots();
         worker.take_tls();
         worker
     }
@@ -272,14 +271,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let timing = self.request_ids.is_timed() || deployed.has_server_timing;
         let began_ns = if timing { self.clock.precise_ns() } else { 0 };
 
-        let taken = match self.slots[index].take() {
-            // Not for a start-up that trapped: a function must not cost the others their slots.
-            Err(TakeError::Start(error @ StartError::Instantiate(_))) => {
-                take_after_shedding(&mut self.slots, index, error)
-            }
-            taken => taken,
-        };
-        let Started { mut pristine, tier } = match taken {
+        let Started { mut pristine, tier } = match self.shelf.take(index) {
             Ok(started) => started,
             Err(error) => return self.refuse_take(connection, function, &request_id, &error),
         };
@@ -300,7 +292,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let (size, taken) = match written {
             Ok(written) => written,
             Err(error) => {
-                self.slots[index].lost();
+                self.shelf.lost(index);
                 let problem = match error {
                     WriteError::TooLarge => Problem::BodyTooLarge,
                     WriteError::Exhausted => Problem::StartFailed,
@@ -399,11 +391,15 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
         let answered_ns = pending.timing.map(|_| self.clock.precise_ns());
         let dirty_pages = used.dirty_page_count() as u64;
-        let discard = self.slots[index].give(used);
+        let Given { discard, gave_way } = self.shelf.give(index, used);
         let stats = &self.assignment.stats;
         stats.dirtied(pending.function, dirty_pages);
         if let Some(reason) = discard {
             stats.discarded(pending.function, reason);
+        }
+        if let Some(other) = gave_way {
+            let other = u32::try_from(other).expect("bounded by FUNCTIONS_MAX");
+            stats.discarded(FunctionIndex(other), Discard::GaveWay);
         }
         let mut service_ns = 0;
         if let (Some(timing), Some(returned_ns), Some(answered_ns)) =
@@ -574,7 +570,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
         self.assignment = assignment;
         self.generation += 1;
-        self.make_slots();
+        self.shelf = Shelf::new(&self.assignment.deployment);
         self.take_tls();
     }
 
@@ -582,10 +578,6 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         if let Some(tls) = &self.assignment.deployment.tls {
             self.endpoint.set_tls(Arc::clone(tls));
         }
-    }
-
-    fn make_slots(&mut self) {
-        self.slots = self.assignment.deployment.functions.iter().map(Slots::new).collect();
     }
 
     fn note_connections(&self) {
@@ -752,22 +744,6 @@ fn problem_response<R: Ring, C: Clock>(
     let hint = hint.as_ref().map(|(name, value)| (*name, value.as_bytes()));
     let headers = std::iter::once(content_type).chain(retry).chain(hint);
     endpoint.respond(connection, problem.row().status, headers, text.as_bytes());
-}
-
-/// No instance can be made: most likely the machine is short of memory or mappings. Slots that lie idle give
-/// way, of every function on this worker, and the start is tried once more.
-#[cold]
-#[inline(never)]
-fn take_after_shedding(
-    slots: &mut [Slots],
-    index: usize,
-    error: StartError,
-) -> Result<Started, TakeError> {
-    let shed: usize = slots.iter_mut().map(Slots::shed).sum();
-    if shed == 0 {
-        return Err(TakeError::Start(error));
-    }
-    slots[index].take()
 }
 
 /// Tells the log why a call ended in a problem.

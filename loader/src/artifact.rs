@@ -4,9 +4,10 @@
 //! an artifact is to be trusted as far as a program is.
 //!
 //! Sections: `manifest` (midge_abi::manifest), `module` (the whole form of the module, for techniques that
-//! compile), `image` (the templates' pages), `code` (the lean form, compiled). The last two are absent where
+//! compile; without files), `image` (the templates' pages, and files), `code` (the lean form, compiled). The last two are absent where
 //! start-up code resists a snapshot.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -23,6 +24,8 @@ use crate::container::{
 use crate::engine::{EngineError, EngineId, EngineKind, Engines, GuestEngine};
 use crate::image::{ImageError, MemoryImage};
 use crate::mapping::{Access, FileMapping, PAGE_SIZE, sealed_file};
+use crate::module::ModuleError;
+use crate::rewrite::with_files;
 
 /// Largest artifact that is opened: image and code of the largest module.
 pub const ARTIFACT_BYTES_MAX: u64 = 8 << 30;
@@ -155,9 +158,9 @@ impl Artifact {
         let images = match section(SectionKind::Image) {
             Some(Section { range, .. }) => {
                 let range = range.start as u64..range.end as u64;
-                MemoryImage::all(&file, &whole, range, &manifest.memories)?
+                MemoryImage::all(&file, &whole, range, &manifest.memories, manifest.files.as_ref())?
             }
-            None => MemoryImage::all(&file, &whole, 0..0, &[])?,
+            None => MemoryImage::all(&file, &whole, 0..0, &[], None)?,
         };
         let template_time = began.elapsed();
         let shared = OnceLock::new();
@@ -185,11 +188,17 @@ impl Artifact {
         &self.sections
     }
 
-    /// Returns the whole form of the module.
-    #[must_use]
-    pub fn module(&self) -> &[u8] {
+    /// Returns the whole form of the module, with its files.
+    ///
+    /// # Errors
+    /// [`ModuleError`] if there are files and the module does not parse.
+    pub fn module(&self) -> Result<Cow<'_, [u8]>, ModuleError> {
         let section = self.sections.iter().find(|section| section.kind == SectionKind::Module);
-        section.map_or(&[], |section| &self.whole.bytes()[section.range.clone()])
+        let module = section.map_or(&[][..], |section| &self.whole.bytes()[section.range.clone()]);
+        let Some((start, files)) = self.images.first().and_then(|image| image.files()) else {
+            return Ok(module.into());
+        };
+        Ok(with_files(module, midge_abi::width::wire(start), files)?.into())
     }
 
     /// Returns the templates of the memories; empty where start-up resists a snapshot.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
 use midge_abi::imports::Level;
 use midge_abi::manifest::{
-    GlobalRow, GlobalValue, Isolation, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
+    FilesRow, GlobalRow, GlobalValue, Isolation, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
 };
 use wasmtime::{Linker, Module, Store};
 
@@ -16,9 +16,9 @@ use crate::context::{
     InstanceLimits, RequestContext, Services, TABLE_ELEMENTS_MAX, define_startup_imports,
 };
 use crate::engine::{EngineError, EngineKind, Engines, GuestEngine};
-use crate::image::occupied;
+use crate::image::{files_length, occupied};
 use crate::instance::{self, StateExports, StateSnapshot};
-use crate::module::{ModuleError, ModuleFacts, binary_form};
+use crate::module::{Linked, ModuleError, ModuleFacts, linked_form};
 use crate::rewrite::{self, Snapshot};
 
 /// Start-up code has this long when an artifact is built: an interpreter reads its library in it.
@@ -124,7 +124,7 @@ fn build_with(
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
-    let wasm = binary_form(source)?;
+    let Linked { wasm, files } = linked_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
     let mapped = engines.get(EngineKind::of_artifact(isolation))?;
     let on_demand = engines.get(EngineKind::OnDemand)?;
@@ -141,7 +141,7 @@ fn build_with(
         contract: contract::VERSION,
         area: started.contract.area,
         area_size: started.contract.area_size,
-        memories: memory_rows(&facts, &started.state.memories),
+        memories: memory_rows(&facts, &started.state.memories, files.as_ref()),
         globals: global_rows(&facts, &started.state.globals),
         state: facts.state.clone(),
         is_preinitialised,
@@ -151,6 +151,7 @@ fn build_with(
         engine_name: "wasmtime 48".to_owned(),
         machine: machine(),
         isolation,
+        files,
     };
     let encoded = manifest.encode();
     if encoded.len() > MANIFEST_BYTES_MAX {
@@ -160,12 +161,15 @@ fn build_with(
     }
     let mut sections = vec![section(SectionKind::Manifest, encoded)];
     if is_preinitialised {
-        let snapshot =
-            Snapshot { memories: &started.state.memories, globals: &started.state.globals };
+        let snapshot = Snapshot {
+            memories: &started.state.memories,
+            files_start: manifest.files.as_ref().map(|files| index(files.start)),
+            globals: &started.state.globals,
+        };
         let lean = rewrite::lean(&wasm, &facts, snapshot)?;
         let code = mapped.engine.precompile_module(&lean).map_err(BuildError::Compile)?;
         sections.push(section(SectionKind::Module, rewrite::whole(&wasm, &facts, snapshot)?));
-        let image = image(&started.state.memories, &manifest.memories);
+        let image = image(&started.state.memories, &manifest);
         if !image.is_empty() {
             sections.push(section(SectionKind::Image, image));
         }
@@ -195,6 +199,7 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
     let services = Arc::new(StartUpServices::new());
     let limits = InstanceLimits {
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
+        files_memory_bytes: 0,
         table_elements_max: TABLE_ELEMENTS_MAX,
     };
     let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits, None);
@@ -253,9 +258,15 @@ fn with_ticks<R>(engine: &GuestEngine, action: impl FnOnce() -> R) -> R {
     })
 }
 
-fn memory_rows(facts: &ModuleFacts, memories: &[Vec<u8>]) -> Vec<MemoryRow> {
-    let row = |(fact, content): (&crate::module::MemoryFacts, &Vec<u8>)| {
-        let (start, length) = occupied(content);
+fn memory_rows(
+    facts: &ModuleFacts,
+    memories: &[Vec<u8>],
+    files: Option<&FilesRow>,
+) -> Vec<MemoryRow> {
+    let mut files = files.map(|files| index(files.start));
+    let mut row = |(fact, content): (&crate::module::MemoryFacts, &Vec<u8>)| {
+        // The files, behind the first memory's own bytes, are stored by themselves.
+        let (start, length) = occupied(&content[..files.take().unwrap_or(content.len())]);
         MemoryRow {
             bytes: content.len() as u64,
             bytes_max: fact.bytes_max,
@@ -263,7 +274,7 @@ fn memory_rows(facts: &ModuleFacts, memories: &[Vec<u8>]) -> Vec<MemoryRow> {
             image_bytes: length as u64,
         }
     };
-    facts.memories.iter().zip(memories).map(row).collect()
+    facts.memories.iter().zip(memories).map(&mut row).collect()
 }
 
 fn global_rows(facts: &ModuleFacts, values: &[GlobalValue]) -> Vec<GlobalRow> {
@@ -275,14 +286,23 @@ fn global_rows(facts: &ModuleFacts, values: &[GlobalValue]) -> Vec<GlobalRow> {
     facts.globals.iter().zip(values).map(row).collect()
 }
 
-fn image(memories: &[Vec<u8>], rows: &[MemoryRow]) -> Vec<u8> {
+fn image(memories: &[Vec<u8>], manifest: &Manifest) -> Vec<u8> {
     let mut image = Vec::new();
-    for (content, row) in memories.iter().zip(rows) {
-        let start = usize::try_from(row.image_start).expect("an index of `content`");
-        let length = usize::try_from(row.image_bytes).expect("an index of `content`");
-        image.extend_from_slice(&content[start..start + length]);
+    for (content, row) in memories.iter().zip(&manifest.memories) {
+        let start = index(row.image_start);
+        image.extend_from_slice(&content[start..start + index(row.image_bytes)]);
+    }
+    if let (Some(files), Some(content)) = (&manifest.files, memories.first()) {
+        let length = files_length(files, &manifest.memories[0]).expect("they were linked so");
+        let start = index(files.start);
+        image.extend_from_slice(&content[start..start + index(length)]);
     }
     image
+}
+
+/// Returns a place in a memory's content as an index.
+fn index(place: u64) -> usize {
+    usize::try_from(place).expect("an index of a memory's content")
 }
 
 /// Returns architecture and the vector features that decide whether code can move between machines.

@@ -17,7 +17,7 @@ use midge_abi::response::GuestRange;
 use midge_abi::width::wire;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use wasmtime::{AsContextMut, Caller, Extern, Linker, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{AsContextMut, Caller, Extern, Linker, ResourceLimiter};
 
 use crate::instance::SLICE_TICKS;
 use crate::wait::{Ask, AskCell, AskFault};
@@ -56,8 +56,31 @@ pub struct RequestContext {
 pub struct InstanceLimits {
     /// Largest size of each linear memory, in bytes.
     pub memory_bytes_max: usize,
+    /// Size of a memory that files lie in, which may be larger than that: it does not grow. 0 without files.
+    pub files_memory_bytes: usize,
     /// Most elements of each table.
     pub table_elements_max: usize,
+}
+
+impl ResourceLimiter for InstanceLimits {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let is_of_files = current == 0 && desired == self.files_memory_bytes;
+        Ok(desired <= self.memory_bytes_max || is_of_files)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= self.table_elements_max)
+    }
 }
 
 /// Most elements of a table that a guest may grow to.
@@ -70,7 +93,7 @@ pub struct GuestContext {
     deadline_ns: Option<u64>,
     random: Option<ChaCha8Rng>,
     lines: u32,
-    limits: StoreLimits,
+    limits: InstanceLimits,
     /// Where a call says what it waits for, if its module may wait.
     asks: Option<Arc<AskCell>>,
     /// False while start-up code runs: there is no client then.
@@ -91,10 +114,6 @@ impl GuestContext {
     #[must_use]
     pub fn new(services: Arc<dyn Services>, limits: InstanceLimits) -> Self {
         let request = RequestContext { request_id: [0; 16], began_ns: 0, time_ns: u64::MAX };
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(limits.memory_bytes_max)
-            .table_elements(limits.table_elements_max)
-            .build();
         Self {
             services,
             request,
@@ -134,7 +153,7 @@ impl GuestContext {
     }
 
     /// Returns the limits, for the store's limiter.
-    pub const fn limits(&mut self) -> &mut StoreLimits {
+    pub const fn limits(&mut self) -> &mut InstanceLimits {
         &mut self.limits
     }
 

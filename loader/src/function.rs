@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use midge_abi::imports;
+use midge_abi::manifest::Manifest;
 use midge_abi::width::index;
 use wasmtime::InstancePre;
 
@@ -69,6 +70,7 @@ impl Function {
         let engine = engines.get(technique.engine_kind_of(artifact.manifest().isolation))?;
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
+            files_memory_bytes: files_memory_bytes(artifact.manifest()),
             table_elements_max: TABLE_ELEMENTS_MAX,
         };
         let code = if technique.loads_code_at_start() {
@@ -156,6 +158,12 @@ struct Loaded {
     pre: InstancePre<GuestContext>,
     // Declared after the code that lies in it.
     mapping: Option<Arc<MappedCode>>,
+}
+
+/// Returns the size of the memory that files lie in; 0 without files.
+fn files_memory_bytes(manifest: &Manifest) -> usize {
+    let memory = manifest.files.as_ref().and(manifest.memories.first());
+    memory.map_or(0, |memory| usize::try_from(memory.bytes).expect("checked: at most 4 GiB"))
 }
 
 fn load(

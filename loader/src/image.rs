@@ -1,13 +1,14 @@
 //! A template: what one linear memory holds in a fresh instance.
 //!
 //! ```text
-//!   memory     0 ........ start ................ start + length ....... bytes
-//!              zero pages | pages of the artifact's image  | zero pages
-//!   file       -          | offset ...                     | -
+//!   memory     0 ........ start ................ start + length ....... files ............... bytes
+//!              zero pages | pages of the artifact's image  | zero pages | the guest's files, if any
+//!   file       -          | offset ...                     | -          | offset ..
 //! ```
 //!
-//! Only the pages between the first and the last that hold something are stored. Slots map those pages
-//! privately over their memory; the template keeps a view of its own, which restores are copied from.
+//! Only the pages between the first and the last that hold something are stored, and a bundle of files by itself, for
+//! there are megabytes of zeros before it. Slots map those pages privately over their memory; the template keeps a view
+//! of its own, which restores are copied from.
 //!
 //! Invariant: the pages of an image never change. They belong to a sealed memory file or to an artifact,
 //! which is replaced by renaming.
@@ -16,7 +17,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use midge_abi::manifest::MemoryRow;
+use midge_abi::manifest::{FilesRow, MemoryRow};
 
 use crate::mapping::{FileMapping, PAGE_SIZE};
 
@@ -24,11 +25,24 @@ use crate::mapping::{FileMapping, PAGE_SIZE};
 #[derive(Debug)]
 pub struct MemoryImage {
     file: Arc<File>,
-    offset: u64,
-    start: usize,
-    length: usize,
+    image: Run,
+    files: Run,
     bytes: usize,
     view: Arc<FileMapping>,
+}
+
+/// Pages of a memory that are stored.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// First byte in the memory; behind all of it for files that there are none of.
+    start: usize,
+    length: usize,
+    /// First byte in the file.
+    offset: u64,
+}
+
+impl Run {
+    const NONE: Self = Self { start: usize::MAX, length: 0, offset: 0 };
 }
 
 /// Why a template cannot be made.
@@ -43,11 +57,21 @@ pub enum ImageError {
         /// What the manifest says.
         row: MemoryRow,
     },
+    /// As [`ImageError::Row`], of the files.
+    #[error(
+        "the files of the manifest do not fit their memory or their image: {start:#x}, {bytes} bytes"
+    )]
+    Files {
+        /// Where they begin.
+        start: u64,
+        /// How large they are.
+        bytes: u64,
+    },
 }
 
 impl MemoryImage {
     /// Makes the templates of all memories. Their images lie behind each other in `section`, a range of
-    /// the file, all of which `view` maps.
+    /// the file, all of which `view` maps; behind all of them lie the files, which belong to the first memory.
     ///
     /// # Errors
     /// [`ImageError`]; the rows are checked as hostile.
@@ -56,36 +80,41 @@ impl MemoryImage {
         view: &Arc<FileMapping>,
         section: Range<u64>,
         rows: &[MemoryRow],
+        files: Option<&FilesRow>,
     ) -> Result<Arc<[Arc<Self>]>, ImageError> {
+        let size = |value: u64| usize::try_from(value).expect("at most 4 GiB: is_sound");
         let mut images = Vec::with_capacity(rows.len());
         let mut offset = section.start;
         for (index, row) in rows.iter().enumerate() {
             if !is_sound(row) || row.image_bytes > section.end - offset {
                 return Err(ImageError::Row { index, row: row.clone() });
             }
-            images.push(Arc::new(Self::new(file, view, offset, row)));
+            images.push(Self {
+                file: Arc::clone(file),
+                image: Run { start: size(row.image_start), length: size(row.image_bytes), offset },
+                files: Run::NONE,
+                bytes: size(row.bytes),
+                view: Arc::clone(view),
+            });
             offset += row.image_bytes;
         }
-        Ok(images.into())
+        if let (Some(files), Some(first), Some(row)) = (files, images.first_mut(), rows.first()) {
+            let length = files_length(files, row).filter(|length| *length <= section.end - offset);
+            let refused = ImageError::Files { start: files.start, bytes: files.bytes };
+            let length = size(length.ok_or(refused)?);
+            first.files = Run { start: size(files.start), length, offset };
+        }
+        for image in &images {
+            for run in [image.image, image.files] {
+                assert!(image.content(run).len() == run.length, "the view maps the whole section");
+            }
+        }
+        Ok(images.into_iter().map(Arc::new).collect())
     }
 
-    fn new(file: &Arc<File>, view: &Arc<FileMapping>, offset: u64, row: &MemoryRow) -> Self {
-        let size = |value: u64| usize::try_from(value).expect("at most 4 GiB: is_sound");
-        let image = Self {
-            file: Arc::clone(file),
-            offset,
-            start: size(row.image_start),
-            length: size(row.image_bytes),
-            bytes: size(row.bytes),
-            view: Arc::clone(view),
-        };
-        assert!(image.content().len() == image.length, "the view maps the whole section");
-        image
-    }
-
-    fn content(&self) -> &[u8] {
-        let start = usize::try_from(self.offset).expect("an offset in a mapped file");
-        &self.view.bytes()[start..start + self.length]
+    fn content(&self, run: Run) -> &[u8] {
+        let start = usize::try_from(run.offset).expect("an offset in a mapped file");
+        &self.view.bytes()[start..start + run.length]
     }
 
     /// Returns the size of the memory in a fresh instance.
@@ -94,16 +123,35 @@ impl MemoryImage {
         self.bytes
     }
 
+    /// Returns how much of the memory a guest may write: all of it, or what lies before the files.
+    #[must_use]
+    pub fn writable_bytes(&self) -> usize {
+        self.bytes.min(self.files.start)
+    }
+
     /// Returns the content of one page of a fresh instance; `None` means zeros.
     #[must_use]
     pub fn page(&self, page: usize) -> Option<&[u8; PAGE_SIZE]> {
-        let offset = (page * PAGE_SIZE).checked_sub(self.start)?;
-        self.content().get(offset..)?.first_chunk()
+        let start = page * PAGE_SIZE;
+        let run = if start < self.files.start { self.image } else { self.files };
+        let offset = start.checked_sub(run.start)?;
+        self.content(run).get(offset..)?.first_chunk()
     }
 
-    /// Returns where the image lies in the memory, and in the file.
-    pub(crate) fn placement(&self) -> Placement<'_> {
-        Placement { start: self.start, length: self.length, file: &self.file, offset: self.offset }
+    /// Returns where the files begin, and their pages; `None` without files.
+    #[must_use]
+    pub fn files(&self) -> Option<(usize, &[u8])> {
+        (self.files.length > 0).then(|| (self.files.start, self.content(self.files)))
+    }
+
+    /// Returns where the image and the files lie in the memory, and in the file.
+    pub(crate) fn placements(&self) -> impl Iterator<Item = Placement<'_>> {
+        [self.image, self.files].into_iter().filter(|run| run.length > 0).map(|run| Placement {
+            start: run.start,
+            length: run.length,
+            file: &self.file,
+            offset: run.offset,
+        })
     }
 }
 
@@ -111,12 +159,23 @@ impl MemoryImage {
 pub(crate) struct Placement<'a> {
     /// First byte in the memory.
     pub(crate) start: usize,
-    /// Size in bytes; 0 if all pages are zero.
+    /// Size in bytes; not 0.
     pub(crate) length: usize,
     /// The file that holds it.
     pub(crate) file: &'a File,
     /// Its first byte in the file.
     pub(crate) offset: u64,
+}
+
+/// Returns the size of the pages that files take in their memory, if they fit behind its image.
+pub(crate) fn files_length(files: &FilesRow, row: &MemoryRow) -> Option<u64> {
+    let page = PAGE_SIZE as u64;
+    let length = files.bytes.checked_next_multiple_of(page)?;
+    let fits = files.start.is_multiple_of(page)
+        && row.image_start + row.image_bytes <= files.start
+        && files.start <= row.bytes
+        && length <= row.bytes - files.start;
+    fits.then_some(length)
 }
 
 fn is_sound(row: &MemoryRow) -> bool {
@@ -153,7 +212,35 @@ mod tests {
     fn image(row: &MemoryRow) -> Result<Arc<[Arc<MemoryImage>]>, ImageError> {
         let file = Arc::new(sealed_file(&[7; 8192]).unwrap());
         let view = Arc::new(FileMapping::new(&file, 0, 8192, Access::Read).unwrap());
-        MemoryImage::all(&file, &view, 4096..8192, std::slice::from_ref(row))
+        MemoryImage::all(&file, &view, 4096..8192, std::slice::from_ref(row), None)
+    }
+
+    #[test]
+    fn files_lie_behind_the_image() {
+        let file = Arc::new(sealed_file(&[[7; 8192], [9; 8192]].concat()).unwrap());
+        let view = Arc::new(FileMapping::new(&file, 0, 16384, Access::Read).unwrap());
+        let with = |start, bytes| {
+            let files = FilesRow { start, bytes, folders: Vec::new() };
+            MemoryImage::all(&file, &view, 4096..16384, &[row()], Some(&files))
+        };
+        let image = &with(32768, 4097).unwrap()[0];
+        assert_eq!(image.page(2).unwrap()[0], 7);
+        assert!(image.page(3).is_none() && image.page(7).is_none());
+        assert_eq!(image.page(9).unwrap()[4095], 9);
+        assert!(image.page(10).is_none());
+        assert_eq!(image.placements().count(), 2);
+        for (start, bytes) in [
+            (8192, 4096),
+            (32769, 4096),
+            (65536, 1),
+            (61440, 4097),
+            (32768, 8193),
+            (1 << 63, 4096),
+            (32768, u64::MAX),
+        ] {
+            assert!(matches!(with(start, bytes), Err(ImageError::Files { .. })), "{start} {bytes}");
+        }
+        assert!(with(12288, 0).is_ok());
     }
 
     #[test]

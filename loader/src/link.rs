@@ -20,7 +20,10 @@ mod component; // what a component is made of
 #[path = "link/merge.rs"]
 mod merge; // many modules made one
 
-use wasmparser::{Parser, Validator, WasmFeatures};
+use midge_abi::manifest::{FilesRow, FolderRow};
+use midge_wasi::pack::{self, PackError, Summary};
+use wasm_encoder::{ComponentSection, CustomSection};
+use wasmparser::{BinaryReader, Parser, Validator, WasmFeatures};
 
 use crate::module::{FEATURES, MODULE_BYTES_MAX, ModuleError};
 
@@ -69,6 +72,12 @@ pub enum LinkError {
         /// What it has.
         what: String,
     },
+    /// Files for it that are no bundle.
+    #[error("its files are no bundle of this version of midge: {reason}")]
+    Files {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// More than is read.
     #[error("component has more than {limit} {what}")]
     TooMany {
@@ -96,23 +105,81 @@ pub fn is_linked(bytes: &[u8]) -> bool {
     Parser::is_component(bytes) || component::entry_of_module(bytes).is_some()
 }
 
-/// Links a component or a program into a core module that follows the contract.
+/// Name of the custom section that carries files.
+const FILES_SECTION: &str = "midge:files";
+
+/// Adds a bundle of files to a module or a component, in either form, as its last section.
+#[must_use]
+pub fn attach(module: &[u8], files: &[u8]) -> Vec<u8> {
+    // What is no text stays as it is, and is refused later with the reason that belongs to it.
+    let mut bytes = wat::parse_bytes(module).unwrap_or_else(|_| module.into()).into_owned();
+    let section = CustomSection { name: FILES_SECTION.into(), data: files.into() };
+    section.append_to_component(&mut bytes);
+    bytes
+}
+
+/// Takes the files off that were attached; none where there are none.
+#[must_use]
+pub fn detach(bytes: &[u8]) -> (&[u8], &[u8]) {
+    files_section(bytes).unwrap_or((bytes, &[]))
+}
+
+fn files_section(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut reader = BinaryReader::new(bytes, 0);
+    // Magic and version, which modules and components have alike.
+    reader.read_bytes(8).ok().filter(|head| head.starts_with(b"\0asm"))?;
+    loop {
+        let start = reader.current_position();
+        let kind = reader.read_u8().ok()?;
+        let size = reader.read_var_u32().ok()?;
+        let content = reader.read_bytes(midge_abi::width::index(size)).ok()?;
+        if kind == 0 && reader.eof() {
+            let mut content = BinaryReader::new(content, 0);
+            content.read_string().ok().filter(|name| *name == FILES_SECTION)?;
+            let files = content.read_bytes(content.bytes_remaining()).ok()?;
+            return Some((&bytes[..start], files));
+        }
+    }
+}
+
+/// What linking makes.
+#[derive(Debug)]
+pub struct Linked {
+    /// The core module.
+    pub wasm: Vec<u8>,
+    /// Where its files lie in its first memory, if it has any.
+    pub files: Option<FilesRow>,
+}
+
+/// Links a component or a program into a core module that follows the contract, with a bundle of files for it, or none
+/// ([`midge_wasi::pack`]).
 ///
 /// # Errors
 /// [`LinkError`] says what cannot be held; [`ModuleError::TooLarge`] for too large a file.
-pub fn link(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
+pub fn link(bytes: &[u8], files: &[u8]) -> Result<Linked, ModuleError> {
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge { found_bytes: bytes.len() });
     }
-    Ok(link_checked(bytes)?)
+    Ok(link_checked(bytes, files)?)
 }
 
-fn link_checked(bytes: &[u8]) -> Result<Vec<u8>, LinkError> {
+fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
     let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL);
     Validator::new_with_features(features).validate_all(bytes)?;
     let component = match component::entry_of_module(bytes) {
         Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,
         _ => component::read(bytes)?,
     };
-    merge::merge(WASI, &component)
+    let (wasm, start) = merge::merge(WASI, &component, files)?;
+    if files.is_empty() {
+        return Ok(Linked { wasm, files: None });
+    }
+    let broken = |error: PackError| LinkError::Files { reason: error.to_string() };
+    let folder = |folder: Summary| FolderRow {
+        guest: folder.guest,
+        entries: folder.entries,
+        bytes: folder.bytes,
+    };
+    let folders = pack::check(files).map_err(broken)?.into_iter().map(folder).collect();
+    Ok(Linked { wasm, files: Some(FilesRow { start, bytes: files.len() as u64, folders }) })
 }

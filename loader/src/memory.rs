@@ -13,6 +13,9 @@
 //! makes that page writable and puts it on the list (`fault.rs`). Pages stay writable and on the list for
 //! the life of the slot, so later requests fault no more, and a restore sets the listed pages back.
 //!
+//! Files that lie behind a memory's own bytes (`image.rs`) are readable from the start and never writable: they are
+//! no pages of the list.
+//!
 //! Growth is virtual: the size goes back at the restore, and what was written beyond the template is zero again.
 //! A guest that grows does so for each request, and touches the same pages behind the template each time. So these
 //! stay with the slot, out of reach until it grows again:
@@ -22,7 +25,7 @@
 //!              template's size                                                                      size
 //! ```
 //!
-//! Invariant: in a watched memory a page within the template's size is writable if and only if it is marked,
+//! Invariant: in a watched memory a page within the template's writable bytes is writable if and only if it is marked,
 //! and it is on the dirty list if and only if it is marked. Behind the template a page below `opened` and below the
 //! size is writable; whatever lies behind the size is zero, and accessible to nobody.
 //!
@@ -43,7 +46,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-use crate::image::MemoryImage;
+use crate::image::{MemoryImage, Placement};
 use crate::mapping::{Mapping, PAGE_SIZE};
 use crate::page::{Page, set_back};
 use crate::pagemap;
@@ -60,7 +63,7 @@ pub struct SlotMemory {
     size: AtomicUsize,
     bytes_max: usize,
     marks: Box<[AtomicU64]>,
-    // INVARIANT: the first `dirty_count` entries are distinct page indices below the template's page count.
+    // INVARIANT: the first `dirty_count` entries are distinct page indices below the template's writable pages.
     dirty: Box<[AtomicU32]>,
     dirty_count: AtomicUsize,
     /// Bytes behind the template that are writable once the memory has grown over them.
@@ -74,14 +77,16 @@ const OPENED_BYTES_MAX: usize = 1 << 20;
 
 impl SlotMemory {
     fn new(image: &Arc<MemoryImage>, reserved: usize, bytes_max: usize) -> io::Result<Self> {
-        let page_count = image.bytes() / PAGE_SIZE;
+        let page_count = image.writable_bytes() / PAGE_SIZE;
         let memory = Self {
             reservation: ManuallyDrop::new(take_reservation(reserved, image.bytes())?),
             image: Arc::clone(image),
             size: AtomicUsize::new(image.bytes()),
             bytes_max,
-            marks: (0..page_count.div_ceil(WORD_BITS)).map(|_| AtomicU64::new(0)).collect(),
-            dirty: (0..page_count).map(|_| AtomicU32::new(0)).collect(),
+            // SAFETY: an atomic that is zero has no byte but zero.
+            marks: unsafe { Box::new_zeroed_slice(page_count.div_ceil(WORD_BITS)).assume_init() },
+            // SAFETY: as above.
+            dirty: unsafe { Box::new_zeroed_slice(page_count).assume_init() },
             dirty_count: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
             is_watched: AtomicBool::new(false),
@@ -111,7 +116,7 @@ impl SlotMemory {
     /// Returns the runs of bytes whose pages were written, by the kernel's account.
     fn written(&self) -> io::Result<Vec<Range<usize>>> {
         let base = self.base().as_ptr().addr();
-        let runs = pagemap::written(base..base + self.image.bytes())?;
+        let runs = pagemap::written(base..base + self.image.writable_bytes())?;
         Ok(runs.into_iter().map(|run| run.start - base..run.end - base).collect())
     }
 
@@ -136,7 +141,7 @@ impl SlotMemory {
 
     fn close_all_but(&self, runs: &[Range<usize>]) -> io::Result<()> {
         let mut closed = 0;
-        let end = self.image.bytes();
+        let end = self.image.writable_bytes();
         let behind_all = end..end;
         for run in runs.iter().chain(std::iter::once(&behind_all)) {
             if closed < run.start && !self.protect(closed, run.start - closed, libc::PROT_READ) {
@@ -171,6 +176,7 @@ impl SlotMemory {
             return false;
         }
         let is_writable = match offset.checked_sub(self.image.bytes()) {
+            None if self.image.writable_bytes() <= offset => return false,
             None if self.is_marked(offset / PAGE_SIZE) => return false,
             None => self.mark(offset / PAGE_SIZE),
             Some(behind) if behind < self.opened.load(Relaxed) => return false,
@@ -206,10 +212,14 @@ impl SlotMemory {
     #[must_use]
     pub fn mark_range(&self, range: Range<usize>) -> bool {
         assert!(range.start <= range.end && range.end <= self.size(), "checked by the caller");
+        let (files, template) = (self.image.writable_bytes(), self.image.bytes());
+        if range.start < template && files < range.end.min(template) {
+            // No module that was linked here asks for that; a forged one is refused as if there were no room.
+            return false;
+        }
         if !self.is_watched.load(Relaxed) {
             return true;
         }
-        let template = self.image.bytes();
         let pages =
             range.start.min(template) / PAGE_SIZE..range.end.min(template).div_ceil(PAGE_SIZE);
         pages.into_iter().all(|page| self.is_marked(page) || self.mark(page))
@@ -232,7 +242,7 @@ impl SlotMemory {
     /// memory becomes one run, which needs fewer than there are now.
     #[cold]
     fn mark_all(&self) -> bool {
-        if !self.make_writable(0, self.image.bytes()) {
+        if !self.make_writable(0, self.image.writable_bytes()) {
             return false;
         }
         for page in 0..self.dirty.len() {
@@ -342,12 +352,17 @@ impl SlotMemory {
         if result == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let placement = self.image.placement();
-        if placement.length == 0 {
-            return Ok(());
+        self.image.placements().try_for_each(|placement| self.map(&placement, protection))?;
+        let (start, end) = (self.image.writable_bytes(), self.image.bytes());
+        if start < end && !self.protect(start, end - start, libc::PROT_READ) {
+            return Err(io::Error::last_os_error());
         }
+        Ok(())
+    }
+
+    fn map(&self, placement: &Placement<'_>, protection: i32) -> io::Result<()> {
         let offset = i64::try_from(placement.offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: `start + length` is at most the memory's size (`MemoryImage::all` checked the row), so
+        // SAFETY: `start + length` is at most the memory's size (`MemoryImage::all` checked the rows), so
         // MAP_FIXED replaces pages of our own reservation alone.
         let result = unsafe {
             libc::mmap(
@@ -536,7 +551,7 @@ unsafe impl MemoryCreator for SlotMemoryCreator {
 
 #[cfg(test)]
 mod tests {
-    use midge_abi::manifest::MemoryRow;
+    use midge_abi::manifest::{FilesRow, MemoryRow};
 
     use super::*;
     use crate::mapping::{Access, FileMapping, sealed_file};
@@ -551,8 +566,41 @@ mod tests {
         let bytes = (pages * WASM_PAGE) as u64;
         let row =
             MemoryRow { bytes, bytes_max: None, image_start: 0, image_bytes: WASM_PAGE as u64 };
-        let images = MemoryImage::all(&file, &view, 0..WASM_PAGE as u64, &[row]).unwrap();
+        let images = MemoryImage::all(&file, &view, 0..WASM_PAGE as u64, &[row], None).unwrap();
         SlotMemory::new(&images[0], RESERVED, RESERVED).unwrap()
+    }
+
+    #[test]
+    fn files_are_read_and_never_written() {
+        let content = [vec![1; WASM_PAGE], vec![7; 2 * PAGE_SIZE]].concat();
+        let file = Arc::new(sealed_file(&content).unwrap());
+        let view = Arc::new(FileMapping::new(&file, 0, content.len(), Access::Read).unwrap());
+        let image_bytes = WASM_PAGE as u64;
+        let bytes = 4 * image_bytes;
+        let row = MemoryRow { bytes, bytes_max: Some(bytes), image_start: 0, image_bytes };
+        let files = FilesRow { start: 2 * image_bytes, bytes: 5000, folders: Vec::new() };
+        let section = 0..content.len() as u64;
+        let images = MemoryImage::all(&file, &view, section, &[row], Some(&files)).unwrap();
+        let memory = SlotMemory::new(&images[0], RESERVED, 4 * WASM_PAGE).unwrap();
+        for watched in [false, true] {
+            if watched {
+                assert!(!memory.restore().unwrap());
+            }
+            let at = |offset: usize| memory.base().as_ptr().addr() + offset;
+            for offset in [2 * WASM_PAGE, 2 * WASM_PAGE + 5000, 4 * WASM_PAGE - 1] {
+                let expected = if offset < 2 * WASM_PAGE + 2 * PAGE_SIZE { 7 } else { 0 };
+                assert_eq!(byte_at(&memory, offset), Some(expected));
+                assert!(!memory.first_write(at(offset)) && !memory.is_exhausted());
+                assert!(!memory.mark_range(offset..offset + 1));
+            }
+            assert!(!memory.mark_range(2 * WASM_PAGE - 1..2 * WASM_PAGE + 1));
+            write(&memory, 2 * WASM_PAGE - 1, 9);
+            assert_eq!(memory.first_write(at(5)), watched, "the first of this page");
+        }
+        assert!(!memory.restore().unwrap());
+        assert_eq!(byte_at(&memory, 2 * WASM_PAGE - 1), Some(0));
+        assert_eq!(memory.dirty_page_count(), 2);
+        assert_eq!(memory.dirty.len(), 2 * WASM_PAGE / PAGE_SIZE);
     }
 
     /// Reads a byte by way of the kernel: `None` if nobody may.

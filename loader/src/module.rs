@@ -6,7 +6,7 @@
 
 use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXPORT_MEMORY};
 use midge_abi::imports;
-use midge_abi::manifest::{ExportRow, StateClasses};
+use midge_abi::manifest::{ExportRow, FilesRow, StateClasses};
 use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Operator, Parser, Payload, TypeRef, ValType,
     Validator, WasmFeatures,
@@ -14,6 +14,10 @@ use wasmparser::{
 
 /// The largest module that is read: larger than any guest here (a Python runtime has 26 MB).
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest bundle of files: a Python standard library has 30 MB.
+pub const FILES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest form of a module: with its files, and what linking and rewriting add.
+const FORM_BYTES_MAX: usize = MODULE_BYTES_MAX + FILES_BYTES_MAX + (16 << 20);
 /// The most linear memories of a module.
 pub const MEMORY_COUNT_MAX: usize = 8;
 /// The most mutable globals: each is reset for every request. Python has 495, for its libraries are linked by them.
@@ -114,6 +118,11 @@ pub enum ModuleError {
     /// A component that cannot be made a core module.
     #[error(transparent)]
     Link(#[from] crate::link::LinkError),
+    /// Files for a module that has no way to them.
+    #[error(
+        "files are for components and programs of WASI, and this module follows the contract, which has none"
+    )]
+    FilesWithoutWasi,
     /// Not valid, or outside [`FEATURES`].
     #[error("module is not valid at offset {offset:#x}: {message}")]
     Invalid {
@@ -184,7 +193,7 @@ impl ModuleFacts {
 
     /// Reads the facts of a form of a module, which has exports of the host's.
     pub(crate) fn read_form(wasm: &[u8]) -> Result<Self, ModuleError> {
-        if wasm.len() > MODULE_BYTES_MAX {
+        if wasm.len() > FORM_BYTES_MAX {
             return Err(ModuleError::TooLarge { found_bytes: wasm.len() });
         }
         if Parser::is_component(wasm) {
@@ -225,22 +234,45 @@ impl From<wasmparser::BinaryReaderError> for ModuleError {
     }
 }
 
+/// A core module in binary form, and what was linked with it.
+#[derive(Debug)]
+pub struct Linked<'a> {
+    /// The module.
+    pub wasm: std::borrow::Cow<'a, [u8]>,
+    /// Where its files lie, if it has any.
+    pub files: Option<FilesRow>,
+}
+
 /// Returns the core module, in binary form, of a file that holds a module or a component in either form. A
-/// component, or a program of WASI preview 1, is linked with what it imports ([`crate::link`]).
+/// component, or a program of WASI preview 1, is linked with what it imports ([`crate::link`]), and with the files
+/// that are attached to it ([`crate::link::attach`]).
 ///
 /// # Errors
 /// [`ModuleError::Text`] with the position of the fault; [`ModuleError::Link`] says why a component cannot be
-/// linked.
-pub fn binary_form(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, ModuleError> {
+/// linked; [`ModuleError::FilesWithoutWasi`].
+pub fn linked_form(bytes: &[u8]) -> Result<Linked<'_>, ModuleError> {
+    let (bytes, files) = crate::link::detach(bytes);
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge { found_bytes: bytes.len() });
     }
     let binary = wat::parse_bytes(bytes);
     let binary = binary.map_err(|error| ModuleError::Text { message: error.to_string() })?;
-    if !crate::link::is_linked(&binary) {
-        return Ok(binary);
+    if crate::link::is_linked(&binary) {
+        let linked = crate::link::link(&binary, files)?;
+        return Ok(Linked { wasm: linked.wasm.into(), files: linked.files });
     }
-    Ok(crate::link::link(&binary)?.into())
+    if files.is_empty() {
+        return Ok(Linked { wasm: binary, files: None });
+    }
+    Err(ModuleError::FilesWithoutWasi)
+}
+
+/// As [`linked_form`], the module alone.
+///
+/// # Errors
+/// As [`linked_form`].
+pub fn binary_form(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, ModuleError> {
+    Ok(linked_form(bytes)?.wasm)
 }
 
 /// Collects facts payload by payload. The module is valid by now, so indices can be trusted.

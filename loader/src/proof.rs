@@ -112,10 +112,13 @@ impl Subject {
 
     /// Takes an artifact as it is: a fresh instance of its own module is the other side. Segments are
     /// compared by what the guest does with them alone, for it has no probes.
-    #[must_use]
-    pub fn of_artifact(artifact: Arc<Artifact>) -> Self {
-        let (fresh, module) = (Arc::clone(&artifact), artifact.module().to_vec());
-        Self { artifact, fresh, module, segments: Vec::new() }
+    ///
+    /// # Errors
+    /// [`ProofError`] if its module does not parse.
+    pub fn of_artifact(artifact: Arc<Artifact>) -> Result<Self, ProofError> {
+        let module = artifact.module().map_err(BuildError::from)?.into_owned();
+        let fresh = Arc::clone(&artifact);
+        Ok(Self { artifact, fresh, module, segments: Vec::new() })
     }
 
     /// Returns the artifact whose instances are tested.

@@ -38,6 +38,8 @@ use crate::module::{EXPORT_PREFIX, ModuleError, ModuleFacts, WASM_PAGE_SIZE};
 pub const EXPORT_ENTER: &str = "midge:enter";
 /// Zero bytes up to this many between two runs are kept in one data segment: a segment costs about this.
 const GAP_BYTES_MAX: usize = 64;
+/// More runs of a memory than this are joined over longer gaps: a module has at most 100 000 segments.
+const SEGMENTS_MAX: usize = 10_000;
 
 /// Name under which mutable global `index` is exported.
 #[must_use]
@@ -62,6 +64,8 @@ pub fn table_export(index: u32) -> String {
 pub struct Snapshot<'a> {
     /// Content of each memory, from address 0 to its size.
     pub memories: &'a [Vec<u8>],
+    /// Where files begin in the first memory, which the whole form is to be without: [`with_files`] adds them.
+    pub files_start: Option<usize>,
     /// Value of each mutable global, in the order of [`ModuleFacts::globals`]. References keep the
     /// expression they had.
     pub globals: &'a [GlobalValue],
@@ -118,7 +122,7 @@ impl<'a> Form<'a> {
 
 fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, ModuleError> {
     let image = match form {
-        Form::Whole(snapshot) => image_segments(snapshot.memories),
+        Form::Whole(snapshot) => image_segments(snapshot),
         Form::Instrumented | Form::Lean(_) => Vec::new(),
     };
     let fresh_globals = form.snapshot().map_or(&[][..], |snapshot| snapshot.globals);
@@ -170,6 +174,38 @@ fn rewrite(wasm: &[u8], facts: &ModuleFacts, form: Form<'_>) -> Result<Vec<u8>, 
         let mut section = DataSection::new();
         append(&mut section, &image);
         output.section(&section);
+    }
+    Ok(output.finish())
+}
+
+/// Adds files to a whole form that was made without them: artifacts hold them once, in the image.
+///
+/// # Errors
+/// As [`instrument`].
+pub fn with_files(whole: &[u8], start: u32, files: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    let segment = [Segment { memory: 0, offset: start, bytes: files }];
+    let mut output = Module::new();
+    for payload in Parser::new(0).parse_all(whole) {
+        let payload = payload?;
+        let raw = payload.as_section();
+        match payload {
+            Payload::DataCountSection { count, .. } => {
+                output.section(&wasm_encoder::DataCountSection { count: count + 1 });
+            }
+            Payload::DataSection(section) => {
+                let mut segments = DataSection::new();
+                for segment in section {
+                    segments.raw(&whole[segment?.range]);
+                }
+                append(&mut segments, &segment);
+                output.section(&segments);
+            }
+            _ => {
+                if let Some((id, range)) = raw {
+                    output.section(&RawSection { id, data: &whole[range] });
+                }
+            }
+        }
     }
     Ok(output.finish())
 }
@@ -381,10 +417,18 @@ struct Segment<'a> {
     bytes: &'a [u8],
 }
 
-fn image_segments(memories: &[Vec<u8>]) -> Vec<Segment<'_>> {
+fn image_segments(snapshot: Snapshot<'_>) -> Vec<Segment<'_>> {
     let mut segments = Vec::new();
-    for (memory, content) in (0..).zip(memories) {
-        for (start, end) in runs(content) {
+    let mut files_start = snapshot.files_start;
+    for (memory, content) in (0..).zip(snapshot.memories) {
+        let content = &content[..files_start.take().unwrap_or(content.len())];
+        let mut gap = GAP_BYTES_MAX;
+        let mut found = runs(content, gap);
+        while found.len() > SEGMENTS_MAX {
+            gap *= 4;
+            found = runs(content, gap);
+        }
+        for (start, end) in found {
             let offset = midge_abi::width::wire(start);
             segments.push(Segment { memory, offset, bytes: &content[start..end] });
         }
@@ -393,7 +437,7 @@ fn image_segments(memories: &[Vec<u8>]) -> Vec<Segment<'_>> {
 }
 
 /// Returns start and end of the runs that hold something, joined over short gaps of zeros.
-fn runs(content: &[u8]) -> Vec<(usize, usize)> {
+fn runs(content: &[u8], gap: usize) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     let mut position = 0;
     while let Some(skip) = content[position..].iter().position(|&byte| byte != 0) {
@@ -401,7 +445,7 @@ fn runs(content: &[u8]) -> Vec<(usize, usize)> {
         let length = content[start..].iter().position(|&byte| byte == 0);
         let end = length.map_or(content.len(), |length| start + length);
         match runs.last_mut() {
-            Some(last) if start - last.1 <= GAP_BYTES_MAX => last.1 = end,
+            Some(last) if start - last.1 <= gap => last.1 = end,
             _ => runs.push((start, end)),
         }
         position = end;
@@ -420,8 +464,20 @@ mod tests {
         content[10] = 1;
         content[50] = 1;
         content[900..].fill(1);
-        assert_eq!(runs(&content), [(10, 51), (900, 1000)]);
-        assert_eq!(runs(&[0; 100]), []);
+        assert_eq!(runs(&content, 64), [(10, 51), (900, 1000)]);
+        assert_eq!(runs(&[0; 100], 64), []);
+    }
+
+    #[test]
+    fn many_runs_become_few_segments() {
+        let mut content = vec![0; 8 << 20];
+        content.iter_mut().step_by(128).for_each(|byte| *byte = 1);
+        let memories = [content];
+        let snapshot = Snapshot { memories: &memories, files_start: None, globals: &[] };
+        let segments = image_segments(snapshot);
+        assert!((1..=SEGMENTS_MAX).contains(&segments.len()));
+        let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
+        assert_eq!(bytes, (8 << 20) - 127);
     }
 
     #[test]
@@ -439,7 +495,7 @@ mod tests {
         content[70_000] = 5;
         let memories = [content];
         let globals = [GlobalValue::I32(-7), GlobalValue::F64(4.5f64.to_bits())];
-        let snapshot = Snapshot { memories: &memories, globals: &globals };
+        let snapshot = Snapshot { memories: &memories, files_start: None, globals: &globals };
 
         let whole = whole(&wasm, &facts, snapshot).unwrap();
         let lean = lean(&wasm, &facts, snapshot).unwrap();

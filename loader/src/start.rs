@@ -192,6 +192,16 @@ pub trait StartTechnique {
     fn shed(&mut self) -> usize {
         0
     }
+
+    /// Returns how many slots are kept and idle.
+    fn idle_count(&self) -> usize {
+        0
+    }
+
+    /// Drops the slot that has been idle longest. False if there is none.
+    fn shed_one(&mut self) -> bool {
+        false
+    }
 }
 
 /// Any of the techniques. An enum and not a trait object: the request path makes no indirect call.
@@ -238,6 +248,22 @@ impl StartTechnique for AnyTechnique {
             Self::Fresh(technique) => technique.shed(),
             Self::Restore(technique) => technique.shed(),
             Self::Reuse(technique) => technique.shed(),
+        }
+    }
+
+    fn idle_count(&self) -> usize {
+        match self {
+            Self::Fresh(technique) => technique.idle_count(),
+            Self::Restore(technique) => technique.idle_count(),
+            Self::Reuse(technique) => technique.idle_count(),
+        }
+    }
+
+    fn shed_one(&mut self) -> bool {
+        match self {
+            Self::Fresh(technique) => technique.shed_one(),
+            Self::Restore(technique) => technique.shed_one(),
+            Self::Reuse(technique) => technique.shed_one(),
         }
     }
 }

@@ -54,6 +54,7 @@ const PRELUDE: &str = r#"
   (import "wasi:cli/stdout@0.2.12" "get-stdout" (func $stdout (result i32)))
   (import "wasi:cli/exit@0.2.12" "exit" (func $exit (param i32)))
   (import "wasi:filesystem/types@0.2.12" "[method]descriptor.stat" (func $fstat (param i32 i32)))
+  (import "wasi:sockets/instance-network@0.2.12" "instance-network" (func $network (result i32)))
   (memory (export "memory") 2)
   (global $heap (mut i32) (i32.const 65536))
   (global $lie (mut i32) (i32.const 0))
@@ -359,7 +360,8 @@ fn handles_are_checked() {
         ),
         ("(loop $more (drop (call $fields)) (br $more))", "more handles"),
         ("(loop $more (drop (call $resp (call $fields))) (br $more))", "more handles"),
-        ("(drop (call $fields)) (call $fstat (i32.const 1) (i32.const 64))", "not offered"),
+        ("(drop (call $fields)) (call $fstat (i32.const 1) (i32.const 64))", "another type"),
+        ("(drop (call $network))", "not offered"),
     ];
     for (code, reason) in cases {
         let log = trap(code);

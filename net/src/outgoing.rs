@@ -890,3 +890,6 @@ fn reason(error: &io::Error) -> FetchError {
         _ => FetchError::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests;

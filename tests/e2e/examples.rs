@@ -9,7 +9,7 @@ use midge_tests::host::Setup;
 use midge_tests::http::{Client, Request, Response};
 use midge_tests::program::workspace;
 
-pub(crate) const EXAMPLES: [&str; 15] = [
+pub(crate) const EXAMPLES: [&str; 18] = [
     "hello",
     "counter",
     "json",
@@ -21,7 +21,10 @@ pub(crate) const EXAMPLES: [&str; 15] = [
     "digest",
     "events",
     "component",
+    "forward",
     "cgi",
+    "lookup",
+    "work",
     "receipt",
     "relay",
     "ask",
@@ -48,6 +51,7 @@ fn each_expected_request_gets_its_response() {
     let settings = std::fs::read_to_string(examples.join("midge.toml")).unwrap();
     let settings =
         settings.replace("module    = \"", &format!("module = \"{}/", examples.display()));
+    let settings = settings.replace("[\"lookup/", &format!("[\"{}/lookup/", examples.display()));
     // A debug build of the guests' compiler says nothing about their speed.
     let settings = settings.replace("\"100ms\"", "\"10s\"").replace("\"200ms\"", "\"10s\"");
     let host = Setup::new().serve(&settings);

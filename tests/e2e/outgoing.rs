@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use midge_tests::guests::example;
 use midge_tests::host::{Host, Setup};
@@ -330,7 +329,8 @@ fn what_follows_a_response_answers_nothing() {
         assert_eq!(response.text(), format!("right {number}"));
     }
     // The same, a moment later: while the connection rests.
-    let (tell, told) = mpsc::channel();
+    let (go, more) = mpsc::channel::<()>();
+    let more = std::sync::Mutex::new(more);
     let upstream = Upstream::new(move |connection, number| {
         let mut writer = connection.try_clone().expect("a second handle");
         let mut reader = BufReader::new(connection);
@@ -339,16 +339,16 @@ fn what_follows_a_response_answers_nothing() {
             if writer.write_all(&right).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(50));
+            // Not before the test has its answer, and the connection rests.
+            more.lock().expect("one").recv_timeout(PATIENCE).expect("it goes on");
             let _gone = writer.write_all(&plain(b"smuggled"));
-            tell.send(()).expect("the test waits");
         }
     });
     let host = granted(&upstream);
     for number in 0..2 {
         let response = ask(&host, "/forward/", &upstream.origin());
         assert_eq!(response.text(), format!("right {number}"));
-        told.recv_timeout(PATIENCE).expect("it was said");
+        go.send(()).expect("the server waits");
         let gone = |host: &Host| host.proc("net/tcp").matches(&hex(upstream.address)).count();
         wait_for("the host to drop it", || gone(&host) <= 1);
     }
@@ -428,7 +428,6 @@ fn a_client_that_goes_takes_its_requests_along() {
 #[test]
 fn requests_wait_for_a_connection() {
     let upstream = Upstream::answering(|asked| {
-        thread::sleep(Duration::from_millis(5));
         plain(asked.head.split(' ').nth(1).unwrap_or_default().as_bytes())
     });
     let setup = Setup::new().file("forward.wasm", example("forward"));

@@ -32,7 +32,10 @@ fn prove(example: &str, folder: &Path, technique: &str) -> (Ended, Value) {
     let requests = folder.display().to_string();
     let arguments = ["prove", &module.display().to_string(), "--requests", &requests];
     let more = ["--rounds", ROUNDS, "--seed", "7", "--technique", technique, "--json"];
-    let ended = midge(folder, &[&arguments[..], &more].concat());
+    let data = example_folder(example).join("data");
+    let files = format!("{}:/data", data.display());
+    let files = if data.exists() { &["--files", &files][..] } else { &[] };
+    let ended = midge(folder, &[&arguments[..], &more, files].concat());
     let report = serde_json::from_str(&ended.stdout)
         .unwrap_or_else(|_| panic!("{example}: {}", ended.stderr));
     (ended, report)

@@ -54,13 +54,16 @@ impl Setup {
         Self { folder, arguments: Vec::new(), environment: Vec::new() }
     }
 
-    /// Adds a file.
+    /// Adds a file, with the folders that it lies in.
     ///
     /// # Panics
     /// If it cannot be written.
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        std::fs::write(self.folder.path().join(name), content).expect("the folder takes files");
+        let path = self.folder.path().join(name);
+        let folder = path.parent().expect("it lies in the host's folder");
+        std::fs::create_dir_all(folder).expect("the folder takes folders");
+        std::fs::write(path, content).expect("the folder takes files");
         self
     }
 

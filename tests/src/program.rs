@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// Folders of the sources that the program is made of.
-const SOURCES: [&str; 5] = ["abi/src", "loader/src", "net/src", "host/src", "examples"];
+const SOURCES: [&str; 6] = ["abi/src", "wasi/src", "loader/src", "net/src", "host/src", "examples"];
 
 /// Returns the folder of the workspace.
 ///

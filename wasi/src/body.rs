@@ -112,15 +112,18 @@ pub enum Source {
     Guest(u32),
     /// Our region.
     Own(u32),
+    /// Bytes of a file of the bundle, as many as are written.
+    File(&'static [u8]),
     /// Zeros.
     Zeros,
 }
 
 impl Source {
-    const fn advance(self, size: u32) -> Self {
+    fn advance(self, size: u32) -> Self {
         match self {
             Self::Guest(at) => Self::Guest(at + size),
             Self::Own(at) => Self::Own(at + size),
+            Self::File(bytes) => Self::File(&bytes[index(size)..]),
             Self::Zeros => Self::Zeros,
         }
     }
@@ -167,6 +170,9 @@ impl<W: World> Wasi<'_, W> {
                 Source::Guest(at) => self.world.read(at, &mut self.bytes[piece.range()]),
                 Source::Own(at) => {
                     self.bytes.copy_within(Span { at, size: piece.size }.range(), index(piece.at));
+                }
+                Source::File(bytes) => {
+                    self.bytes[piece.range()].copy_from_slice(&bytes[..index(piece.size)]);
                 }
                 Source::Zeros => self.bytes[piece.range()].fill(0),
             }
@@ -302,7 +308,11 @@ impl<W: World> Wasi<'_, W> {
     /// Lets everybody have what there is: the guest is about to wait. Returns whether that was all.
     pub(crate) fn flush_all(&mut self) -> bool {
         self.send_pending();
-        (0..self.body_count()).fold(true, |is_all, body| self.flush_body(body) && is_all)
+        let mut is_all = true;
+        for body in 0..self.body_count() {
+            is_all &= self.flush_body(body);
+        }
+        is_all
     }
 
     /// The host knows this handle no more.

@@ -6,6 +6,8 @@
 
 use core::cell::{Cell, UnsafeCell};
 
+use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor, Needs};
+use crate::filesystem::{At, OpenFlags};
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
 use crate::io::May;
 use crate::outgoing::OptionalText;
@@ -27,6 +29,7 @@ struct Store {
     is_entered: Cell<bool>,
     region: UnsafeCell<Region>,
     more: UnsafeCell<[Entry; HANDLES_MAX - NEAR]>,
+    descriptors: UnsafeCell<[Descriptor; DESCRIPTORS_MAX - DESCRIPTORS_NEAR]>,
 }
 
 // SAFETY: wasm32 without atomics has one thread.
@@ -37,6 +40,7 @@ static STORE: Store = Store {
     is_entered: Cell::new(false),
     region: UnsafeCell::new(Region([0; REGION_BYTES])),
     more: UnsafeCell::new([Entry::FREE; HANDLES_MAX - NEAR]),
+    descriptors: UnsafeCell::new([Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR]),
 };
 
 #[repr(C)]
@@ -68,6 +72,8 @@ mod guest {
         pub(super) safe fn write_u32(address: u32, value: u32);
         pub(super) safe fn write_u64(address: u32, value: u64);
         pub(super) safe fn realloc(old: u32, old_size: u32, align: u32, size: u32) -> u32;
+        pub(super) safe fn files() -> u32;
+        pub(super) safe fn files_size() -> u32;
         pub(super) safe fn handle(request: u32, outparam: u32);
         pub(super) safe fn run() -> u32;
     }
@@ -131,6 +137,14 @@ impl World for Imports {
 
     fn realloc(&mut self, old: u32, old_size: u32, align: u32, size: u32) -> u32 {
         guest::realloc(old, old_size, align, size)
+    }
+
+    fn files(&self) -> &'static [u8] {
+        let start = core::ptr::with_exposed_provenance(crate::index(guest::files()));
+        // SAFETY: the loader puts the bundle at this place, in this size, behind all that this module knows as its
+        // memory, so nothing here has a reference to it that could write; the guest cannot reach it. Its memory
+        // does not shrink. Where there is no bundle the size is 0, and the place is not.
+        unsafe { core::slice::from_raw_parts(start, crate::index(guest::files_size())) }
     }
 
     fn log(&mut self, level: i32, line: &[u8]) {
@@ -227,10 +241,11 @@ fn with<R>(action: impl FnOnce(&mut Wasi<'_, Imports>) -> R) -> R {
     let base = STORE.region.get();
     // SAFETY: `is_entered` was false, so no other reference to the store is alive: `with` makes the only ones,
     // and the guest, which `action` may call, traps above. The references end before it is false again.
-    let (state, region, more) =
-        unsafe { (&mut *STORE.state.get(), &mut *base, &mut *STORE.more.get()) };
+    let (state, region, more, descriptors) = unsafe {
+        (&mut *STORE.state.get(), &mut *base, &mut *STORE.more.get(), &mut *STORE.descriptors.get())
+    };
     let base = u32::try_from(base.addr()).unwrap_or(0);
-    let mut wasi = Wasi { state, bytes: &mut region.0, more, base, world: Imports };
+    let mut wasi = Wasi { state, bytes: &mut region.0, more, descriptors, base, world: Imports };
     let result = action(&mut wasi);
     STORE.is_entered.set(false);
     result
@@ -463,7 +478,83 @@ exports! {
     "wasi:cli/terminal-stdin#get-terminal-stdin" terminal_stdin(ret: u32) = |w| w.none(ret, 8, 4);
     "wasi:cli/terminal-stdout#get-terminal-stdout" terminal_stdout(ret: u32) = |w| w.none(ret, 8, 4);
     "wasi:cli/terminal-stderr#get-terminal-stderr" terminal_stderr(ret: u32) = |w| w.none(ret, 8, 4);
-    "wasi:filesystem/preopens#get-directories" directories(ret: u32) = |w| w.empty_list(ret);
+    "wasi:filesystem/preopens#get-directories" directories(ret: u32) = |w| w.directories(ret);
+    "wasi:filesystem/types#[method]descriptor.read-via-stream" file_read_stream(this: u32, offset: u64, ret: u32) =
+        |w| w.read_via_stream(this, offset, ret);
+    "wasi:filesystem/types#[method]descriptor.write-via-stream"
+        file_write_stream(this: u32, _offset: u64, ret: u32) = |w| w.write_via_stream(this, ret);
+    "wasi:filesystem/types#[method]descriptor.append-via-stream" file_append_stream(this: u32, ret: u32) =
+        |w| w.write_via_stream(this, ret);
+    "wasi:filesystem/types#[method]descriptor.advise"
+        file_advise(this: u32, _offset: u64, _size: u64, _advice: u32, ret: u32) =
+        |w| w.descriptor_advise(this, ret);
+    "wasi:filesystem/types#[method]descriptor.sync-data" file_sync_data(this: u32, ret: u32) =
+        |w| w.descriptor_sync(this, ret);
+    "wasi:filesystem/types#[method]descriptor.sync" file_sync(this: u32, ret: u32) =
+        |w| w.descriptor_sync(this, ret);
+    "wasi:filesystem/types#[method]descriptor.get-flags" file_flags(this: u32, ret: u32) =
+        |w| w.descriptor_flags(this, ret);
+    "wasi:filesystem/types#[method]descriptor.get-type" file_type(this: u32, ret: u32) =
+        |w| w.descriptor_type(this, ret);
+    "wasi:filesystem/types#[method]descriptor.set-size" file_set_size(this: u32, _size: u64, ret: u32) =
+        |w| w.descriptor_set_size(this, ret);
+    "wasi:filesystem/types#[method]descriptor.set-times"
+        file_set_times(this: u32, _a: u32, _a_s: u64, _a_ns: u32, _m: u32, _m_s: u64, _m_ns: u32, ret: u32) =
+        |w| w.descriptor_set_times(this, ret);
+    "wasi:filesystem/types#[method]descriptor.read" file_read(this: u32, size: u64, offset: u64, ret: u32) =
+        |w| w.descriptor_read(this, size, offset, ret);
+    "wasi:filesystem/types#[method]descriptor.write"
+        file_write(this: u32, address: u32, size: u32, _offset: u64, ret: u32) =
+        |w| w.descriptor_write(this, [address, size], ret);
+    "wasi:filesystem/types#[method]descriptor.read-directory" file_entries(this: u32, ret: u32) =
+        |w| w.read_directory(this, ret);
+    "wasi:filesystem/types#[method]directory-entry-stream.read-directory-entry"
+        file_entry(this: u32, ret: u32) = |w| w.read_directory_entry(this, ret);
+    "wasi:filesystem/types#[method]descriptor.create-directory-at"
+        file_mkdir(this: u32, path: u32, size: u32, ret: u32) = |w| w.make_at(At { this, path: [path, size] }, ret);
+    "wasi:filesystem/types#[method]descriptor.stat" file_stat(this: u32, ret: u32) =
+        |w| w.descriptor_stat(this, ret);
+    "wasi:filesystem/types#[method]descriptor.stat-at"
+        file_stat_at(this: u32, flags: u32, path: u32, size: u32, ret: u32) =
+        |w| w.stat_at(At { this, path: [path, size] }, flags, ret);
+    "wasi:filesystem/types#[method]descriptor.set-times-at"
+        file_set_times_at(this: u32, flags: u32, path: u32, size: u32, _a: u32, _a_s: u64, _a_ns: u32,
+                          _m: u32, _m_s: u64, _m_ns: u32, ret: u32) =
+        |w| w.change_at(At { this, path: [path, size] }, Needs::by_flags(flags), ret);
+    "wasi:filesystem/types#[method]descriptor.link-at"
+        file_link(this: u32, _flags: u32, path: u32, size: u32, other: u32, to: u32, to_size: u32, ret: u32) =
+        |w| w.move_at(At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
+    "wasi:filesystem/types#[method]descriptor.open-at"
+        file_open(this: u32, path_flags: u32, path: u32, size: u32, open: u32, flags: u32, ret: u32) =
+        |w| w.open_at(At { this, path: [path, size] }, OpenFlags { path: path_flags, open, descriptor: flags }, ret);
+    "wasi:filesystem/types#[method]descriptor.readlink-at"
+        file_readlink(this: u32, path: u32, size: u32, ret: u32) =
+        |w| w.readlink_at(At { this, path: [path, size] }, ret);
+    "wasi:filesystem/types#[method]descriptor.remove-directory-at"
+        file_rmdir(this: u32, path: u32, size: u32, ret: u32) =
+        |w| w.change_at(At { this, path: [path, size] }, Needs::Folder, ret);
+    "wasi:filesystem/types#[method]descriptor.rename-at"
+        file_rename(this: u32, path: u32, size: u32, other: u32, to: u32, to_size: u32, ret: u32) =
+        |w| w.move_at(At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
+    "wasi:filesystem/types#[method]descriptor.symlink-at"
+        file_symlink(this: u32, _target: u32, _target_size: u32, path: u32, size: u32, ret: u32) =
+        |w| w.make_at(At { this, path: [path, size] }, ret);
+    "wasi:filesystem/types#[method]descriptor.unlink-file-at"
+        file_unlink(this: u32, path: u32, size: u32, ret: u32) =
+        |w| w.change_at(At { this, path: [path, size] }, Needs::NoFolder, ret);
+    "wasi:filesystem/types#[method]descriptor.is-same-object" file_is_same(this: u32, other: u32) -> u32 =
+        |w| w.is_same_object(this, other);
+    "wasi:filesystem/types#[method]descriptor.metadata-hash" file_hash(this: u32, ret: u32) =
+        |w| w.metadata_hash(this, ret);
+    "wasi:filesystem/types#[method]descriptor.metadata-hash-at"
+        file_hash_at(this: u32, flags: u32, path: u32, size: u32, ret: u32) =
+        |w| w.metadata_hash_at(At { this, path: [path, size] }, flags, ret);
+    "wasi:filesystem/types#filesystem-error-code" file_error(error: u32, ret: u32) =
+        |w| w.file_error_code(error, ret);
+    "wasi:filesystem/types#[resource-drop]descriptor" drop_descriptor(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Descriptor]);
+    "wasi:filesystem/types#[resource-drop]directory-entry-stream" drop_entries(this: u32) =
+        |w| w.drop_resource(this, &[Kind::Entries]);
     "absent" absent() = |w| w.absent();
 
     "wasi:http/types#[resource-drop]fields" drop_fields(this: u32) = |w| w.drop_resource(this, &[Kind::Fields]);
@@ -480,7 +571,7 @@ exports! {
     "wasi:http/types#[resource-drop]outgoing-body" drop_outgoing_body(this: u32) =
         |w| w.drop_resource(this, &[Kind::OutgoingBody]);
     "wasi:io/streams#[resource-drop]input-stream" drop_input(this: u32) =
-        |w| w.drop_resource(this, &[Kind::Input, Kind::Nothing]);
+        |w| w.drop_resource(this, &[Kind::Input, Kind::Nothing, Kind::File]);
     "wasi:io/streams#[resource-drop]output-stream" drop_output(this: u32) =
         |w| w.drop_resource(this, &[Kind::Output, Kind::Line]);
     "wasi:io/poll#[resource-drop]pollable" drop_pollable(this: u32) = |w| w.drop_resource(this, &[Kind::Pollable]);
@@ -518,42 +609,49 @@ preview1! {
     "fd_read" p1_fd_read(fd: u32, list: u32, count: u32, ret: u32) = |w| w.fd_read(fd, list, count, ret);
     "fd_fdstat_get" p1_fd_stat(fd: u32, ret: u32) = |w| w.fd_stat(fd, ret);
     "fd_filestat_get" p1_fd_filestat(fd: u32, ret: u32) = |w| w.fd_filestat(fd, ret);
-    "fd_close" p1_fd_close(fd: u32) = |w| w.fd_known(fd);
-    "fd_sync" p1_fd_sync(fd: u32) = |w| w.fd_known(fd);
-    "fd_datasync" p1_fd_datasync(fd: u32) = |w| w.fd_known(fd);
-    "fd_fdstat_set_flags" p1_fd_set_flags(fd: u32, _flags: u32) = |w| w.fd_known(fd);
-    "fd_fdstat_set_rights" p1_fd_set_rights(fd: u32, _base: u64, _inheriting: u64) = |w| w.fd_known(fd);
-    "fd_advise" p1_fd_advise(fd: u32, _offset: u64, _size: u64, _advice: u32) = |w| w.fd_seek(fd);
-    "fd_allocate" p1_fd_allocate(fd: u32, _offset: u64, _size: u64) = |w| w.fd_seek(fd);
-    "fd_filestat_set_size" p1_fd_set_size(fd: u32, _size: u64) = |w| w.fd_seek(fd);
-    "fd_filestat_set_times" p1_fd_set_times(fd: u32, _a: u64, _m: u64, _flags: u32) = |w| w.fd_seek(fd);
-    "fd_pread" p1_fd_pread(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_seek(fd);
-    "fd_pwrite" p1_fd_pwrite(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_seek(fd);
-    "fd_seek" p1_fd_seek(fd: u32, _offset: u64, _whence: u32, _ret: u32) = |w| w.fd_seek(fd);
-    "fd_tell" p1_fd_tell(fd: u32, _ret: u32) = |w| w.fd_seek(fd);
-    "fd_renumber" p1_fd_renumber(_fd: u32, _to: u32) = |_w| Errno::BadFd;
-    "fd_readdir" p1_fd_readdir(_fd: u32, _buffer: u32, _size: u32, _cookie: u64, _ret: u32) = |_w| Errno::BadFd;
-    "fd_prestat_get" p1_prestat(_fd: u32, _ret: u32) = |_w| Errno::BadFd;
-    "fd_prestat_dir_name" p1_prestat_name(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
-    "path_create_directory" p1_mkdir(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
-    "path_filestat_get" p1_path_stat(_fd: u32, _flags: u32, _path: u32, _size: u32, _ret: u32) =
-        |_w| Errno::BadFd;
+    "fd_close" p1_fd_close(fd: u32) = |w| w.fd_close(fd);
+    "fd_sync" p1_fd_sync(fd: u32) = |w| w.fd_sync(fd);
+    "fd_datasync" p1_fd_datasync(fd: u32) = |w| w.fd_sync(fd);
+    "fd_fdstat_set_flags" p1_fd_set_flags(fd: u32, flags: u32) = |w| w.fd_set_flags(fd, flags);
+    "fd_fdstat_set_rights" p1_fd_set_rights(fd: u32, _base: u64, _inheriting: u64) = |w| w.fd_set_rights(fd);
+    "fd_advise" p1_fd_advise(fd: u32, _offset: u64, _size: u64, advice: u32) = |w| w.fd_advise(fd, advice);
+    "fd_allocate" p1_fd_allocate(fd: u32, _offset: u64, _size: u64) = |w| w.fd_allocate(fd);
+    "fd_filestat_set_size" p1_fd_set_size(fd: u32, _size: u64) = |w| w.set_size(fd);
+    "fd_filestat_set_times" p1_fd_set_times(fd: u32, _a: u64, _m: u64, _flags: u32) = |w| w.set_times(fd);
+    "fd_pread" p1_fd_pread(fd: u32, list: u32, count: u32, offset: u64, ret: u32) =
+        |w| w.fd_pread(fd, [list, count], offset, ret);
+    "fd_pwrite" p1_fd_pwrite(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_pwrite(fd);
+    "fd_seek" p1_fd_seek(fd: u32, offset: i64, whence: u32, ret: u32) = |w| w.fd_seek(fd, offset, whence, ret);
+    "fd_tell" p1_fd_tell(fd: u32, ret: u32) = |w| w.fd_tell(fd, ret);
+    "fd_renumber" p1_fd_renumber(fd: u32, to: u32) = |w| w.fd_renumber(fd, to);
+    "fd_readdir" p1_fd_readdir(fd: u32, buffer: u32, size: u32, cookie: u64, ret: u32) =
+        |w| w.fd_readdir(fd, [buffer, size], cookie, ret);
+    "fd_prestat_get" p1_prestat(fd: u32, ret: u32) = |w| w.prestat(fd, ret);
+    "fd_prestat_dir_name" p1_prestat_name(fd: u32, path: u32, size: u32) = |w| w.prestat_name(fd, path, size);
+    "path_create_directory" p1_mkdir(fd: u32, path: u32, size: u32) = |w| w.path_make(fd, [path, size]);
+    "path_filestat_get" p1_path_stat(fd: u32, flags: u32, path: u32, size: u32, ret: u32) =
+        |w| w.path_facts(fd, flags, [path, size], ret);
     "path_filestat_set_times"
-        p1_path_times(_fd: u32, _flags: u32, _path: u32, _size: u32, _a: u64, _m: u64, _which: u32) =
-        |_w| Errno::BadFd;
+        p1_path_times(fd: u32, flags: u32, path: u32, size: u32, _a: u64, _m: u64, _which: u32) =
+        |w| w.path_change(fd, [path, size], Needs::by_flags(flags));
     "path_link"
-        p1_link(_fd: u32, _flags: u32, _path: u32, _size: u32, _new: u32, _to: u32, _to_size: u32) =
-        |_w| Errno::BadFd;
+        p1_link(fd: u32, _flags: u32, path: u32, size: u32, new: u32, to: u32, to_size: u32) =
+        |w| w.path_move((fd, [path, size]), (new, [to, to_size]));
     "path_open"
-        p1_open(_fd: u32, _dir: u32, _path: u32, _size: u32, _flags: u32, _base: u64, _inheriting: u64,
-                _fd_flags: u32, _ret: u32) = |_w| Errno::BadFd;
+        p1_open(fd: u32, dir_flags: u32, path: u32, size: u32, flags: u32, base: u64, _inheriting: u64,
+                fd_flags: u32, ret: u32) =
+        |w| w.path_open(fd, [dir_flags, flags, fd_flags], [path, size], base, ret);
     "path_readlink"
-        p1_readlink(_fd: u32, _path: u32, _size: u32, _buffer: u32, _room: u32, _ret: u32) = |_w| Errno::BadFd;
-    "path_remove_directory" p1_rmdir(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
-    "path_rename" p1_rename(_fd: u32, _path: u32, _size: u32, _new: u32, _to: u32, _to_size: u32) =
-        |_w| Errno::BadFd;
-    "path_symlink" p1_symlink(_path: u32, _size: u32, _fd: u32, _to: u32, _to_size: u32) = |_w| Errno::BadFd;
-    "path_unlink_file" p1_unlink(_fd: u32, _path: u32, _size: u32) = |_w| Errno::BadFd;
+        p1_readlink(fd: u32, path: u32, size: u32, buffer: u32, room: u32, ret: u32) =
+        |w| w.path_readlink(fd, [path, size], [buffer, room], ret);
+    "path_remove_directory" p1_rmdir(fd: u32, path: u32, size: u32) =
+        |w| w.path_change(fd, [path, size], Needs::Folder);
+    "path_rename" p1_rename(fd: u32, path: u32, size: u32, new: u32, to: u32, to_size: u32) =
+        |w| w.path_move((fd, [path, size]), (new, [to, to_size]));
+    "path_symlink" p1_symlink(_path: u32, _size: u32, fd: u32, to: u32, to_size: u32) =
+        |w| w.path_make(fd, [to, to_size]);
+    "path_unlink_file" p1_unlink(fd: u32, path: u32, size: u32) =
+        |w| w.path_change(fd, [path, size], Needs::NoFolder);
     "sock_accept" p1_accept(fd: u32, _flags: u32, _ret: u32) = |w| w.fd_socket(fd);
     "sock_recv" p1_recv(fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32, _ret_flags: u32) =
         |w| w.fd_socket(fd);

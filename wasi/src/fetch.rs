@@ -119,7 +119,7 @@ impl<W: World> Wasi<'_, W> {
             return Err(REQUEST_HEADERS_TOO_LONG);
         }
         let length = asked.body.map(|body| self.body_length(body).unwrap_or(u64::MAX));
-        let flags = asked.scheme * TLS | if asked.body.is_some() { BODY } else { 0 };
+        let flags = (asked.scheme * TLS) | if asked.body.is_some() { BODY } else { 0 };
         let record = self.take(RECORD_SIZE).at;
         let [method_at, authority_at, target_at, rows_at] =
             [method.at, asked.authority.at, target.at, rows].map(|at| self.address(at));

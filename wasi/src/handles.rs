@@ -53,6 +53,12 @@ pub enum Kind {
     IncomingResponse,
     /// `network`.
     Network,
+    /// `descriptor`: `a` is its node.
+    Descriptor,
+    /// `directory-entry-stream`: `a` is the folder's node, `b` how many of its entries were read.
+    Entries,
+    /// `input-stream` of a file: `a` is its node, `b` where the next read begins.
+    File,
 }
 
 /// The object cannot be changed any more.

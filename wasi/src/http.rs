@@ -100,6 +100,7 @@ impl<W: World> Wasi<'_, W> {
         state.output = Output::default();
         state.lines = Default::default();
         state.scratch = Span::default();
+        state.descriptors.begin();
         state.request_headers = 0;
         state.is_command = false;
         let body = self.span(BODY);

@@ -25,7 +25,7 @@ pub enum May {
     NotWait,
 }
 
-const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing];
+const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing, Kind::File];
 const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line];
 
 impl<W: World> Wasi<'_, W> {
@@ -33,6 +33,12 @@ impl<W: World> Wasi<'_, W> {
     pub fn input_read(&mut self, this: u32, size: u64, target: u32, may: May) {
         let entry = *self.get(this, INPUT);
         self.place_for(target, 12, 4);
+        if entry.kind == Kind::File {
+            if !self.file_stream_read(this, size, target) {
+                self.lower_closed(target, 4);
+            }
+            return;
+        }
         match self.piece_of(entry, size, may) {
             Ok(Some(piece)) => {
                 self.world.write_u8(target, 0);
@@ -47,6 +53,12 @@ impl<W: World> Wasi<'_, W> {
     pub fn input_skip(&mut self, this: u32, size: u64, target: u32, may: May) {
         let entry = *self.get(this, INPUT);
         self.place_for(target, 16, 8);
+        if entry.kind == Kind::File {
+            let skipped = self.next_of_file(this, size).map(|piece| wire(piece.len()));
+            let Some(skipped) = skipped else { return self.lower_closed(target, 8) };
+            self.world.write_u8(target, 0);
+            return self.world.write_u64(target + 8, u64::from(skipped));
+        }
         match self.piece_of(entry, size, may) {
             Ok(Some(piece)) => {
                 self.world.write_u8(target, 0);
@@ -117,10 +129,10 @@ impl<W: World> Wasi<'_, W> {
     /// `[method]input-stream.subscribe`
     pub fn input_subscribe(&mut self, this: u32) -> u32 {
         let Entry { kind, a, .. } = *self.get(this, INPUT);
-        let flags = match (kind, a) {
-            (Kind::Input, 0) => WAIT_BODY,
-            (Kind::Input, _) => WAIT_PIECE,
-            _ => 0,
+        let (flags, a) = match (kind, a) {
+            (Kind::Input, 0) => (WAIT_BODY, 0),
+            (Kind::Input, _) => (WAIT_PIECE, a),
+            _ => (0, 0),
         };
         self.push_child(this, Entry { kind: Kind::Pollable, flags, a, ..Entry::default() })
     }
@@ -210,24 +222,31 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// `[method]output-stream.splice` and `blocking-splice`
-    pub fn output_splice(&mut self, this: u32, source: u32, size: u64, target: u32, may: May) {
+    pub fn output_splice(&mut self, this: u32, from: u32, size: u64, target: u32, may: May) {
         let entry = *self.get(this, OUTPUT);
-        let source = *self.get(source, INPUT);
+        let source = *self.get(from, INPUT);
         self.place_for(target, 16, 8);
         let room = if entry.kind == Kind::Output && may == May::NotWait {
             u64::from(self.body_room(entry.a))
         } else {
             WRITE_BYTES
         };
-        let piece = match self.piece_of(source, size.min(room), may) {
-            Ok(Some(piece)) => piece,
+        let found = if source.kind == Kind::File {
+            let piece = self.next_of_file(from, size.min(room));
+            Ok(piece.map(|piece| (Source::File(piece), wire(piece.len()))))
+        } else {
+            let piece = self.piece_of(source, size.min(room), may);
+            piece.map(|piece| piece.map(|piece| (Source::Own(piece.at), piece.size)))
+        };
+        let (piece, size) = match found {
+            Ok(Some(found)) => found,
             Ok(None) => return self.lower_closed(target, 8),
             Err(error) => return self.lower_failed(target, 8, error),
         };
-        match self.write_to(entry, Source::Own(piece.at), piece.size) {
+        match self.write_to(entry, piece, size) {
             Written::Ok => {
                 self.world.write_u8(target, 0);
-                self.world.write_u64(target + 8, u64::from(piece.size));
+                self.world.write_u64(target + 8, u64::from(size));
             }
             Written::Closed => self.lower_closed(target, 8),
             Written::Failed(error) => self.lower_failed(target, 8, error),

@@ -18,14 +18,19 @@
 //! Sources: the component model's canonical ABI; the WIT of WASI 0.2.12.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
+pub mod bundle; // files that were packed with the guest
 pub mod body; // bodies that are written, and the response they belong to
 pub mod cgi; // a request as environment variables
 pub mod fetch; // requests that were sent, and waiting
+pub mod descriptors; // descriptors of preview 1: files and folders
 pub mod fields; // headers
+pub mod filesystem; // wasi:filesystem
 pub mod guest; // the guest's memory: what is lifted from it and lowered to it
 pub mod handles; // the table of resources
 pub mod http; // wasi:http
 pub mod io; // wasi:io: streams, pollables, errors
+#[cfg(not(target_arch = "wasm32"))]
+pub mod pack; // makes a bundle, on the host
 pub mod preview1; // wasi_snapshot_preview1
 pub mod outgoing; // requests that the guest makes
 pub mod own; // this module's own memory
@@ -37,6 +42,7 @@ mod export; // the exported functions
 mod testing; // a guest and a host for tests
 
 use crate::body::{Bodies, Output};
+use crate::descriptors::Descriptors;
 use crate::handles::Handles;
 use crate::own::Own;
 
@@ -68,6 +74,9 @@ pub trait World {
     }
     /// Calls the guest's `cabi_realloc`.
     fn realloc(&mut self, old: u32, old_size: u32, align: u32, size: u32) -> u32;
+
+    /// Returns the bundle of files; empty where there is none.
+    fn files(&self) -> &'static [u8];
 
     /// Writes a line to the host's log; levels as in the contract.
     fn log(&mut self, level: i32, line: &[u8]);
@@ -123,6 +132,7 @@ pub struct State {
     own: Own,
     input: Input,
     handles: Handles,
+    descriptors: Descriptors,
     bodies: Bodies,
     output: Output,
     /// The first of the request's headers, once a guest has asked for them.
@@ -154,6 +164,7 @@ impl State {
             own: Own::new(),
             input: Input { at: 0, end: 0, has_more: false },
             handles: Handles::new(),
+            descriptors: Descriptors::new(),
             bodies: Bodies::new(),
             output: Output::new(),
             request_headers: 0,
@@ -179,6 +190,8 @@ pub struct Wasi<'a, W> {
     pub bytes: &'a mut [u8],
     /// Handles beyond those that `state` has room for.
     pub more: &'a mut [handles::Entry],
+    /// Descriptors beyond those that `state` has room for.
+    pub descriptors: &'a mut [descriptors::Descriptor],
     /// Address of `bytes` in this module's memory.
     pub base: u32,
     /// Guest and host.

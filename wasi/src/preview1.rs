@@ -3,7 +3,7 @@
 //! A program finds the request in its environment (RFC 3875 4.1) and the body on stdin. What it writes to stdout
 //! is the response: with a header of CGI's before it (RFC 3875 6), or the body alone. stderr goes to the log.
 //!
-//! There are no files: every path is refused, and no folder is open from the start.
+//! Files and folders are in `descriptors.rs`.
 
 use crate::body::{Output, Source};
 use crate::handles::{Handles, Kind};
@@ -18,22 +18,44 @@ pub enum Errno {
     Success = 0,
     /// Bad file descriptor.
     BadFd = 8,
+    /// It exists.
+    Exists = 20,
+    /// Not UTF-8.
+    IllegalBytes = 25,
     /// Invalid argument.
     Invalid = 28,
+    /// The bundle is broken.
+    Io = 29,
+    /// A folder where none may be.
+    IsFolder = 31,
+    /// Too many links, or one where none may be.
+    Loop = 32,
+    /// Too many descriptors are open.
+    TooManyOpen = 33,
+    /// A path or a part of it is too long.
+    NameTooLong = 37,
     /// No such file.
     NoEntry = 44,
+    /// No folder where one is needed.
+    NotFolder = 54,
     /// Not a socket.
     NotSocket = 57,
     /// Not supported.
     NotSupported = 58,
+    /// A number is too large.
+    Overflow = 61,
+    /// A path leaves its folder.
+    NotPermitted = 63,
+    /// Files are read-only.
+    ReadOnly = 69,
     /// Invalid seek.
     Pipe = 70,
 }
 
 /// Standard descriptors.
-const STDIN: u32 = 0;
-const STDOUT: u32 = 1;
-const STDERR: u32 = 2;
+pub(crate) const STDIN: u32 = 0;
+pub(crate) const STDOUT: u32 = 1;
+pub(crate) const STDERR: u32 = 2;
 /// The header of a program's output has at most this size; more is taken for a body.
 const CGI_HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Most headers of a program's output.
@@ -41,7 +63,7 @@ const CGI_HEADERS_MAX: usize = 64;
 /// Room for the environment.
 const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 /// Most buffers of one read or write.
-const VECTORS_MAX: u32 = 1024;
+pub(crate) const VECTORS_MAX: u32 = 1024;
 
 /// What is written as text for arguments and environment: each ends with a zero.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +83,7 @@ impl<W: World> Wasi<'_, W> {
         self.take_up(block_size);
         // A program begins anew with each call, also in an instance that is used again.
         self.state.handles = Handles::new();
+        self.state.descriptors.clear();
         self.state.is_command = true;
         self.state.environment = Strings::NONE;
         self.state.arguments = Strings::NONE;
@@ -161,9 +184,10 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_write`
     pub fn fd_write(&mut self, fd: u32, vectors: u32, count: u32, target: u32) -> Errno {
-        if fd != STDOUT && fd != STDERR {
-            return Errno::BadFd;
-        }
+        let fd = match self.stream_of(fd) {
+            Ok(stream @ (STDOUT | STDERR)) => stream,
+            _ => return Errno::BadFd,
+        };
         if count > VECTORS_MAX {
             return Errno::Invalid;
         }
@@ -190,8 +214,10 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_read`
     pub fn fd_read(&mut self, fd: u32, vectors: u32, count: u32, target: u32) -> Errno {
-        if fd != STDIN {
-            return Errno::BadFd;
+        match self.stream_of(fd) {
+            Ok(STDIN) => {}
+            Ok(_) => return Errno::BadFd,
+            Err(_) => return self.file_read(fd, vectors, count, target),
         }
         if count > VECTORS_MAX {
             return Errno::Invalid;
@@ -219,9 +245,7 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_fdstat_get`: the standard descriptors are streams of bytes.
     pub fn fd_stat(&mut self, fd: u32, target: u32) -> Errno {
-        if fd > STDERR {
-            return Errno::BadFd;
-        }
+        let Ok(fd) = self.stream_of(fd) else { return self.file_stat(fd, target) };
         self.place_for(target, 24, 8);
         // File type 0 (unknown): neither a terminal, which would be flushed with each line, nor a file.
         self.world.write_u64(target, 0);
@@ -233,29 +257,14 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_filestat_get`
     pub fn fd_filestat(&mut self, fd: u32, target: u32) -> Errno {
-        if fd > STDERR {
-            return Errno::BadFd;
+        if self.stream_of(fd).is_err() {
+            return self.file_facts(fd, target);
         }
         self.place_for(target, 64, 8);
         for offset in (0..64).step_by(8) {
             self.world.write_u64(target + offset, 0);
         }
         Errno::Success
-    }
-
-    /// `fd_close`, and what else is done to a descriptor as a whole: the standard ones stay.
-    pub const fn fd_known(&mut self, fd: u32) -> Errno {
-        if fd > STDERR { Errno::BadFd } else { Errno::Success }
-    }
-
-    /// `sock_send` and its like: there are no sockets.
-    pub const fn fd_socket(&mut self, fd: u32) -> Errno {
-        if fd > STDERR { Errno::BadFd } else { Errno::NotSocket }
-    }
-
-    /// `fd_seek`, `fd_tell`, `fd_pread`, `fd_pwrite`: streams have no places.
-    pub const fn fd_seek(&mut self, fd: u32) -> Errno {
-        if fd > STDERR { Errno::BadFd } else { Errno::Pipe }
     }
 
     /// `clock_time_get`
@@ -366,12 +375,21 @@ impl<W: World> Wasi<'_, W> {
             let event = events + happened * 32;
             let user = self.guest_u64(subscription);
             let kind = self.guest_u32(subscription + 8) & 0xFF;
-            let is_known = kind <= 2;
+            let (errno, [bytes, flags]) = match kind {
+                0 => (Errno::Success, [0, 0]),
+                1 | 2 => {
+                    let fd = self.guest_u32(subscription + 16);
+                    match self.readiness(fd, kind == 1) {
+                        Ok(ready) => (Errno::Success, ready),
+                        Err(errno) => return errno,
+                    }
+                }
+                _ => (Errno::NotSupported, [1, 0]),
+            };
             self.world.write_u64(event, user);
-            let errno = if is_known { Errno::Success } else { Errno::NotSupported } as u32;
-            self.world.write_u64(event + 8, u64::from(errno | kind << 16));
-            self.world.write_u64(event + 16, if kind == 0 { 0 } else { 1 });
-            self.world.write_u64(event + 24, 0);
+            self.world.write_u64(event + 8, u64::from(errno as u32 | kind << 16));
+            self.world.write_u64(event + 16, bytes);
+            self.world.write_u64(event + 24, flags);
             happened += 1;
         }
         self.world.write_u32(target, happened);

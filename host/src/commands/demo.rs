@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
-use midge_abi::manifest::Isolation;
 use midge_loader::artifact::Artifact;
 use midge_loader::build::build_isolated;
 use midge_loader::engine::Engines;
+use midge_loader::files;
+use midge_loader::link::attach;
 use midge_loader::start::Tier;
 
 use crate::cli::DemoArgs;
 use crate::commands::serve::{announce, catch_signals, until_stopped};
+use crate::compile::Recipe;
 use crate::config::{BuildLimits, ByteSize, Origin, Overrides, Pattern, Setting, Settings};
 use crate::host::Host;
 use crate::log::start_host_log;
@@ -35,6 +37,8 @@ struct Example {
     name: &'static str,
     module: &'static [u8],
     routes: &'static [&'static str],
+    /// What it finds in `/data`: names and contents.
+    files: &'static [(&'static str, &'static str)],
     /// What comes behind `curl` and before the address.
     options: &'static str,
     /// What comes behind the address.
@@ -42,11 +46,12 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 12] = [
+const EXAMPLES: [Example; 14] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
         routes: &["/hello"],
+        files: &[],
         options: "",
         target: "/hello?name=Ada",
         shows: "a greeting: the smallest function, in C",
@@ -55,6 +60,7 @@ const EXAMPLES: [Example; 12] = [
         name: "counter",
         module: include_bytes!("../../../examples/counter/counter.wasm"),
         routes: &["/counter"],
+        files: &[],
         options: "",
         target: "/counter",
         shows: "a global that every request counts up: always 1, for each instance is pristine",
@@ -63,6 +69,7 @@ const EXAMPLES: [Example; 12] = [
         name: "json",
         module: include_bytes!("../../../examples/json/json.wasm"),
         routes: &["/json"],
+        files: &[],
         options: r#"-d '[{"name":"bolt","price":0.25},{"name":"nut","price":1.5}]' "#,
         target: "/json?select=name,price&rename=price:cost&sum=price",
         shows: "a JSON array, its fields chosen, renamed and added up, in Rust",
@@ -71,6 +78,7 @@ const EXAMPLES: [Example; 12] = [
         name: "markdown",
         module: include_bytes!("../../../examples/markdown/markdown.wasm"),
         routes: &["/markdown"],
+        files: &[],
         options: "-d '# It *works*' ",
         target: "/markdown",
         shows: "Markdown to HTML",
@@ -79,6 +87,7 @@ const EXAMPLES: [Example; 12] = [
         name: "thumbnail",
         module: include_bytes!("../../../examples/thumbnail/thumbnail.wasm"),
         routes: &["/thumbnail"],
+        files: &[],
         options: "--data-binary @examples/thumbnail/expected/picture.png -o small.png ",
         target: "/thumbnail?width=32",
         shows: "a PNG made smaller: real work in a few milliseconds",
@@ -87,6 +96,7 @@ const EXAMPLES: [Example; 12] = [
         name: "hmac",
         module: include_bytes!("../../../examples/hmac/hmac.wasm"),
         routes: &["/hmac"],
+        files: &[],
         options: concat!(
             "-d hello -H 'x-signature: sha256=",
             "1ff29d10b18627c3bf450a2124f8160410bc9801c2fe8ce0572f0db9926dbeac' "
@@ -98,6 +108,7 @@ const EXAMPLES: [Example; 12] = [
         name: "notes",
         module: include_bytes!("../../../examples/notes/notes.wasm"),
         routes: &["/notes", "/notes/*"],
+        files: &[],
         options: "",
         target: "/notes",
         shows: "a small application with several paths, HTML and JSON",
@@ -106,6 +117,7 @@ const EXAMPLES: [Example; 12] = [
         name: "pass",
         module: include_bytes!("../../../examples/pass/pass.wasm"),
         routes: &["/pass"],
+        files: &[],
         options: "-T README.md ",
         target: "/pass",
         shows: "a body of any size, sent back as it comes",
@@ -114,6 +126,7 @@ const EXAMPLES: [Example; 12] = [
         name: "digest",
         module: include_bytes!("../../../examples/digest/digest.wasm"),
         routes: &["/digest"],
+        files: &[],
         options: "-T README.md -X POST ",
         target: "/digest",
         shows: "a body of any size, hashed as it comes; a GET with ?bytes=N writes one",
@@ -122,6 +135,7 @@ const EXAMPLES: [Example; 12] = [
         name: "events",
         module: include_bytes!("../../../examples/events/events.wasm"),
         routes: &["/events"],
+        files: &[],
         options: "-N ",
         target: "/events?count=5&every=500",
         shows: "server-sent events, each sent when it is written",
@@ -130,6 +144,7 @@ const EXAMPLES: [Example; 12] = [
         name: "component",
         module: include_bytes!("../../../examples/component/component.wasm"),
         routes: &["/component", "/component/*"],
+        files: &[],
         options: "",
         target: "/component?a=b",
         shows: "a component of wasi:http, which knows no midge",
@@ -138,9 +153,28 @@ const EXAMPLES: [Example; 12] = [
         name: "cgi",
         module: include_bytes!("../../../examples/cgi/cgi.wasm"),
         routes: &["/cgi", "/cgi/*"],
+        files: &[],
         options: "-T README.md -X POST ",
         target: "/cgi",
         shows: "a program of WASI preview 1, with stdin and stdout, in the way of CGI",
+    },
+    Example {
+        name: "lookup",
+        module: include_bytes!("../../../examples/lookup/lookup.wasm"),
+        routes: &["/lookup"],
+        files: &[("ports.tsv", include_str!("../../../examples/lookup/data/ports.tsv"))],
+        options: "",
+        target: "/lookup?https",
+        shows: "a program that reads a file of its own, packed with it",
+    },
+    Example {
+        name: "work",
+        module: include_bytes!("../../../examples/work/work.wasm"),
+        routes: &["/work"],
+        files: &[],
+        options: "",
+        target: "/work?us=1000&kib=256&pages=3",
+        shows: "as much time and memory as it is told to take: a call of a trace",
     },
 ];
 
@@ -205,15 +239,15 @@ fn settings(overrides: &Overrides) -> Settings {
 
 /// Builds an example by its name, which stands where a module's path would. Without a child process and its
 /// limits: the examples are part of this program.
-fn open(
-    path: &Path,
-    engines: &Engines,
-    isolation: Isolation,
-    _limits: &BuildLimits,
-) -> Result<Arc<Artifact>> {
-    let example = EXAMPLES.iter().find(|example| Path::new(example.name) == path);
+fn open(recipe: &Recipe<'_>, engines: &Engines, _limits: &BuildLimits) -> Result<Arc<Artifact>> {
+    let example = EXAMPLES.iter().find(|example| Path::new(example.name) == recipe.module);
     let example = example.context("the demo's settings name its examples")?;
-    let built = build_isolated(example.name, example.module, isolation, engines)?;
+    let module = if example.files.is_empty() {
+        example.module.into()
+    } else {
+        attach(example.module, &files::of_texts("/data", example.files)?)
+    };
+    let built = build_isolated(example.name, &module, recipe.isolation, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 

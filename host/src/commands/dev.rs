@@ -8,7 +8,7 @@
 //! Changes are looked for by polling: that works on every file system, and needs no limit of the kernel's.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime};
 
@@ -52,11 +52,12 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let signals = catch_signals()?;
     announce(&host, args.json)?;
     // What a build itself writes is no change, so this look comes after it.
-    let mut seen = Seen::look(folder)?;
+    let mut bundles = bundles(&settings);
+    let mut seen = Seen::look(folder, &bundles)?;
     tracing::info!("watching {} below {}", counted(seen.count, "file"), folder.display());
     let mut is_due = false;
     let look = |host: &mut Host| {
-        let Ok(now) = Seen::look(folder) else { return };
+        let Ok(now) = Seen::look(folder, &bundles) else { return };
         if now != seen {
             // Editors write a file in steps: it is built once nothing changes any more.
             (seen, is_due) = (now, true);
@@ -66,9 +67,10 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
             return;
         }
         let began = Instant::now();
-        let built = make(folder, build.as_deref())
-            .and_then(|()| load())
-            .and_then(|settings| host.reload(&settings, &open));
+        let built = make(folder, build.as_deref()).and_then(|()| load()).and_then(|settings| {
+            bundles = self::bundles(&settings);
+            host.reload(&settings, &open)
+        });
         match built {
             Ok(()) => tracing::info!("serving the change, made in {:.1?}", began.elapsed()),
             Err(error) => {
@@ -76,12 +78,18 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
                 tracing::warn!("serving what was there before");
             }
         }
-        seen = Seen::look(folder).unwrap_or(now);
+        seen = Seen::look(folder, &bundles).unwrap_or(now);
     };
     let reread = |_: &mut Host| tracing::warn!("SIGHUP: changes are taken up by themselves");
     until_stopped(&mut host, &signals, settings.drain_timeout.value, reread, look)?;
     host.stop()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the folders that functions find as files, wherever they lie.
+fn bundles(settings: &Settings) -> Vec<PathBuf> {
+    let mappings = settings.functions.iter().flat_map(|function| &function.files.value.0);
+    mappings.map(|mapping| mapping.folder.clone()).collect()
 }
 
 /// Runs the build command in the folder; its output is the user's to read.
@@ -113,20 +121,25 @@ struct Seen {
 }
 
 impl Seen {
-    /// Looks at all files that could be sources.
+    /// Looks at all files that could be sources, and at all that functions find, whatever they are called.
     ///
     /// # Errors
     /// The folder itself cannot be read.
-    fn look(folder: &Path) -> Result<Self> {
+    fn look(folder: &Path, bundles: &[PathBuf]) -> Result<Self> {
         let mut seen = Self { newest: SystemTime::UNIX_EPOCH, bytes: 0, count: 0 };
         let entries = fs::read_dir(folder);
         let entries = entries.with_context(|| format!("cannot read `{}`", folder.display()))?;
-        seen.add(entries);
+        seen.add(entries, is_watched);
+        for bundle in bundles {
+            if let Ok(entries) = fs::read_dir(bundle) {
+                seen.add(entries, |_, _| true);
+            }
+        }
         Ok(seen)
     }
 
     /// Adds what a folder has. What cannot be read, or has just gone, is no source.
-    fn add(&mut self, entries: fs::ReadDir) {
+    fn add(&mut self, entries: fs::ReadDir, is_watched: fn(&Path, bool) -> bool) {
         for entry in entries.flatten() {
             let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
             if self.count == FILES_MAX || !is_watched(&path, kind.is_dir()) {
@@ -134,7 +147,7 @@ impl Seen {
             }
             if kind.is_dir() {
                 if let Ok(entries) = fs::read_dir(&path) {
-                    self.add(entries);
+                    self.add(entries, is_watched);
                 }
             } else if let Ok(facts) = entry.metadata() {
                 self.count += 1;
@@ -167,14 +180,21 @@ mod tests {
         };
         put("main.c", "int");
         put("src/a/b.rs", "fn");
-        let seen = Seen::look(folder.path()).unwrap();
+        let look = |bundles: &[PathBuf]| Seen::look(folder.path(), bundles).unwrap();
+        let seen = look(&[]);
         assert_eq!(seen.count, 2);
         for made in ["out.wasm", "target/x.rs", ".hidden", "src/node_modules/x.js", "a.midge"] {
             put(made, "made");
         }
-        assert_eq!(Seen::look(folder.path()).unwrap(), seen);
+        assert_eq!(look(&[]), seen);
+        let bundles = [folder.path().join("target"), folder.path().join("gone")];
+        assert_eq!(
+            look(&bundles).count,
+            3,
+            "files for a guest are watched, whatever they are called"
+        );
         put("src/a/b.rs", "fn b");
-        assert_ne!(Seen::look(folder.path()).unwrap(), seen);
+        assert_ne!(look(&[]), seen);
     }
 
     #[test]

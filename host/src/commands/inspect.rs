@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{GlobalValue, Isolation, Manifest};
+use midge_abi::manifest::{FolderRow, GlobalValue, Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::module::FEATURE_NAMES;
@@ -12,7 +12,7 @@ use midge_loader::start::choose::{Machine, check, choose};
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
-use crate::compile;
+use crate::compile::{self, Recipe};
 use crate::output::{self, Cell, Table, Tone, printable};
 
 /// Version of the JSON object.
@@ -29,6 +29,7 @@ struct Report {
     machine: String,
     sections: Vec<SectionRow>,
     area: AreaRow,
+    files: Vec<FilesRow>,
     imports: Vec<String>,
     exports: Vec<ExportRow>,
     memories: Vec<MemoryRow>,
@@ -52,6 +53,13 @@ struct SectionRow {
 struct AreaRow {
     address: u32,
     bytes: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct FilesRow {
+    guest_path: String,
+    entries: u32,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,7 +114,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         let rows = rows.collect();
         report(args, "artifact", artifact.file_bytes(), artifact.manifest(), rows)
     } else {
-        let compiled = compile::of_file(&args.file, Isolation::default(), &args.limits.limits())?;
+        let recipe = Recipe { module: &args.file, isolation: Isolation::default(), files: &[] };
+        let compiled = compile::of_file(&recipe, &args.limits.limits())?;
         let artifact = Artifact::from_bytes(&compiled.artifact, &engines)?;
         let rows = compiled.sections.into_iter().map(|(name, bytes)| SectionRow { name, bytes });
         report(args, "module", compiled.source_bytes, artifact.manifest(), rows.collect())
@@ -146,6 +155,7 @@ fn report(
         machine: manifest.machine.clone(),
         sections,
         area: AreaRow { address: manifest.area, bytes: manifest.area_size },
+        files: manifest.files.iter().flat_map(|files| &files.folders).map(files_row).collect(),
         imports: manifest.imports.clone(),
         exports: manifest
             .exports
@@ -178,6 +188,10 @@ fn report(
         chosen: choice.technique.name(),
         reason: choice.reason,
     }
+}
+
+fn files_row(folder: &FolderRow) -> FilesRow {
+    FilesRow { guest_path: folder.guest.clone(), entries: folder.entries, bytes: folder.bytes }
 }
 
 fn state(manifest: &Manifest) -> [StateRow; 7] {
@@ -230,6 +244,15 @@ fn text(report: &Report) -> String {
         true => "none".to_owned(),
         false => printable(&items.join(", ")).into_owned(),
     };
+    if !report.files.is_empty() {
+        let mut files = Table::new(&["files for the guest", "entries", "bytes"], is_colourful);
+        for row in &report.files {
+            let path = printable(&row.guest_path);
+            let (entries, bytes) = (row.entries.to_string(), row.bytes.to_string());
+            files.push(vec![plain(&path), plain(&entries), plain(&bytes)]);
+        }
+        parts.push(files.to_string());
+    }
     parts.push(format!("imports: {}\n", list(report.imports.clone())));
     let exports = report.exports.iter().map(|export| format!("{} ({})", export.name, export.kind));
     parts.push(format!("exports: {}\n", list(exports.collect())));

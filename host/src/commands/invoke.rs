@@ -13,7 +13,6 @@
 //! The phases before the call are repeated too, a bounded number of times; the call as often as asked.
 
 use std::io::Read;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +20,6 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use midge_abi::contract::{Method, RESPONSE_WRITTEN};
 use midge_abi::imports::Level;
-use midge_abi::manifest::Isolation;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode, mark_body_partial};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::{self, Artifact};
@@ -36,7 +34,7 @@ use midge_loader::start::{AnyTechnique, StartTechnique};
 use serde::Serialize;
 
 use crate::cli::{BodySource, InvokeArgs};
-use crate::compile;
+use crate::compile::{self, Recipe};
 use crate::config::{BuildLimits, counted};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::choice;
@@ -96,7 +94,8 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let file = ArtifactFile::of(&args.file, args.isolation, &args.limits.limits())?;
+    let recipe = Recipe { module: &args.file, isolation: args.isolation, files: &args.files.files };
+    let file = ArtifactFile::of(&recipe, &args.limits.limits())?;
 
     let mut times = Times::default();
     let mut invocation = None;
@@ -134,12 +133,14 @@ struct ArtifactFile {
 }
 
 impl ArtifactFile {
-    fn of(path: &Path, isolation: Isolation, limits: &BuildLimits) -> Result<Self> {
+    fn of(recipe: &Recipe<'_>, limits: &BuildLimits) -> Result<Self> {
+        let path = recipe.module;
         let shown = path.display();
         if artifact::is_artifact(path).with_context(|| format!("cannot read `{shown}`"))? {
+            recipe.refuse_files()?;
             return Ok(Self { path: path.to_owned(), _folder: None });
         }
-        let compiled = compile::of_file(path, isolation, limits)?;
+        let compiled = compile::of_file(recipe, limits)?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let path = folder.path().join("built.midge");
         artifact::write(&path, &compiled.artifact).context("cannot write the artifact")?;

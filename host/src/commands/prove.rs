@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use midge_abi::manifest::Isolation;
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
+use midge_loader::link::attach;
 use midge_loader::module::MODULE_BYTES_MAX;
 use midge_loader::proof::{
     Compared, Difference, Proof, ProofSettings, Sent, Spot, Subject, Writer,
@@ -23,7 +24,7 @@ use serde::Serialize;
 
 use crate::call::Facts;
 use crate::cli::ProveArgs;
-use crate::compile;
+use crate::compile::{self, Recipe};
 use crate::config::BuildLimits;
 use crate::config::counted;
 use crate::deadline::{CoarseClock, TICK, Ticker};
@@ -111,7 +112,9 @@ pub fn run(args: &ProveArgs) -> Result<ExitCode> {
         None => draw_seed()?,
     };
     let given = args.requests.as_deref().map(read_folder).transpose()?.unwrap_or_default();
-    let subject = subject(&args.file, &engines, &args.limits.limits())?;
+    let recipe =
+        Recipe { module: &args.file, isolation: Isolation::default(), files: &args.files.files };
+    let subject = subject(&recipe, &engines, &args.limits.limits())?;
     let choice = choice(args.technique, subject.artifact(), Machine::of_this_process())?;
     let settings = ProofSettings {
         technique: choice.technique,
@@ -150,19 +153,25 @@ fn draw_seed() -> Result<u64> {
     Ok(u32::from_le_bytes([a, b, c, d]).into())
 }
 
-fn subject(file: &Path, engines: &Engines, limits: &BuildLimits) -> Result<Subject> {
+fn subject(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Result<Subject> {
+    let file = recipe.module;
     let shown = file.display();
     if is_artifact(file).with_context(|| format!("cannot read `{shown}`"))? {
+        recipe.refuse_files()?;
         let artifact =
             Artifact::open(file, engines).with_context(|| format!("cannot open `{shown}`"))?;
-        return Ok(Subject::of_artifact(artifact));
+        return Ok(Subject::of_artifact(artifact)?);
     }
     // Compiled within limits first, so that the forms which are compiled here are known to stay near them.
-    drop(compile::of_file(file, Isolation::default(), limits)?);
+    drop(compile::of_file(recipe, limits)?);
     let mut source = Vec::new();
     File::open(file)
         .and_then(|file| file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut source))
         .with_context(|| format!("cannot read `{shown}`"))?;
+    let files = recipe.pack()?;
+    if !files.is_empty() {
+        source = attach(&source, &files);
+    }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     Subject::of_module(&name, &source, engines).with_context(|| format!("cannot build `{shown}`"))
 }

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{RunArgs, ServeArgs};
-use crate::config::{Complaints, ConfigError, Origin, Setting, Settings, counted};
+use crate::config::{Complaints, ConfigError, Mappings, Origin, Setting, Settings, counted};
 use crate::deployment::open;
 use crate::grant::Grant;
 use crate::host::Host;
@@ -68,6 +68,8 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
         let networks = Networks::parse(networks).context("the networks were read before")?;
         let grant = Grant { http: args.grant_http.clone(), networks };
         function.grant = Setting { value: grant, origin: Origin::Flag("--grant-http") };
+        function.files =
+            Setting { value: Mappings(args.files.files.clone()), origin: Origin::Flag("--files") };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)

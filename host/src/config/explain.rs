@@ -105,6 +105,7 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("environment", &function.environment),
         row("grant.http", http, function.grant.origin),
         row("grant.networks", networks, function.grant.origin),
+        shown("files", &function.files),
     ];
     let name = function.name.value.clone();
     rows.into_iter()

@@ -649,6 +649,12 @@ pub const KEYS: &[Key] = &[
         "where names of these servers may lead, besides public addresses",
     ),
     key(
+        Part::Function,
+        "files",
+        Takes::Optional("list of `FOLDER:GUEST-PATH`", "none"),
+        "folders, relative to this file, that a WASI program or component finds read-only",
+    ),
+    key(
         Part::Static,
         "name",
         Takes::Required("1 to 64 of `a-z 0-9 - _ .`"),
@@ -700,6 +706,7 @@ pub fn manual_tables() -> String {
         Part::Build,
         Part::Log,
         Part::Function,
+        Part::Grant,
         Part::Static,
     ] {
         if !part.heading().is_empty() {

@@ -29,6 +29,7 @@ use super::{
 
 mod files; // folders of files
 mod listen; // where to listen, and whom to trust
+mod mappings; // folders that programs find
 
 /// Entries of a folder that are looked at for a file of a similar name.
 const FOLDER_ENTRIES_MAX: usize = 1000;
@@ -274,6 +275,7 @@ impl<'s> Reader<'s> {
                 .words(section, "arguments", "[\"--verbose\"]", |word| !word.contains('\0')),
             environment: self.words(section, "environment", "[\"NAME=value\"]", is_variable),
             grant: self.grant(section),
+            files: self.mappings(section),
         }
     }
 

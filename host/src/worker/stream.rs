@@ -327,7 +327,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     pub(super) fn lose(&mut self, pending: &Pending) {
         self.end_fetches(pending.connection);
         if pending.generation == self.generation {
-            self.slots[index(pending.function.0)].lost();
+            self.shelf.lost(index(pending.function.0));
             self.assignment.stats.discarded(pending.function, Discard::Abandoned);
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   functions  imports of the host's | each module's own | made here: ways to the guest's memory, refusals, start
-//!   memories   0 the WASI module's   | 1 the guest's
+//!   memories   0 the WASI module's, and behind its own bytes the bundle of files | 1 the guest's
 //!   tables, globals, types, segments: each module's own, in order
 //! ```
 //!
@@ -28,9 +28,14 @@ use wasmparser::{
 
 use super::component::{Component, Entry, Item};
 use super::{LinkError, unsupported};
+use crate::module::WASM_PAGE_SIZE;
 
+/// Most pages of a memory of 32 bits.
+const WASM_PAGES_MAX: u64 = 1 << 16;
 /// The WASI module's place among the parts.
 const WASI: usize = 0;
+/// Its memory, with the bundle of files.
+const WASI_MEMORY: u32 = 0;
 /// The guest's memory.
 const GUEST_MEMORY: u32 = 1;
 /// Module name of the imports that reach the guest.
@@ -240,13 +245,46 @@ impl From<Error> for LinkError {
     }
 }
 
-/// Merges the WASI module and a component's core modules.
-pub(super) fn merge(wasi: &[u8], component: &Component<'_>) -> Result<Vec<u8>, LinkError> {
+/// Merges the WASI module and a component's core modules, and puts a bundle of files behind the memory of the first.
+/// Returns where that begins beside the whole.
+pub(super) fn merge(
+    wasi: &[u8],
+    component: &Component<'_>,
+    files: &[u8],
+) -> Result<(Vec<u8>, u64), LinkError> {
     let mut parts = vec![Part::read(wasi)?];
     for instance in &component.instances {
         parts.push(Part::read(instance.module)?);
     }
-    Merger::new(&parts, component)?.run()
+    let files = Files::behind(&parts[WASI], files)?;
+    let files_at = files.at.into();
+    Ok((Merger::new(&parts, component, files)?.run()?, files_at))
+}
+
+/// A bundle of files, and its place in the WASI module's memory.
+struct Files<'a> {
+    bytes: &'a [u8],
+    at: u32,
+    /// Pages of that memory with it.
+    pages: u64,
+}
+
+impl<'a> Files<'a> {
+    fn behind(wasi: &Part<'_>, bytes: &'a [u8]) -> Result<Self, LinkError> {
+        let own = wasi.memories.first().map_or(0, |memory| memory.initial);
+        let pages = own + (bytes.len() as u64).div_ceil(WASM_PAGE_SIZE);
+        let at = u32::try_from(own * WASM_PAGE_SIZE).ok().filter(|_| pages <= WASM_PAGES_MAX);
+        let at = at.ok_or_else(|| unsupported("more files than a memory of 4 GiB has room for"))?;
+        Ok(Self { bytes, at, pages })
+    }
+
+    /// Makes room in the WASI module's memory, which never grows by itself.
+    fn make_room(&self, memory: wasmparser::MemoryType) -> wasmparser::MemoryType {
+        if self.bytes.is_empty() {
+            return memory;
+        }
+        wasmparser::MemoryType { initial: self.pages, maximum: Some(self.pages), ..memory }
+    }
 }
 
 /// A function that is made here.
@@ -260,6 +298,7 @@ struct Made {
 struct Merger<'a> {
     parts: &'a [Part<'a>],
     component: &'a Component<'a>,
+    files: Files<'a>,
     places: Vec<Places>,
     /// First function, table, global of each part's own.
     own: Vec<[u32; 4]>,
@@ -277,7 +316,11 @@ struct Merger<'a> {
 }
 
 impl<'a> Merger<'a> {
-    fn new(parts: &'a [Part<'a>], component: &'a Component<'a>) -> Result<Self, LinkError> {
+    fn new(
+        parts: &'a [Part<'a>],
+        component: &'a Component<'a>,
+        files: Files<'a>,
+    ) -> Result<Self, LinkError> {
         let wasi = &parts[WASI];
         let host: Vec<_> = wasi
             .imported_functions
@@ -311,6 +354,7 @@ impl<'a> Merger<'a> {
         Ok(Self {
             parts,
             component,
+            files,
             places: Vec::new(),
             own,
             host,
@@ -546,6 +590,7 @@ impl<'a> Merger<'a> {
         let reallocs = self.reallocs.iter().map(|realloc| item(realloc, &[I32; 4], &[I32]));
         let reallocs = reallocs.collect::<Result<Vec<_>, _>>()?;
         let chooser = self.chooser;
+        let (files_at, files_size) = (self.files.at, wire(self.files.bytes.len()));
         for made in &mut self.made {
             let Some(name) = made.name.strip_prefix("guest.") else { continue };
             let mut code = made.body.instructions();
@@ -558,6 +603,8 @@ impl<'a> Merger<'a> {
                 "write_u8" => arguments(&mut code, 2).i32_store8(guest(0)),
                 "write_u32" => arguments(&mut code, 2).i32_store(guest(2)),
                 "write_u64" => arguments(&mut code, 2).i64_store(guest(3)),
+                "files" => code.i32_const(files_at.cast_signed()),
+                "files_size" => code.i32_const(files_size.cast_signed()),
                 "handle" => match handler {
                     Some(handler) => arguments(&mut code, 2).call(handler),
                     None => code.unreachable(),
@@ -641,8 +688,9 @@ impl<'a> Merger<'a> {
             for table in &part.tables {
                 places.parse_table(&mut tables, table.clone())?;
             }
-            for memory in &part.memories {
-                memories.memory(places.memory_type(*memory)?);
+            for &memory in &part.memories {
+                let memory = if number == WASI { self.files.make_room(memory) } else { memory };
+                memories.memory(places.memory_type(memory)?);
             }
             for (place, global) in (part.imported_globals.len()..).zip(&part.globals) {
                 let constant = places.constant(&global.init_expr)?;
@@ -672,6 +720,10 @@ impl<'a> Merger<'a> {
                     functions_named.insert(*place, (*name).to_owned());
                 }
             }
+        }
+        if !self.files.bytes.is_empty() {
+            let at = ConstExpr::i32_const(self.files.at.cast_signed());
+            data.active(WASI_MEMORY, &at, self.files.bytes.iter().copied());
         }
         if memories.len() == GUEST_MEMORY {
             // A guest without a memory of its own: what reaches it traps.

@@ -167,6 +167,7 @@ mod tests {
             engine_name: String::new(),
             machine: String::new(),
             isolation: Isolation::GuardPages,
+            files: None,
         }
     }
 

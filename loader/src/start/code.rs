@@ -32,7 +32,8 @@ pub(crate) fn load_module(
 ) -> Result<LoadedCode, StartError> {
     match technique {
         Technique::Jit | Technique::Cow | Technique::Pool | Technique::PoolScan => {
-            let module = Module::new(&engine.engine, artifact.module());
+            let module = artifact.module().map_err(wasmtime::Error::from);
+            let module = module.and_then(|module| Module::new(&engine.engine, &module));
             Ok(LoadedCode { module: module.map_err(StartError::Code)?, mapping: None })
         }
         Technique::Aot => {

@@ -1,0 +1,54 @@
+//! `files` of a function: folders that are packed for a program or a component.
+
+use std::fs;
+
+use midge_loader::files::{FOLDERS_MAX, Mapping};
+
+use super::{Reader, Section, plain_cause, shortened};
+use crate::config::{Mappings, Setting};
+
+impl Reader<'_> {
+    /// Reads folders of files, which are looked for where the settings are.
+    pub(super) fn mappings(&mut self, section: &Section<'_>) -> Setting<Mappings> {
+        const EXAMPLE: &str = "[\"data:/data\"]";
+        let none = || Setting::default(Mappings::default());
+        let Some(value) = section.get("files") else { return none() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, "files", "a list of texts", EXAMPLE);
+            return none();
+        };
+        let mut mappings: Vec<Mapping> = Vec::new();
+        for entry in array.iter() {
+            let Some(text) = self.text(entry, "files", EXAMPLE) else { continue };
+            let Ok(mut mapping) = text.parse::<Mapping>() else {
+                let what = format!("`{}` names no folder and path", shortened(text));
+                self.fault(&entry.span(), &what, EXAMPLE);
+                continue;
+            };
+            let shown = shortened(&mapping.folder.display().to_string());
+            mapping.folder = self.source.folder().join(&mapping.folder);
+            match fs::metadata(&mapping.folder) {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => {
+                    let what = format!("`{shown}` is not a folder");
+                    self.fault(&entry.span(), &what, "the folder that it lies in");
+                }
+                Err(error) => {
+                    let what = format!("folder `{shown}`: {}", plain_cause(&error));
+                    self.fault(&entry.span(), &what, "a folder, relative to this file");
+                }
+            }
+            if mappings.iter().any(|known| known.guest == mapping.guest) {
+                let what = format!("two folders are `{}` for the guest", shortened(&mapping.guest));
+                self.fault(&entry.span(), &what, "FOLDER:GUEST-PATH, with another path");
+            }
+            if mappings.len() == FOLDERS_MAX {
+                let what = format!("more than {FOLDERS_MAX} folders");
+                self.fault(&entry.span(), &what, "one folder with others in it");
+                break;
+            }
+            mappings.push(mapping);
+        }
+        self.set(value, Mappings(mappings))
+    }
+}
