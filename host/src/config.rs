@@ -128,6 +128,9 @@ pub struct LogSettings {
     pub format: Setting<LogFormat>,
     /// A line for each request.
     pub access: Setting<bool>,
+    /// What a guest says in several lines, and a trap's functions, are shown so. Not a setting: `midge dev` is
+    /// watched by a person, other logs are one record a line.
+    pub breaks_lines: bool,
 }
 
 /// A folder whose files are served.

@@ -180,8 +180,11 @@ impl DataLog {
     ) -> io::Result<(Self, Vec<LogSender>)> {
         let (senders, sources) = stats.workers().iter().map(|_| channels(settings)).unzip();
         let (guests, guest_lines) = guest_channel(settings);
-        let formatter =
-            Formatter { format: settings.format.value, names: stats.function_names().into() };
+        let formatter = Formatter {
+            format: settings.format.value,
+            breaks_lines: settings.breaks_lines,
+            names: stats.function_names().into(),
+        };
         let drain = Drain {
             sources,
             guest_lines,
@@ -454,7 +457,7 @@ mod tests {
             let none = Access { function: None, tier: None, problem: refused, ..access() };
             log.access(stats, Access { status: 404, ..none });
             log.line(stats, line(Event::guest(Level::Warn, b"two\nlines \xFF\x1b[31m")));
-            log.line(stats, line(Event::trap("unreachable\n  at f")));
+            log.line(stats, line(Event::trap("unreachable\nf\x1b\ng\nh")));
         });
         let id = "ab".repeat(16);
         assert_eq!(
@@ -464,7 +467,27 @@ mod tests {
                  2023-11-14T22:13:20.123456Z access - GET 404 12B 5.300us - not-found request={id}\n\
                  2023-11-14T22:13:20.123456Z warn hello: two\\nlines \u{FFFD}\\u{{1b}}[31m \
                  request={id}\n\
-                 2023-11-14T22:13:20.123456Z trap hello: unreachable\\n  at f request={id}\n"
+                 2023-11-14T22:13:20.123456Z trap hello: unreachable in f\\u{{1b}} < g < h request={id}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn lines_are_broken_for_a_person_and_none_is_forged() {
+        let settings = LogSettings { breaks_lines: true, ..settings(true, LogFormat::Text) };
+        let text = written(&settings, |log, stats| {
+            let said = b"panicked at a.rs:7:\n2023-11-14T22:13:20.123456Z \x1b[31m\r\n";
+            log.line(stats, line(Event::guest(Level::Error, said)));
+            log.line(stats, line(Event::trap("unreachable\nf\ng")));
+        });
+        let id = "ab".repeat(16);
+        assert_eq!(
+            text,
+            format!(
+                "2023-11-14T22:13:20.123456Z error hello: panicked at a.rs:7: request={id}\n    \
+                 2023-11-14T22:13:20.123456Z \\u{{1b}}[31m\n\
+                 2023-11-14T22:13:20.123456Z trap hello: unreachable request={id}\n    \
+                 in f\n    in g\n"
             )
         );
     }

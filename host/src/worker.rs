@@ -753,7 +753,7 @@ fn log_failure(assignment: &Assignment, deployed: &Deployed, pending: Pending, u
     let event = match call::outcome(used, deployed.response_bytes_max) {
         Outcome::Response(_) => return,
         Outcome::Problem(_, reason) => match reason {
-            Reason::Trap(trap) => LogEvent::trap(&format!("{trap:?}")),
+            Reason::Trap(trap) => LogEvent::trap(&midge_loader::trace::describe(trap)),
             Reason::Fault(fault) => LogEvent::guest(Level::Error, fault.to_string().as_bytes()),
             Reason::Message(message) => LogEvent::guest(Level::Error, message),
             Reason::Deadline => {

@@ -32,6 +32,7 @@ pub mod slot; // the life of a slot, in types
 pub mod start; // the techniques
 pub mod instance; // an instance in its store
 pub mod drive; // the future that owns an instance
+pub mod trace; // what a trap says to a person
 pub mod proof; // a technique's instances against truly fresh ones
 pub mod embed; // all of it for other programs: bytes in, bytes out
 pub mod mapping; // memory maps that unmap themselves

@@ -1,11 +1,30 @@
 //! `midge new` and `midge dev`: from nothing to a function that is served, and served again with each change.
 
+mod toolchain; // what builds a language here, or why nothing does
+
+use std::time::Duration;
+
 use midge_tests::guests::HELLO;
 use midge_tests::host::Setup;
 use midge_tests::program::midge;
-use midge_tests::wait::wait_for;
+use midge_tests::skip;
+use midge_tests::wait::{wait_for, wait_for_some};
 
 const LANGUAGES: [&str; 7] = ["rust", "c", "zig", "go", "js", "python", "assemblyscript"];
+/// For a first build: compilers are fetched, and this unoptimised host compiles runtimes of tens of megabytes.
+const BUILD_PATIENCE: Duration = Duration::from_secs(600);
+/// A function that says something in two lines and traps in an inner function.
+const TRAPPING: &str = r#"(module
+  (import "midge" "log" (func $log (param i32 i32 i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  (data (i32.const 128) "panicked at src/lib.rs:7:5:\0athe price is \1bmissing")
+  (func $_ZN4shop5price17h0123456789abcdefE (result i32)
+    (call $log (i32.const 1) (i32.const 128) (i32.const 49))
+    unreachable)
+  (func (export "midge_contract") (result i32) (i32.const 64))
+  (func $midge_handle (export "midge_handle") (param i32 i32) (result i32)
+    (call $_ZN4shop5price17h0123456789abcdefE)))"#;
 /// Settings, with a route that a test can change.
 const SETTINGS: &str = "[[function]]\nname = \"hello\"\nmodule = \"made.wat\"\nroute = \"/*\"\n";
 
@@ -56,4 +75,92 @@ fn a_change_is_built_and_served_and_a_broken_one_is_not() {
     assert_eq!(client.get("/").text(), "other\n");
     write(HELLO);
     wait_for("the mended one is served", || client.get("/").text() == "hello\n");
+}
+
+/// A person reads this log: a panic's message and a trap's functions stand on lines of their own.
+#[test]
+fn panics_and_traps_are_told_in_lines() {
+    let host = Setup::new()
+        .file("made.wat", TRAPPING)
+        .file("midge.toml", SETTINGS)
+        .argument("--build")
+        .argument("true")
+        .dev();
+    assert_eq!(host.client().get("/").status, 502);
+    // Both come by queues of their own, so either may be first.
+    let said = "error hello: panicked at src/lib.rs:7:5: request=";
+    let trapped = "trap hello: wasm trap: wasm `unreachable` instruction executed request=";
+    let lines_behind = |what: &str| {
+        let log = wait_for_some(what, || {
+            let log = host.log();
+            log.lines().skip_while(|line| !line.contains(what)).nth(1)?;
+            Some(log)
+        });
+        let lines = log.lines().skip_while(|line| !line.contains(what)).skip(1);
+        lines.take_while(|line| line.starts_with("    ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines_behind(said), ["    the price is \\u{1b}missing"]);
+    assert_eq!(lines_behind(trapped), ["    in shop::price", "    in midge_handle"]);
+}
+
+/// From `midge new` to an answer, by the one command that the manual shows.
+fn a_template_is_built_and_served(language: &str) {
+    let environment = match toolchain::of(language) {
+        Ok(environment) => environment,
+        Err(reason) => {
+            let wanted = std::env::var_os("MIDGE_TEMPLATES").unwrap_or_default();
+            let wanted = wanted.to_string_lossy();
+            let is_wanted = wanted.split(' ').any(|wanted| wanted == language);
+            assert!(!is_wanted, "MIDGE_TEMPLATES wants {language}, and {reason}");
+            return skip(&format!("the template in {language}: {reason}"));
+        }
+    };
+    let setup = Setup::new().environment(environment).patience(BUILD_PATIENCE);
+    let name = format!("my-{language}");
+    let made = midge(setup.folder(), &["new", "--lang", language, &name]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let host = setup.dev_in(&name);
+    let mut client = host.client();
+    for target in ["/", "/a/b?c=d"] {
+        let answer = client.get(target);
+        let expected = (200, format!("hello from {target}\n"));
+        assert_eq!((answer.status, answer.text().to_owned()), expected, "{language}");
+        let kind = answer.header("content-type").expect("it has a type");
+        assert!(kind.starts_with("text/plain"), "{language}: {kind}");
+    }
+}
+
+#[test]
+fn the_template_in_rust_is_built_and_served() {
+    a_template_is_built_and_served("rust");
+}
+
+#[test]
+fn the_template_in_c_is_built_and_served() {
+    a_template_is_built_and_served("c");
+}
+
+#[test]
+fn the_template_in_zig_is_built_and_served() {
+    a_template_is_built_and_served("zig");
+}
+
+#[test]
+fn the_template_in_go_is_built_and_served() {
+    a_template_is_built_and_served("go");
+}
+
+#[test]
+fn the_template_in_javascript_is_built_and_served() {
+    a_template_is_built_and_served("js");
+}
+
+#[test]
+fn the_template_in_python_is_built_and_served() {
+    a_template_is_built_and_served("python");
+}
+
+#[test]
+fn the_template_in_assemblyscript_is_built_and_served() {
+    a_template_is_built_and_served("assemblyscript");
 }

@@ -8,6 +8,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -24,6 +25,7 @@ pub struct Setup {
     folder: TempDir,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    patience: Duration,
 }
 
 /// A host that has told its addresses. It is killed when it is dropped.
@@ -51,7 +53,8 @@ impl Setup {
     #[must_use]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { folder, arguments: Vec::new(), environment: Vec::new() }
+        let (arguments, environment) = (Vec::new(), Vec::new());
+        Self { folder, arguments, environment, patience: PATIENCE }
     }
 
     /// Adds a file, with the folders that it lies in.
@@ -81,6 +84,13 @@ impl Setup {
         variables: impl IntoIterator<Item = (&'static str, OsString)>,
     ) -> Self {
         self.environment.extend(variables);
+        self
+    }
+
+    /// Waits longer than others until the host is ready: for what it builds first.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -127,11 +137,20 @@ impl Setup {
     /// If the host does not get ready.
     #[must_use]
     pub fn dev(self) -> Host {
-        self.start("dev", ".")
+        self.dev_in(".")
+    }
+
+    /// Serves a folder within it with `midge dev`.
+    ///
+    /// # Panics
+    /// If the host does not get ready.
+    #[must_use]
+    pub fn dev_in(self, folder: &str) -> Host {
+        self.start("dev", folder)
     }
 
     fn start(self, verb: &str, file: &str) -> Host {
-        let Self { folder, arguments, environment } = self;
+        let Self { folder, arguments, environment, patience } = self;
         let mut command = command([verb, file, "--json", "--admin", "127.0.0.1:0"]);
         let settings = std::fs::read_to_string(folder.path().join(SETTINGS)).unwrap_or_default();
         if !settings.lines().any(|line| line.starts_with("listen =")) {
@@ -156,7 +175,7 @@ impl Setup {
                 let _ignored = said.send(value);
             }
         });
-        let Ok(ready) = ready.recv_timeout(PATIENCE) else {
+        let Ok(ready) = ready.recv_timeout(patience) else {
             drop(child.kill());
             panic!("the host is not ready; it said\n{}", locked(&stderr));
         };

@@ -7,7 +7,10 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// Folders of the sources that the program is made of.
-const SOURCES: [&str; 6] = ["abi/src", "wasi/src", "loader/src", "net/src", "host/src", "examples"];
+const SOURCES: [&str; 7] =
+    ["abi/src", "wasi/src", "loader/src", "net/src", "host/src", TEMPLATES, "examples"];
+/// Here every file is a source, for all are part of the program.
+const TEMPLATES: &str = "host/templates";
 
 /// Returns the folder of the workspace.
 ///
@@ -53,7 +56,8 @@ fn newest(folder: &Path) -> SystemTime {
     let changed = entries.map(|entry| {
         let path = entry.expect("sources can be listed").path();
         let metadata = path.symlink_metadata().expect("sources can be looked at");
-        let is_source = path.extension().is_some_and(|ending| ending == "rs" || ending == "wasm");
+        let is_source = path.extension().is_some_and(|ending| ending == "rs" || ending == "wasm")
+            || path.starts_with(workspace().join(TEMPLATES));
         match metadata.is_dir() {
             true if path.ends_with("examples/build") => SystemTime::UNIX_EPOCH,
             true => newest(&path),

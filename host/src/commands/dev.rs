@@ -44,7 +44,11 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let build =
         args.build.clone().or_else(|| folder.join(MAKEFILE).exists().then(|| "make".to_owned()));
     let overrides = args.host.overrides(matches);
-    let load = || Settings::load(&file, &overrides).map_err(refused);
+    let load = || -> Result<Settings> {
+        let mut settings = Settings::load(&file, &overrides).map_err(refused)?;
+        settings.log.breaks_lines = true;
+        Ok(settings)
+    };
     make(folder, build.as_deref())?;
     let settings = load()?;
     start_host_log(&settings.log)?;

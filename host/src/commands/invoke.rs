@@ -241,7 +241,10 @@ impl Invocation {
 fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
     let address = match used.end() {
         CallEnd::Returned(address) => *address,
-        CallEnd::Trapped(trap) => anyhow::bail!("the function trapped: {trap:?}"),
+        CallEnd::Trapped(trap) => {
+            let text = midge_loader::trace::describe(trap);
+            anyhow::bail!("the function trapped: {}", text.replace('\n', "\n  in "))
+        }
         CallEnd::NoStack => anyhow::bail!("there is no memory or no mapping for a fiber's stack"),
         CallEnd::DeadlineExceeded => anyhow::bail!("the function ran for longer than 10 s"),
     };

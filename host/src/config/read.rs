@@ -191,6 +191,7 @@ impl<'s> Reader<'s> {
             level: overrides.log_level.clone().unwrap_or(level),
             format: overrides.log_format.clone().unwrap_or(format),
             access: self.truth(section, "access"),
+            breaks_lines: false,
         }
     }
 

@@ -1,7 +1,8 @@
 //! A record of the data plane as a line of text or a JSON object.
 //!
 //! A guest's bytes are claims: in text every control character is escaped, so that no guest can forge a line
-//! or steer a terminal.
+//! or steer a terminal. Where lines are broken, for `midge dev`, a guest's own are indented: none can be taken for
+//! one of the host's.
 
 use std::{
     io::{self, Write},
@@ -19,6 +20,8 @@ use midge_loader::start::Tier;
 pub(super) struct Formatter {
     /// Text or JSON.
     pub(super) format: LogFormat,
+    /// Text of several lines stays so.
+    pub(super) breaks_lines: bool,
     /// The functions' names, by index.
     pub(super) names: Box<[String]>,
 }
@@ -75,7 +78,31 @@ impl Formatter {
         match self.format {
             LogFormat::Text => {
                 write!(out, "{time} {level} {function}: ")?;
-                write_escaped(out, &text)?;
+                let mut lines = text.trim_end().split('\n').enumerate();
+                if self.breaks_lines {
+                    let (_, first) = lines.next().unwrap_or_default();
+                    write_escaped(out, first)?;
+                    writeln!(out, " request={request}")?;
+                    let indent = if kind == "trap" { "    in " } else { "    " };
+                    return lines.try_for_each(|(_, line)| {
+                        out.extend_from_slice(indent.as_bytes());
+                        write_escaped(out, line)?;
+                        out.push(b'\n');
+                        Ok(())
+                    });
+                }
+                if kind == "trap" {
+                    for (number, line) in lines {
+                        out.extend_from_slice(match number {
+                            0 => b"",
+                            1 => b" in ",
+                            _ => b" < ",
+                        });
+                        write_escaped(out, line)?;
+                    }
+                } else {
+                    write_escaped(out, &text)?;
+                }
                 writeln!(out, " request={request}")
             }
             LogFormat::Json => {

@@ -10,7 +10,7 @@ import (
 
 func handle(response http.ResponseWriter, request *http.Request) {
 	response.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(response, "hello from %s\n", request.URL)
+	fmt.Fprintf(response, "hello from %s\n", request.URL.RequestURI())
 }
 
 func main() {
