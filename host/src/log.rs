@@ -354,14 +354,17 @@ impl Drain {
     }
 
     /// Writes what waits, at most one channel's fill from each.
+    ///
+    /// What a guest said before it trapped stands before the trap: the traps are taken out first and written last,
+    /// and whatever came before them is there by then.
     fn drain(&mut self) -> io::Result<()> {
-        let mut text = Vec::new();
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
         for Sources { access, lines } in &self.sources {
             for record in access.try_iter().take(ACCESS_RECORDS_MAX) {
                 self.formatter.access(&mut text, &record)?;
             }
             for line in lines.try_iter().take(LINES_MAX) {
-                self.formatter.line(&mut text, &line)?;
+                self.formatter.line(&mut ends, &line)?;
             }
             self.out.write_all(&text)?;
             text.clear();
@@ -370,6 +373,7 @@ impl Drain {
             self.formatter.line(&mut text, &line)?;
         }
         self.out.write_all(&text)?;
+        self.out.write_all(&ends)?;
         self.out.flush()
     }
 

@@ -87,7 +87,6 @@ fn panics_and_traps_are_told_in_lines() {
         .argument("true")
         .dev();
     assert_eq!(host.client().get("/").status, 502);
-    // Both come by queues of their own, so either may be first.
     let said = "error hello: panicked at src/lib.rs:7:5: request=";
     let trapped = "trap hello: wasm trap: wasm `unreachable` instruction executed request=";
     let lines_behind = |what: &str| {
@@ -101,6 +100,8 @@ fn panics_and_traps_are_told_in_lines() {
     };
     assert_eq!(lines_behind(said), ["    the price is \\u{1b}missing"]);
     assert_eq!(lines_behind(trapped), ["    in shop::price", "    in midge_handle"]);
+    let log = host.log();
+    assert!(log.find(said) < log.find(trapped), "in the order in which it happened: {log}");
 }
 
 /// From `midge new` to an answer, by the one command that the manual shows.

@@ -46,7 +46,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 14] = [
+const EXAMPLES: [Example; 15] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -73,6 +73,15 @@ const EXAMPLES: [Example; 14] = [
         options: r#"-d '[{"name":"bolt","price":0.25},{"name":"nut","price":1.5}]' "#,
         target: "/json?select=name,price&rename=price:cost&sum=price",
         shows: "a JSON array, its fields chosen, renamed and added up, in Rust",
+    },
+    Example {
+        name: "receipt",
+        module: include_bytes!("../../../examples/receipt/receipt.wasm"),
+        routes: &["/receipt"],
+        files: &[],
+        options: r#"-d '{"customer":"Ada","lines":[{"item":"gear","cents":250,"count":4}]}' "#,
+        target: "/receipt",
+        shows: "typed JSON: an order in, its receipt out; what is no order is a 400 that says where",
     },
     Example {
         name: "markdown",
