@@ -76,8 +76,8 @@ fn unknown_keys_are_named_with_the_nearest() {
             "1:1 `lissten` is no setting of the file -> listen",
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
-             methods technique isolation deadline memory body stream_body stream_time response \
-             concurrency slots server_timing compress arguments environment grant",
+             methods technique isolation metering fuel deadline memory body stream_body stream_time response \
+             concurrency slots server_timing compress arguments environment grant files",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
