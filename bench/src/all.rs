@@ -22,7 +22,7 @@ struct Step {
     has_systems: bool,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "start",
         command: "start",
@@ -142,6 +142,13 @@ const STEPS: [Step; 12] = [
         command: "stream",
         whole: &[],
         quick: &["--mib", "64", "--rounds", "2"],
+        has_systems: false,
+    },
+    Step {
+        name: "forward",
+        command: "forward",
+        whole: &[],
+        quick: &["--rounds", "3"],
         has_systems: false,
     },
     Step {

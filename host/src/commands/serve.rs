@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::{FormArgs, RunArgs, ServeArgs};
+use crate::config::keys::SLOTS_OF_WAITING;
 use crate::config::{Complaints, ConfigError, Mappings, Origin, Setting, Settings, counted};
 use crate::deployment::open;
 use crate::grant::Grant;
@@ -70,6 +71,9 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
         let networks = args.grant_network.iter().map(String::as_str);
         let networks = Networks::parse(networks).context("the networks were read before")?;
         let grant = Grant { http: args.grant_http.clone(), networks };
+        if !grant.is_empty() {
+            function.slots = Setting::default(SLOTS_OF_WAITING.min(function.concurrency.value));
+        }
         function.grant = Setting { value: grant, origin: Origin::Flag("--grant-http") };
         function.files =
             Setting { value: Mappings(args.files.files.clone()), origin: Origin::Flag("--files") };

@@ -74,6 +74,8 @@ pub const CONCURRENCY_MAX: u32 = 16_384;
 
 /// Slots that one worker keeps ready for a function; more are made when calls overlap.
 pub const SLOTS_DEFAULT: u32 = 8;
+/// The same for a function that asks other servers.
+pub const SLOTS_OF_WAITING: u32 = CONCURRENCY_DEFAULT;
 /// One.
 pub const SLOTS_MIN: u32 = 1;
 /// No more than calls.
@@ -621,7 +623,7 @@ pub const KEYS: &[Key] = &[
         Part::Function,
         "slots",
         Takes::Count(SLOTS),
-        "instances that one worker keeps ready, at most `concurrency`",
+        "instances that one worker keeps ready, at most `concurrency`; 64 with a `grant`",
     ),
     key(
         Part::Function,

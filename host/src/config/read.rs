@@ -496,7 +496,10 @@ impl<'s> Reader<'s> {
     fn slots(&mut self, section: &Section<'_>, concurrency: u32) -> Setting<u32> {
         let slots = self.count(section, "slots", &keys::SLOTS);
         let Some(value) = section.get("slots") else {
-            return Setting::default(keys::SLOTS_DEFAULT.min(concurrency));
+            // Calls that wait for other servers overlap as a rule: each wants its slot.
+            let waits = section.get("grant").is_some();
+            let most = if waits { keys::SLOTS_OF_WAITING } else { keys::SLOTS_DEFAULT };
+            return Setting::default(most.min(concurrency));
         };
         if slots.value > concurrency {
             let what = format!("{} slots are more than {concurrency} calls use", slots.value);

@@ -245,6 +245,8 @@ fn a_grant_names_servers_and_networks() {
         assert_eq!(grant.networks.to_string(), "10.0.0.0/8");
     }
     assert!(with("").unwrap().functions[0].grant.value.is_empty());
+    assert_eq!(with(inline).unwrap().functions[0].slots, Setting::default(64));
+    assert_eq!(with("").unwrap().functions[0].slots, Setting::default(8));
     check(
         &format!(
             "{HELLO}[function.grant]\nhttp = [\"a.example\"]\nnetworks = [\"here\"]\nhtp = 1\n"
