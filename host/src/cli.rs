@@ -368,8 +368,8 @@ pub struct CompileChildArgs {
 /// Files for a program or a component of WASI.
 #[derive(Debug, Clone, Args)]
 pub struct FilesArgs {
-    /// A folder of files for a WASI program or component, and its path there (/); may be given several times
-    #[arg(long, value_name = "FOLDER[:GUEST-PATH]")]
+    /// Files for a WASI program or component, and their path there; may be given several times
+    #[arg(long, value_name = "DIR[:PATH]")]
     pub files: Vec<Mapping>,
 }
 

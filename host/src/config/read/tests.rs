@@ -262,6 +262,27 @@ fn a_grant_names_servers_and_networks() {
 }
 
 #[test]
+fn programs_get_folders() {
+    let with = |files: &str| format!("{HELLO}files = {files}\n");
+    let settings = load(&with("[\".\", \".:/srv/data\"]"), &Overrides::default()).unwrap();
+    let guests = settings.functions[0].files.value.0.iter().map(|mapping| mapping.guest.as_str());
+    assert_eq!(guests.collect::<Vec<_>>(), ["/", "/srv/data"]);
+    check(
+        &with("[\"gone:/a\", \":/b\", 1, \".:/c\", \".:/c\"]"),
+        &[
+            "5:10 folder `gone`: no such folder -> a folder, relative to this file",
+            "5:21 `:/b` names no folder and path -> [\"data:/data\"]",
+            "5:28 `files` takes a text, found integer `1` -> [\"data:/data\"]",
+            "5:39 two folders are `/c` for the guest -> FOLDER:GUEST-PATH, with another path",
+        ],
+    );
+    check(
+        &with("\"data\""),
+        &["5:9 `files` takes a list of texts, found string `\"data\"` -> [\"data:/data\"]"],
+    );
+}
+
+#[test]
 fn programs_get_words() {
     let with = |lines: &str| load(&format!("{HELLO}{lines}\n"), &Overrides::default());
     let settings =
