@@ -166,7 +166,7 @@ pub(crate) struct Arguments {
     /// The folder of the reports; those that lie in it are kept.
     #[arg(long, value_name = "FOLDER", default_value = "lab")]
     out: PathBuf,
-    /// Few rounds: two minutes in place of twenty, and wider spreads.
+    /// Few rounds: two minutes in place of half an hour, and wider spreads.
     #[arg(long)]
     quick: bool,
     /// What is compared.

@@ -105,6 +105,16 @@ enum Command {
     /// Starts instances until a limit stops them: a row of `density`.
     #[command(hide = true)]
     Pack(density::PackArguments),
+    /// Calls a guest so often, and ends.
+    #[command(hide = true)]
+    Call {
+        /// The technique.
+        technique: String,
+        /// The module.
+        guest: PathBuf,
+        /// How often.
+        count: u32,
+    },
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -192,6 +202,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
         Command::Hold { technique, guest } => start::hold(&technique, &guest),
+        Command::Call { technique, guest, count } => start::call(&technique, &guest, count),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
