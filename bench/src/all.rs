@@ -22,7 +22,7 @@ struct Step {
     has_systems: bool,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "start",
         command: "start",
@@ -145,6 +145,13 @@ const STEPS: [Step; 12] = [
         has_systems: false,
     },
     Step {
+        name: "forward",
+        command: "forward",
+        whole: &[],
+        quick: &["--rounds", "3"],
+        has_systems: false,
+    },
+    Step {
         name: "balance",
         command: "balance",
         whole: &[],
@@ -159,7 +166,7 @@ pub(crate) struct Arguments {
     /// The folder of the reports; those that lie in it are kept.
     #[arg(long, value_name = "FOLDER", default_value = "lab")]
     out: PathBuf,
-    /// Few rounds: two minutes in place of twenty, and wider spreads.
+    /// Few rounds: two minutes in place of half an hour, and wider spreads.
     #[arg(long)]
     quick: bool,
     /// What is compared.

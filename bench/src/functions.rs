@@ -82,6 +82,7 @@ struct Report {
     dirty_pages: u32,
     connections: usize,
     rows: Vec<Row>,
+    left_out: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -183,9 +184,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let midge = find_midge()?;
     let module = tempfile::tempdir()?;
     build(arguments, &midge, module.path())?;
-    let mut lanes = Vec::new();
+    let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
     for functions in &arguments.functions {
-        lanes.push(Lane::start(arguments, &midge, module.path(), *functions)?);
+        match Lane::start(arguments, &midge, module.path(), *functions) {
+            Ok(lane) => lanes.push(lane),
+            Err(error) if lanes.is_empty() => return Err(error),
+            Err(error) => left_out.push(format!("{error:#}")),
+        }
     }
     arguments.cpus.take_load()?;
     for _ in 0..arguments.rounds.max(1) {
@@ -210,6 +215,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         dirty_pages: arguments.pages,
         connections: arguments.connections,
         rows,
+        left_out,
     };
     if arguments.json { crate::print_json(&report) } else { print_table(&report) }
 }
@@ -426,6 +432,9 @@ fn print_table(report: &Report) -> Result<()> {
             row.slots_kept.median,
             row.kib_per_slot.median
         );
+    }
+    for line in &report.left_out {
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ mod processes; // CPU time and memory of a process and its children
 mod request; // servers side by side through HTTP
 mod restore; // dirty pages, cold slots, threads at once
 mod servers; // servers as child processes
+mod forward; // functions that ask another server
 mod stream; // large bodies
 mod tail; // latencies under an open loop
 mod start; // techniques side by side in one process
@@ -73,6 +74,8 @@ enum Command {
     Tail(tail::Arguments),
     /// Compares servers by large bodies: files, functions that write them, and one that passes them on.
     Stream(stream::Arguments),
+    /// Compares functions that ask another server for each request with a proxy.
+    Forward(forward::Arguments),
     /// Tells how evenly two workers share a few kept connections.
     Balance(balance::Arguments),
     /// Compares two reports of the same command, and tells differences from noise.
@@ -102,6 +105,16 @@ enum Command {
     /// Starts instances until a limit stops them: a row of `density`.
     #[command(hide = true)]
     Pack(density::PackArguments),
+    /// Calls a guest so often, and ends.
+    #[command(hide = true)]
+    Call {
+        /// The technique.
+        technique: String,
+        /// The module.
+        guest: PathBuf,
+        /// How often.
+        count: u32,
+    },
     /// Maps an image, writes to some pages, and ends: a cycle of the ways that start a process.
     #[command(hide = true)]
     WaysChild {
@@ -166,6 +179,7 @@ impl Command {
                 | Self::Tail(_)
                 | Self::Crowd(_)
                 | Self::Stream(_)
+                | Self::Forward(_)
         )
     }
 }
@@ -188,6 +202,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Check(arguments) => instructions::run(&arguments),
         Command::Hold { technique, guest } => start::hold(&technique, &guest),
+        Command::Call { technique, guest, count } => start::call(&technique, &guest, count),
         Command::Count { name, repetitions } => instructions::count(&name, repetitions),
         Command::WaysChild { image_pages, count } => {
             midge_ways::write_and_exit(image_pages, count).map_err(Into::into)
@@ -197,6 +212,7 @@ fn main() -> ExitCode {
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),
+        Command::Forward(arguments) => forward::run(&arguments),
         Command::Balance(arguments) => balance::run(&arguments),
         Command::OnConnection { address, words } => on_connection::run(address, &words),
         Command::Yardstick { address } => yardstick::serve(address),

@@ -20,7 +20,7 @@ mod ring; // names of the ways to the kernel
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Metering};
 use midge_loader::files::Mapping;
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
@@ -171,6 +171,10 @@ pub struct Function {
     pub technique: Setting<Technique>,
     /// What keeps it inside its memory, at least.
     pub isolation: Setting<Isolation>,
+    /// What bounds a call.
+    pub metering: Setting<Metering>,
+    /// Instructions that a call may run, where those are what bounds it.
+    pub fuel: Setting<u32>,
     /// Time for one call.
     pub deadline: Setting<Duration>,
     /// What a call may grow its memory to.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{Isolation, Manifest};
+use midge_abi::manifest::{CodeForm, Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
@@ -140,7 +140,10 @@ impl Deployment {
             let name = &function.name.value;
             let recipe = Recipe {
                 module: &function.module.value,
-                isolation: function.isolation.value,
+                form: CodeForm {
+                    isolation: function.isolation.value,
+                    metering: function.metering.value,
+                },
                 files: &function.files.value.0,
             };
             let module = opened_once(&mut opened, recipe, || {
@@ -214,6 +217,15 @@ fn deploy(
          bounds-checked",
         artifact.manifest().source_name,
     );
+    let metering = artifact.manifest().metering;
+    anyhow::ensure!(
+        settings.metering.value == metering,
+        "its artifact is metered by {metering}, and the setting says {}; build it anew: midge build {} \
+         --metering {}",
+        settings.metering.value,
+        artifact.manifest().source_name,
+        settings.metering.value,
+    );
     let choice = choice(settings.technique.value, artifact, Machine::of_this_process())?;
     let services = Arc::new(HostServices {
         function: index,
@@ -221,7 +233,10 @@ fn deploy(
         key: shared.key.clone(),
         log: log.clone(),
     });
-    let limits = FunctionLimits { memory_bytes_max: settings.memory.value.bytes() };
+    let limits = FunctionLimits {
+        memory_bytes_max: settings.memory.value.bytes(),
+        fuel: settings.fuel.value.into(),
+    };
     let needed = needed_bytes(artifact.manifest());
     anyhow::ensure!(
         needed <= limits.memory_bytes_max as u64,

@@ -138,9 +138,9 @@ mod tests {
     use std::sync::Arc;
 
     use midge_abi::imports::Level;
-    use midge_abi::manifest::Isolation;
+    use midge_abi::manifest::{CodeForm, Isolation};
     use midge_loader::artifact::Artifact;
-    use midge_loader::build::build_isolated;
+    use midge_loader::build::build_as;
     use midge_loader::context::{RequestContext, Services};
     use midge_loader::engine::Engines;
     use midge_loader::function::{Function, FunctionLimits};
@@ -173,9 +173,10 @@ mod tests {
     /// Functions of one module that would keep two slots each, of which so many may lie idle in all.
     fn shelf(count: usize, idle_max: Option<usize>) -> Shelf {
         let engines = Engines::new();
-        let built = build_isolated("hello", HELLO, Isolation::BoundsChecked, &engines).unwrap();
+        let form = CodeForm { isolation: Isolation::BoundsChecked, ..CodeForm::PLAIN };
+        let built = build_as("hello", HELLO, form, &engines).unwrap();
         let artifact = Artifact::from_bytes(&built.bytes, &engines).unwrap();
-        let limits = FunctionLimits { memory_bytes_max: 1 << 20 };
+        let limits = FunctionLimits::of_memory(1 << 20);
         let slots = |_| {
             let services = Arc::new(Silent);
             let restore = Technique::Restore;

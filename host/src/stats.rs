@@ -98,6 +98,8 @@ pub struct FunctionStats {
     pub starts: [Counter; Tier::ALL.len()],
     /// Pages that calls wrote to.
     pub dirty_pages: Counter,
+    /// Instructions of calls, where they are counted.
+    pub fuel: Counter,
     /// Slots given up, by [`Discard`].
     pub discards: [Counter; Discard::ALL.len()],
     /// CPU time and service time, for the first [`FUNCTION_HISTOGRAMS_MAX`] functions.
@@ -326,6 +328,11 @@ impl StatsWriter {
     /// Counts the pages that a call wrote to.
     pub fn dirtied(&self, function: FunctionIndex, pages: u64) {
         self.function(function).dirty_pages.add(pages);
+    }
+
+    /// Counts the instructions that a call ran.
+    pub fn burnt(&self, function: FunctionIndex, fuel: u64) {
+        self.function(function).fuel.add(fuel);
     }
 
     /// Counts a slot that was given up.

@@ -391,9 +391,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
         let answered_ns = pending.timing.map(|_| self.clock.precise_ns());
         let dirty_pages = used.dirty_page_count() as u64;
+        let fuel_used = used.fuel_used();
         let Given { discard, gave_way } = self.shelf.give(index, used);
         let stats = &self.assignment.stats;
         stats.dirtied(pending.function, dirty_pages);
+        if let Some(fuel) = fuel_used {
+            stats.burnt(pending.function, fuel);
+        }
         if let Some(reason) = discard {
             stats.discarded(pending.function, reason);
         }
@@ -759,6 +763,9 @@ fn log_failure(assignment: &Assignment, deployed: &Deployed, pending: Pending, u
             Reason::Deadline => {
                 let text = format!("stopped after its deadline of {:?}", deployed.deadline);
                 LogEvent::guest(Level::Error, text.as_bytes())
+            }
+            Reason::Fuel => {
+                LogEvent::guest(Level::Error, b"stopped after the instructions that `fuel` allows")
             }
             Reason::Exhausted => LogEvent::guest(
                 Level::Error,

@@ -60,6 +60,8 @@ pub struct InstanceLimits {
     pub files_memory_bytes: usize,
     /// Most elements of each table.
     pub table_elements_max: usize,
+    /// Instructions of a call, where they are counted.
+    pub fuel: Option<u64>,
 }
 
 impl ResourceLimiter for InstanceLimits {
@@ -155,6 +157,11 @@ impl GuestContext {
     /// Returns the limits, for the store's limiter.
     pub const fn limits(&mut self) -> &mut InstanceLimits {
         &mut self.limits
+    }
+
+    /// Returns the instructions that a call may run, where they are counted.
+    pub(crate) const fn fuel(&self) -> Option<u64> {
+        self.limits.fuel
     }
 
     /// True if the request's time is up. The first call for a request sets its deadline.

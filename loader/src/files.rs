@@ -269,7 +269,7 @@ mod tests {
         let sparse = File::create(folder.path().join("large")).unwrap();
         sparse.set_len(FILES_BYTES_MAX as u64 + 1).unwrap();
         assert!(refused(folder.path()).ends_with("is beyond the limit of 67108864 bytes of files"));
-        let many = vec![mapping(&deep.parent().unwrap().to_owned()); 2];
+        let many = vec![mapping(deep.parent().unwrap()); 2];
         assert!(matches!(read(&many), Err(FilesError::Twice { .. })));
     }
 }

@@ -198,6 +198,12 @@ impl Used {
         self.driver.memories().iter().map(|memory| memory.dirty_page_count()).sum()
     }
 
+    /// Returns how many instructions the call ran, where its code counts them.
+    #[must_use]
+    pub fn fuel_used(&self) -> Option<u64> {
+        self.driver.fuel_used()
+    }
+
     /// True if a trap came from the machine being out of mappings, not from the guest.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {

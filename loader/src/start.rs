@@ -19,7 +19,7 @@ pub mod fresh; // `cow`, `pool`, `pool-scan`: a new instance for each request
 pub mod restore; // `restore`: the slot stays
 pub mod reuse; // `reuse`: nothing is undone
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::CodeForm;
 
 use crate::engine::EngineKind;
 use crate::instance::{AfterCall, StartError};
@@ -108,11 +108,11 @@ impl Technique {
         }
     }
 
-    /// Returns the engine that it runs an artifact of this isolation on.
+    /// Returns the engine that it runs an artifact of this form on.
     #[must_use]
-    pub const fn engine_kind_of(self, isolation: Isolation) -> EngineKind {
+    pub const fn engine_kind_of(self, form: CodeForm) -> EngineKind {
         match self.engine_kind() {
-            EngineKind::Mapped => EngineKind::of_artifact(isolation),
+            EngineKind::Mapped => EngineKind::of_artifact(form),
             other => other,
         }
     }

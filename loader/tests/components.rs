@@ -13,7 +13,9 @@ use midge_loader::build::{BuildError, build};
 use midge_loader::context::Services;
 use midge_loader::embed::{EmbedError, Embedded, Limits, Output};
 use midge_loader::engine::Engines;
+use midge_loader::link::attach;
 use midge_loader::start::Technique;
+use midge_wasi::pack;
 
 /// What every guest has: the imports that these tests use, a stack of memory, a bump allocator, and helpers.
 const PRELUDE: &str = r#"
@@ -147,8 +149,12 @@ impl Guest {
     }
 
     fn try_of(module: &str) -> Result<Self, BuildError> {
+        Self::try_of_bytes(module.as_bytes())
+    }
+
+    fn try_of_bytes(module: &[u8]) -> Result<Self, BuildError> {
         let engines = Arc::new(Engines::new());
-        let built = build("guest.wat", module.as_bytes(), &engines)?;
+        let built = build("guest.wat", module, &engines)?;
         let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
         let services = Arc::new(Kept { lines: Mutex::default(), began: Instant::now() });
         let limits = Limits { deadline: Duration::from_millis(200), ..Limits::default() };
@@ -604,4 +610,66 @@ fn a_reactor_is_initialised_before_its_template() {
         assert_eq!(guest.call(b"body").unwrap().body, b"hello");
         assert_eq!(guest.log(), "info: hello", "a handler's stdout is no response");
     }
+}
+
+/// What a module opens while it starts up is open for each request, at the place where start-up left it: the template
+/// has it. A file that a request opens is closed for the next.
+#[test]
+fn what_start_up_has_opened_stays_open() {
+    let imports = r#"
+      (import "wasi_snapshot_preview1" "path_open"
+        (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    let opened = "(if (call $open (i32.const 3) (i32.const 0) (i32.const 1024) (i32.const 5) (i32.const 0)
+                    (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 2064)) (then unreachable))";
+    // Reads so many bytes of a descriptor to 3000.
+    let read = |fd: &str, size: u32| {
+        format!(
+            "(i32.store (i32.const 2048) (i32.const 3000)) (i32.store (i32.const 2052) (i32.const {size}))
+             (if (call $read {fd} (i32.const 2048) (i32.const 1) (i32.const 2056)) (then unreachable))"
+        )
+    };
+    let module = format!(
+        "(module {imports} {PRELUDE}
+           (func (export \"_initialize\") {opened} {})
+           (func (export \"{HANDLE}\") (param $request i32) (param $out i32)
+             {}
+             {opened} (if (i32.ne (i32.load (i32.const 2064)) (i32.const 5)) (then unreachable))
+             (call $begin (call $fields)) (call $answer (local.get $out))
+             (drop (call $say (i32.const 3000) (i32.load (i32.const 2056))))
+             (drop (call $end))))",
+        read("(i32.const 4)", 3),
+        read("(i32.load (i32.const 2064))", 100),
+    );
+    let file = ("hello".to_owned(), pack::Entry::File(b"content".to_vec()));
+    let files = pack::pack(&[("/".into(), [file].into())]).unwrap();
+    let mut guest = Guest::try_of_bytes(&attach(module.as_bytes(), &files)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(guest.call(b"body").unwrap().body, b"tent");
+    }
+}
+
+#[test]
+fn files_that_are_no_bundle_are_refused() {
+    let module = guest("(call $hello (local.get $out))");
+    let refused = |files: &[u8]| {
+        let error = Guest::try_of_bytes(&attach(module.as_bytes(), files)).err();
+        let error = error.expect("they are no bundle");
+        error.to_string()
+    };
+    let whole = pack::pack(&[("/".into(), pack::Folder::new())]).unwrap();
+    let reason = "its files are no bundle of this version of midge: ";
+    assert_eq!(refused(b"garbage"), format!("{reason}it does not begin as one"));
+    assert_eq!(
+        refused(&whole[..whole.len() - 1]),
+        format!("{reason}it has another size than it says")
+    );
+    let mut broken = whole.clone();
+    broken[16] = 7;
+    assert!(refused(&broken).starts_with(reason));
+    assert!(Guest::try_of_bytes(&attach(module.as_bytes(), &whole)).is_ok());
+    // None at all, and twice: what was attached last counts.
+    assert!(Guest::try_of_bytes(&attach(module.as_bytes(), &[])).is_ok());
+    let twice = attach(&attach(module.as_bytes(), b"garbage"), &whole);
+    assert!(Guest::try_of_bytes(&twice).is_ok());
 }

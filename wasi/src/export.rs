@@ -140,11 +140,15 @@ impl World for Imports {
     }
 
     fn files(&self) -> &'static [u8] {
+        let size = crate::index(guest::files_size());
+        if size == 0 {
+            return &[];
+        }
         let start = core::ptr::with_exposed_provenance(crate::index(guest::files()));
         // SAFETY: the loader puts the bundle at this place, in this size, behind all that this module knows as its
         // memory, so nothing here has a reference to it that could write; the guest cannot reach it. Its memory
-        // does not shrink. Where there is no bundle the size is 0, and the place is not.
-        unsafe { core::slice::from_raw_parts(start, crate::index(guest::files_size())) }
+        // does not shrink.
+        unsafe { core::slice::from_raw_parts(start, size) }
     }
 
     fn log(&mut self, level: i32, line: &[u8]) {

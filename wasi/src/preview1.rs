@@ -184,10 +184,7 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_write`
     pub fn fd_write(&mut self, fd: u32, vectors: u32, count: u32, target: u32) -> Errno {
-        let fd = match self.stream_of(fd) {
-            Ok(stream @ (STDOUT | STDERR)) => stream,
-            _ => return Errno::BadFd,
-        };
+        let Ok(fd @ (STDOUT | STDERR)) = self.stream_of(fd) else { return Errno::BadFd };
         if count > VECTORS_MAX {
             return Errno::Invalid;
         }

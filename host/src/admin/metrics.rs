@@ -250,6 +250,12 @@ pub const FAMILIES: &[Family] = &[
         "Memory pages that calls wrote to",
     ),
     family(
+        "midge_function_fuel",
+        &["function"],
+        Source::FunctionCount(|function| &function.fuel),
+        "Instructions of calls, of functions that are metered by fuel",
+    ),
+    family(
         "midge_function_discards",
         &["function", "reason"],
         Source::FunctionDiscards,

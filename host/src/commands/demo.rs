@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build_isolated;
+use midge_loader::build::build_as;
 use midge_loader::engine::Engines;
 use midge_loader::files;
 use midge_loader::link::attach;
@@ -256,7 +256,7 @@ fn open(recipe: &Recipe<'_>, engines: &Engines, _limits: &BuildLimits) -> Result
     } else {
         attach(example.module, &files::of_texts("/data", example.files)?)
     };
-    let built = build_isolated(example.name, &module, recipe.isolation, engines)?;
+    let built = build_as(example.name, &module, recipe.form, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 

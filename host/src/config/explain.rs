@@ -91,6 +91,8 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("methods", &function.methods),
         shown("technique", &function.technique),
         shown("isolation", &function.isolation),
+        shown("metering", &function.metering),
+        shown("fuel", &function.fuel),
         quantity("deadline", &function.deadline),
         quantity("memory", &function.memory),
         quantity("body", &function.body),

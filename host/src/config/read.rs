@@ -3,7 +3,7 @@
 //! A fault is noted and the walk goes on with the default, so that one look finds them all. Settings are
 //! handed out only if nothing was noted.
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Metering};
 use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
 
 use toml::{
@@ -251,6 +251,7 @@ impl<'s> Reader<'s> {
         routes: Setting<Vec<Pattern>>,
     ) -> Function {
         let techniques = Technique::ALL.map(|technique| (technique.name(), technique));
+        let meterings = Metering::ALL.map(|metering| (metering.name(), metering));
         let isolations = Isolation::ALL.map(|isolation| (isolation.name(), isolation));
         let concurrency = self.count(section, "concurrency", &keys::CONCURRENCY);
         let slots = self.slots(section, concurrency.value);
@@ -262,6 +263,8 @@ impl<'s> Reader<'s> {
             methods: self.methods(section),
             technique: self.choice(section, "technique", &techniques, Technique::Auto),
             isolation: self.choice(section, "isolation", &isolations, Isolation::GuardPages),
+            metering: self.choice(section, "metering", &meterings, Metering::Epochs),
+            fuel: self.count(section, "fuel", &keys::FUEL),
             deadline: self.quantity(section, "deadline", &keys::DEADLINE),
             memory: self.quantity(section, "memory", &keys::MEMORY),
             body: self.quantity::<ByteSize>(section, "body", &keys::BODY),
@@ -494,7 +497,10 @@ impl<'s> Reader<'s> {
     fn slots(&mut self, section: &Section<'_>, concurrency: u32) -> Setting<u32> {
         let slots = self.count(section, "slots", &keys::SLOTS);
         let Some(value) = section.get("slots") else {
-            return Setting::default(keys::SLOTS_DEFAULT.min(concurrency));
+            // Calls that wait for other servers overlap as a rule: each wants its slot.
+            let waits = section.get("grant").is_some();
+            let most = if waits { keys::SLOTS_OF_WAITING } else { keys::SLOTS_DEFAULT };
+            return Setting::default(most.min(concurrency));
         };
         if slots.value > concurrency {
             let what = format!("{} slots are more than {concurrency} calls use", slots.value);

@@ -69,6 +69,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             let mut waiting = match progress {
                 Progress::Done(used) => return self.finish(pending, used),
                 Progress::Suspended(running) => {
+                    // Epochs have a deadline of their own; instructions have no clock.
+                    if self.is_out_of_time(&pending) {
+                        drop(running);
+                        return self.give_up(pending);
+                    }
                     self.endpoint.defer(pending.connection);
                     let pending = Pending { was_suspended: true, ..pending };
                     let paused = Paused::Slice(running);

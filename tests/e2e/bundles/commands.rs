@@ -119,7 +119,7 @@ fn what_cannot_have_files_is_told_what_to_do() {
     refused(&["serve"], 2, &["is an artifact, whose files were chosen"]);
     for (files, expected) in [
         ("\"data:/data\"", "a list of texts"),
-        ("[\"gone:/data\"]", "folder `gone`: no such file"),
+        ("[\"gone:/data\"]", "folder `gone`: no such folder"),
         ("[\"lookup.wasm:/data\"]", "`lookup.wasm` is not a folder"),
         ("[\":/data\"]", "`:/data` names no folder and path"),
         ("[\"data:/d\", \"data:/d\"]", "two folders are `/d` for the guest"),

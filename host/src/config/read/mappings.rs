@@ -34,7 +34,8 @@ impl Reader<'_> {
                     self.fault(&entry.span(), &what, "the folder that it lies in");
                 }
                 Err(error) => {
-                    let what = format!("folder `{shown}`: {}", plain_cause(&error));
+                    let cause = plain_cause(&error).replace("no such file", "no such folder");
+                    let what = format!("folder `{shown}`: {cause}");
                     self.fault(&entry.span(), &what, "a folder, relative to this file");
                 }
             }

@@ -76,8 +76,8 @@ fn unknown_keys_are_named_with_the_nearest() {
             "1:1 `lissten` is no setting of the file -> listen",
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
-             methods technique isolation deadline memory body stream_body stream_time response \
-             concurrency slots server_timing compress arguments environment grant",
+             methods technique isolation metering fuel deadline memory body stream_body stream_time response \
+             concurrency slots server_timing compress arguments environment grant files",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
@@ -245,6 +245,8 @@ fn a_grant_names_servers_and_networks() {
         assert_eq!(grant.networks.to_string(), "10.0.0.0/8");
     }
     assert!(with("").unwrap().functions[0].grant.value.is_empty());
+    assert_eq!(with(inline).unwrap().functions[0].slots, Setting::default(64));
+    assert_eq!(with("").unwrap().functions[0].slots, Setting::default(8));
     check(
         &format!(
             "{HELLO}[function.grant]\nhttp = [\"a.example\"]\nnetworks = [\"here\"]\nhtp = 1\n"
@@ -256,6 +258,27 @@ fn a_grant_names_servers_and_networks() {
              `10.0.0.0/8` -> \"10.0.0.0/8\"",
             "8:1 `htp` is no setting of [function.grant] -> http",
         ],
+    );
+}
+
+#[test]
+fn programs_get_folders() {
+    let with = |files: &str| format!("{HELLO}files = {files}\n");
+    let settings = load(&with("[\".\", \".:/srv/data\"]"), &Overrides::default()).unwrap();
+    let guests = settings.functions[0].files.value.0.iter().map(|mapping| mapping.guest.as_str());
+    assert_eq!(guests.collect::<Vec<_>>(), ["/", "/srv/data"]);
+    check(
+        &with("[\"gone:/a\", \":/b\", 1, \".:/c\", \".:/c\"]"),
+        &[
+            "5:10 folder `gone`: no such folder -> a folder, relative to this file",
+            "5:21 `:/b` names no folder and path -> [\"data:/data\"]",
+            "5:28 `files` takes a text, found integer `1` -> [\"data:/data\"]",
+            "5:39 two folders are `/c` for the guest -> FOLDER:GUEST-PATH, with another path",
+        ],
+    );
+    check(
+        &with("\"data\""),
+        &["5:9 `files` takes a list of texts, found string `\"data\"` -> [\"data:/data\"]"],
     );
 }
 
