@@ -619,7 +619,7 @@ fn typical() -> Upstream {
             etag: \"1\"\r\ncontent-length: 6\r\n\r\ntyped\n"
             .to_vec(),
         Some("/echo") => plain(&asked.body),
-        Some("/long") => plain(&[b'x'; 20_000]),
+        Some("/long") => plain(&[b'x'; 40_000]),
         Some("/short") => {
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_vec()
         }
@@ -762,6 +762,11 @@ fn the_faster_of_two_servers_is_taken() {
     assert_eq!((late.status, late.text()), (504, "too late\n"));
     let both = client.get(&format!("/relay/faster?one={slow}/&other=http://b/"));
     assert_eq!((both.status, both.text()), (502, "the request is not granted\n"));
+    let hasty = client.get(&format!("/relay/louder?to={slow}/&within=50"));
+    assert_eq!((hasty.status, hasty.text()), (502, "no response in time\n"));
+    let long = client.get(&format!("/relay/faster?one={quick}/long&other={slow}/"));
+    let too_long = "the response's body is longer than is taken\n";
+    assert_eq!((long.status, long.text()), (502, too_long));
     // All that were given up are gone: by the function, for calls end long before the host's own times.
     for _ in 0..silent.accepted() {
         told.recv_timeout(PATIENCE).expect("it was given up");

@@ -32,9 +32,10 @@ struct Receipt {
 
 #[midge_guest::function(area = 65536, heap = 65536)]
 fn handle(Json(order): Json<Order>) -> Result<Json<Receipt>, FunctionError> {
-    let total = order.lines.iter().try_fold(0_u64, |total, line| {
-        total.checked_add(line.cents.checked_mul(line.count)?)
-    });
+    let total = order
+        .lines
+        .iter()
+        .try_fold(0_u64, |total, line| total.checked_add(line.cents.checked_mul(line.count)?));
     let total_cents =
         total.ok_or_else(|| FunctionError::refusal(422, "nobody has that much money"))?;
     let items = order.lines.into_iter().map(|line| line.item).collect();

@@ -3,7 +3,9 @@
 //! | path | answer |
 //! |---|---|
 //! | `/relay/louder?to=URL` | what that server answers to this request, in capitals, as it comes |
-//! | `/relay/faster?one=URL&other=URL&within=MS` | the answer of whichever is there first |
+//! | `/relay/faster?one=URL&other=URL` | the answer of whichever is there first |
+//!
+//! `within=MS` is the time that either may take to begin, a second without it.
 #![no_std]
 
 use core::time::Duration;
@@ -30,7 +32,8 @@ fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
 /// Both bodies go through piece by piece, and neither waits for the other.
 fn louder<'a>(request: &Request<'a>) -> Result<Response<'a>, FetchError> {
     let url = request.parameter("to").unwrap_or_default();
-    let mut fetch = Fetch::new(request, request.method_name(), url);
+    let mut fetch =
+        Fetch::new(request, request.method_name(), url).with_answer_time(within(request));
     if let Some(kind) = request.header("content-type") {
         fetch = fetch.with_header("content-type", kind);
     }
@@ -97,7 +100,8 @@ fn pass_down<'a>(
                 let [_, has_more] = waits.map(|wait| wait.is_ready());
                 if has_more {
                     let size = body.read(&mut piece);
-                    let sent = if size == 0 { answer.finish() } else { answer.write(&piece[..size]) };
+                    let sent =
+                        if size == 0 { answer.finish() } else { answer.write(&piece[..size]) };
                     // A server that has answered may stop to read.
                     if size == 0 || sent.is_err() {
                         upward = None;
@@ -116,17 +120,20 @@ fn cut(_started: &BodyWriter, error: FetchError) -> ! {
 /// Asks two servers at once. The slower one is given up.
 fn faster<'a>(request: &Request<'a>) -> Result<Response<'a>, FetchError> {
     let start = |name| Fetch::get(request, request.parameter(name).unwrap_or_default()).start();
-    let within = request.parameter_text("within").and_then(|text| text.parse().ok());
-    let within = Duration::from_millis(within.unwrap_or(WITHIN_MS_DEFAULT));
     let (one, other) = (start("one")?, start("other")?);
     let mut waits = [one.head(), other.head()];
-    wait(&mut waits, Some(within));
+    wait(&mut waits, Some(within(request)));
     let first = match waits.map(|wait| wait.is_ready()) {
         [true, _] => one,
         [_, true] => other,
         _ => return Ok(Response::text("too late\n").with_status(504)),
     };
     whole(first)
+}
+
+fn within(request: &Request<'_>) -> Duration {
+    let time = request.parameter_text("within").and_then(|text| text.parse().ok());
+    Duration::from_millis(time.unwrap_or(WITHIN_MS_DEFAULT))
 }
 
 fn whole(pending: Pending<'_>) -> Result<Response<'_>, FetchError> {
