@@ -118,7 +118,7 @@ impl Calls {
         let engines = Engines::new();
         let built = build("guest.wasm", module, &engines).expect("the example is sound");
         let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
-        let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
+        let limits = FunctionLimits::of_memory(64 << 20);
         let services = Arc::new(NoServices);
         let function =
             Function::register(&artifact, Technique::Restore, &engines, services, limits)

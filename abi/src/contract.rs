@@ -325,6 +325,11 @@ pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(*chunk)
 }
 
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let chunk = bytes[offset..].first_chunk().expect("the caller sliced a whole record");
+    u64::from_le_bytes(*chunk)
+}
+
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     let chunk = bytes[offset..].first_chunk().expect("the caller sliced a whole record");
     u16::from_le_bytes(*chunk)

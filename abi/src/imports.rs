@@ -28,6 +28,27 @@ pub const SLEEP_NS: &str = "sleep_ns";
 /// `exit(record: i32)`: ends the call as if `midge_handle` had returned this, and does not return.
 pub const EXIT: &str = "exit";
 
+/// `fetch(record: i32) -> i32`: begins a request to another server, described by a
+/// [`FetchRecord`](crate::fetch::FetchRecord). Returns its handle, or [`ERRORS_FROM`](crate::fetch::ERRORS_FROM)
+/// less the code of an error; so do the others that have a result.
+pub const FETCH: &str = "fetch";
+/// `fetch_write(handle: i32, pointer: i32, size: i32) -> i32`: sends a piece of the request's body. Returns how
+/// much was taken; [`LATER`](crate::fetch::LATER) where there is no room.
+pub const FETCH_WRITE: &str = "fetch_write";
+/// `fetch_finish(handle: i32) -> i32`: ends the request's body.
+pub const FETCH_FINISH: &str = "fetch_finish";
+/// `fetch_head(handle: i32, pointer: i32, size: i32) -> i32`: writes the head of the response. Returns its size,
+/// or [`LATER`](crate::fetch::LATER).
+pub const FETCH_HEAD: &str = "fetch_head";
+/// `fetch_read(handle: i32, pointer: i32, size: i32) -> i32`: reads on in the response's body. Returns how much, 0
+/// at its end, or [`LATER`](crate::fetch::LATER).
+pub const FETCH_READ: &str = "fetch_read";
+/// `fetch_close(handle: i32)`: forgets a request and its response.
+pub const FETCH_CLOSE: &str = "fetch_close";
+/// `wait(rows: i32, count: i32, time: i64) -> i32`: waits until one of these is there
+/// ([`WaitRow`](crate::fetch::WaitRow)), or the time is over; a negative one never is. Returns how many are.
+pub const WAIT: &str = "wait";
+
 /// Guests see no finer clock: a coarse one is a weaker tool for timing attacks (DESIGN, trust).
 pub const CLOCK_STEP_NS: u64 = 1_000;
 /// A log line is cut here.
@@ -42,7 +63,20 @@ pub const SLEEP_NS_MAX: u64 = 3_600_000_000_000;
 /// Tells whether an import lets a call wait: the engine runs such modules on fibers from the start.
 #[must_use]
 pub fn may_wait(name: &str) -> bool {
-    [BODY_READ, RESPONSE_START, RESPONSE_WRITE, SLEEP_NS].contains(&name)
+    const NAMES: [&str; 11] = [
+        BODY_READ,
+        RESPONSE_START,
+        RESPONSE_WRITE,
+        SLEEP_NS,
+        FETCH,
+        FETCH_WRITE,
+        FETCH_FINISH,
+        FETCH_HEAD,
+        FETCH_READ,
+        FETCH_CLOSE,
+        WAIT,
+    ];
+    NAMES.contains(&name)
 }
 
 /// Levels of [`LOG`].

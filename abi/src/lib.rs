@@ -11,6 +11,7 @@
 pub mod contract; // the exported names, the contract record, the layouts byte by byte
 pub mod request; // host to guest: encode
 pub mod response; // guest to host: decode, with every check
+pub mod fetch; // requests that a guest makes
 pub mod imports; // what a guest may call: names, signatures, limits
 pub mod manifest; // what an artifact says about itself
 pub mod problem; // refusals on the wire: one table

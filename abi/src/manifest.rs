@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -54,6 +54,59 @@ pub struct Manifest {
     /// Files for a WASI program or a component (since minor 1; encoded behind all others).
     #[serde(skip)]
     pub files: Option<FilesRow>,
+    /// What bounds a call (since minor 2; encoded behind the files).
+    #[serde(skip)]
+    pub metering: Metering,
+}
+
+/// How a module's code is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct CodeForm {
+    /// What keeps the guest inside its memory.
+    pub isolation: Isolation,
+    /// What bounds a call.
+    pub metering: Metering,
+}
+
+impl CodeForm {
+    /// Code that every technique can run.
+    pub const PLAIN: Self = Self { isolation: Isolation::GuardPages, metering: Metering::Epochs };
+}
+
+/// What bounds how much a call computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Metering {
+    /// Time: loops and functions compare a counter that a clock moves.
+    #[default]
+    Epochs,
+    /// Instructions: the code counts what it runs, so a call ends at the same one each time.
+    Fuel,
+}
+
+impl Metering {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Epochs, Self::Fuel];
+
+    /// Returns the name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Epochs => "epochs",
+            Self::Fuel => "fuel",
+        }
+    }
+
+    /// Returns the metering of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metering| metering.name() == name)
+    }
+}
+
+impl std::fmt::Display for Metering {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.name())
+    }
 }
 
 /// A bundle of files, in the first memory and behind everything that the module knows there.
@@ -218,6 +271,12 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// Returns how its code was made.
+    #[must_use]
+    pub const fn form(&self) -> CodeForm {
+        CodeForm { isolation: self.isolation, metering: self.metering }
+    }
+
     /// Encodes the manifest behind its version.
     ///
     /// # Panics
@@ -228,7 +287,9 @@ impl Manifest {
         bytes.extend_from_slice(&MAJOR.to_le_bytes());
         bytes.extend_from_slice(&MINOR.to_le_bytes());
         let bytes = postcard::to_extend(self, bytes).expect("a vector takes what it is given");
-        postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given")
+        let bytes =
+            postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given");
+        postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given")
     }
 
     /// Decodes a manifest, by the forward rules above.
@@ -253,6 +314,9 @@ impl Manifest {
             postcard::take_from_bytes(record).map_err(decode)?;
         if 1 <= found_minor {
             (manifest.files, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
+        if 2 <= found_minor {
+            (manifest.metering, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
         if !is_newer && !rest.is_empty() {
@@ -297,13 +361,17 @@ mod tests {
                 bytes: 4097,
                 folders: vec![FolderRow { guest: "/data".into(), entries: 2, bytes: 5 }],
             }),
+            metering: Metering::Fuel,
         }
     }
 
     #[test]
     fn a_manifest_of_an_older_minor_has_no_files() {
-        let without = Manifest { files: None, ..manifest() };
+        let without = Manifest { files: None, metering: Metering::Epochs, ..manifest() };
         let mut bytes = without.encode();
+        assert_eq!(bytes.pop(), Some(0), "epochs are one byte");
+        bytes[2..4].copy_from_slice(&1u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
         assert_eq!(bytes.pop(), Some(0), "no files are one byte");
         bytes[2..4].copy_from_slice(&0u16.to_le_bytes());
         assert_eq!(Manifest::decode(&bytes), Ok(without));

@@ -75,6 +75,14 @@ pub enum GuestFault {
     /// A length that is no number, or two of them.
     #[error("the content-length is not one number")]
     Length,
+    /// A method that is no token, or too long.
+    #[error("the method is no token of at most 32 bytes")]
+    Method,
+    /// An authority or a target that has no place in a request.
+    #[error(
+        "the authority or the target is empty, too long, or has characters that are not visible ASCII"
+    )]
+    Target,
     /// The body lies outside the memory.
     #[error("the body lies outside the memory")]
     BodyOutOfBounds,
@@ -98,6 +106,8 @@ impl GuestFault {
             Self::HeaderValue => "header_value",
             Self::HeaderReserved => "header_reserved",
             Self::Length => "length",
+            Self::Method => "method",
+            Self::Target => "target",
             Self::BodyOutOfBounds => "body_out_of_bounds",
             Self::BodyTooLarge => "body_too_large",
         }
@@ -239,10 +249,17 @@ fn read_table<'m>(
     record: &[u8; RESPONSE_RECORD_SIZE],
 ) -> Result<&'m [[u8; HEADER_SIZE]], GuestFault> {
     let count = u32_at(record, offset_of!(ResponseRecord, header_count));
+    table(memory, u32_at(record, offset_of!(ResponseRecord, headers)), count)
+}
+
+pub(crate) fn table(
+    memory: &[u8],
+    address: u32,
+    count: u32,
+) -> Result<&[[u8; HEADER_SIZE]], GuestFault> {
     if count > HEADER_COUNT_MAX {
         return Err(GuestFault::HeadersTooLarge);
     }
-    let address = u32_at(record, offset_of!(ResponseRecord, headers));
     let size = count * crate::width::wire(HEADER_SIZE);
     let range = GuestRange { address, size }.within(memory.len());
     let bytes = &memory[range.ok_or(GuestFault::HeaderOutOfBounds)?];
@@ -251,12 +268,12 @@ fn read_table<'m>(
 
 /// Whether a response may tell the length of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lengths {
+pub(crate) enum Lengths {
     Refused,
     Allowed,
 }
 
-fn check_headers(
+pub(crate) fn check_headers(
     memory: &[u8],
     table: &[[u8; HEADER_SIZE]],
     lengths: Lengths,
@@ -281,7 +298,10 @@ fn check_headers(
     Ok(())
 }
 
-fn header<'m>(memory: &'m [u8], row: &[u8; HEADER_SIZE]) -> Option<(&'m [u8], &'m [u8])> {
+pub(crate) fn header<'m>(
+    memory: &'m [u8],
+    row: &[u8; HEADER_SIZE],
+) -> Option<(&'m [u8], &'m [u8])> {
     let name = GuestRange {
         address: u32_at(row, offset_of!(ResponseHeader, name)),
         size: u32_at(row, offset_of!(ResponseHeader, name_size)),
@@ -321,7 +341,7 @@ fn all(bytes: &[u8], class: u8) -> bool {
 }
 
 /// RFC 9110 5.6.2: the characters of a token.
-const fn is_token(byte: u8) -> bool {
+pub(crate) const fn is_token(byte: u8) -> bool {
     matches!(byte,
         b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|'
         | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')

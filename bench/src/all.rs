@@ -12,24 +12,41 @@ use anyhow::{Context, Result, ensure};
 use crate::html;
 use crate::peers::Selection;
 
-/// A comparison: its report, and the words of its command, whole and quick.
+/// A comparison: its report, its command, and the words of it, whole and quick.
 struct Step {
     name: &'static str,
+    command: &'static str,
     whole: &'static [&'static str],
     quick: &'static [&'static str],
     /// True if it compares systems, and takes the options that tell where they are.
     has_systems: bool,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "start",
-        whole: &["--rounds", "15"],
+        command: "start",
+        // Each of what a guest may have, from next to nothing to as much as there may be.
+        whole: &[
+            "--rounds",
+            "9",
+            "--pages",
+            "1,3,32,256,4096",
+            "--images",
+            "64,1024,16384,65536",
+            "--globals",
+            "16,256",
+            "--tables",
+            "100,10000",
+            "--imports",
+            "10,1000",
+        ],
         quick: &["--rounds", "3"],
         has_systems: false,
     },
     Step {
         name: "restore",
+        command: "restore",
         whole: &[],
         quick: &[
             "--rounds",
@@ -44,37 +61,103 @@ const STEPS: [Step; 9] = [
         has_systems: false,
     },
     Step {
+        name: "cold",
+        command: "restore",
+        // From one hot slot to as many cold ones as the machine has mappings for.
+        whole: &[
+            "--isolation",
+            "bounds-checked",
+            "--pages",
+            "1,3",
+            "--slots",
+            "1,1000,8000,20000,50000,100000",
+            "--contended",
+            "restore",
+        ],
+        quick: &[
+            "--isolation",
+            "bounds-checked",
+            "--rounds",
+            "2",
+            "--pages",
+            "1",
+            "--slots",
+            "1,1000,8000",
+            "--contended",
+            "restore",
+        ],
+        has_systems: false,
+    },
+    Step {
+        name: "functions",
+        command: "functions",
+        whole: &[],
+        quick: &["--functions", "1,100,10000", "--rounds", "3", "--seconds", "0.2"],
+        has_systems: false,
+    },
+    Step {
+        name: "density",
+        command: "density",
+        whole: &[],
+        quick: &["--pages", "3", "--most", "5000"],
+        has_systems: false,
+    },
+    Step {
         name: "ways",
+        command: "ways",
         whole: &[],
         quick: &["--rounds", "2", "--pages", "1,16,64", "--slots", "1,64"],
         has_systems: false,
     },
     Step {
         name: "request",
+        command: "request",
         whole: &[],
         quick: &["--rounds", "3", "--seconds", "0.2"],
         has_systems: true,
     },
     Step {
         name: "tail",
+        command: "tail",
         whole: &[],
         quick: &["--rounds", "3", "--seconds", "0.5"],
         has_systems: true,
     },
-    Step { name: "boot", whole: &[], quick: &["--rounds", "3"], has_systems: true },
+    Step {
+        name: "boot",
+        command: "boot",
+        whole: &[],
+        quick: &["--rounds", "3"],
+        has_systems: true,
+    },
     Step {
         name: "crowd",
+        command: "crowd",
         whole: &[],
         quick: &["--rounds", "1", "--connections", "1000", "--seconds", "0.5"],
         has_systems: false,
     },
     Step {
         name: "stream",
+        command: "stream",
         whole: &[],
         quick: &["--mib", "64", "--rounds", "2"],
         has_systems: false,
     },
-    Step { name: "balance", whole: &[], quick: &["--starts", "3"], has_systems: false },
+    Step {
+        name: "forward",
+        command: "forward",
+        whole: &[],
+        quick: &["--rounds", "3"],
+        has_systems: false,
+    },
+    Step {
+        name: "balance",
+        command: "balance",
+        whole: &[],
+        quick: &["--starts", "3"],
+        has_systems: false,
+    },
 ];
 
 /// Options of `midge-lab all`.
@@ -83,7 +166,7 @@ pub(crate) struct Arguments {
     /// The folder of the reports; those that lie in it are kept.
     #[arg(long, value_name = "FOLDER", default_value = "lab")]
     out: PathBuf,
-    /// Few rounds: two minutes in place of twenty, and wider spreads.
+    /// Few rounds: two minutes in place of half an hour, and wider spreads.
     #[arg(long)]
     quick: bool,
     /// What is compared.
@@ -135,11 +218,11 @@ fn measure(step: &Step, arguments: &Arguments, file: &Path) -> Result<()> {
     let output =
         std::fs::File::create(&part).with_context(|| format!("cannot write {}", part.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(step.name).args(if arguments.quick { step.quick } else { step.whole });
+    command.arg(step.command).args(if arguments.quick { step.quick } else { step.whole });
     if step.has_systems {
         command.args(arguments.selection.words());
     }
-    if let Some(kernel) = arguments.kernel.as_ref().filter(|_| step.name == "boot") {
+    if let Some(kernel) = arguments.kernel.as_ref().filter(|_| step.command == "boot") {
         command.arg("--kernel").arg(kernel);
     }
     command.arg("--json");
@@ -152,4 +235,22 @@ fn measure(step: &Step, arguments: &Arguments, file: &Path) -> Result<()> {
 #[expect(clippy::print_stderr, reason = "progress, and no result")]
 fn progress(text: &str) {
     eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn every_step_is_a_command_that_takes_its_words() {
+        for step in &STEPS {
+            for words in [step.whole, step.quick] {
+                let line = ["midge-lab", step.command].into_iter().chain(words.iter().copied());
+                let parsed = crate::Arguments::try_parse_from(line.chain(["--json"]));
+                assert!(parsed.is_ok(), "{}: {}", step.name, parsed.unwrap_err());
+            }
+        }
+    }
 }

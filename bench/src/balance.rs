@@ -127,16 +127,20 @@ fn counts(admin: SocketAddr) -> Result<Vec<u64>> {
     Ok(numbers.collect::<Result<_, _>>()?)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!("share of the connections that the fullest worker holds");
-    println!(
+    say!("share of the connections that the fullest worker holds");
+    say!(
         "{:<18} {:>5} {:>12} {:>8} {:>8} {:>8}",
-        "", "tier", "connections", "median", "least", "most"
+        "",
+        "tier",
+        "connections",
+        "median",
+        "least",
+        "most"
     );
     for Row { way, ring_tier, connections, fullest } in &report.rows {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
-        println!(
+        say!(
             "{way:<18} {ring_tier:>5} {connections:>12} {:>8} {:>8} {:>8}",
             percent(fullest.median),
             percent(fullest.low),

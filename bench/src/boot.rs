@@ -5,7 +5,7 @@
 //! process is started on the servers' CPU, and a client on another asks until it has a whole response. The memory is
 //! read, and the system is ended. CPU time is that of its whole life, the processes that it waited for included.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Child;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use midge_bench::measure::Spread;
-use midge_load::response::{Facts, Reader, Sink, Unexpected};
 use midge_ways::usage::Usage;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
+use crate::answer::{Answer, read};
 use crate::cpus::Cpus;
-use crate::peers::{BODY, Comparison, Found, NGINX, PROGRAM, Selection};
+use crate::peers::{Comparison, Found, NGINX, PROGRAM, Selection};
 use crate::processes::proportional_bytes;
 use crate::servers::{complaint, free_address, pinned, spawn};
 
@@ -271,10 +271,10 @@ impl Client {
         let left = until.saturating_duration_since(Instant::now()).max(POLL);
         stream.set_read_timeout(Some(left))?;
         stream.set_nodelay(true)?;
-        let mut bytes = vec![0; 4096];
+        let mut greeting = [0];
         // A kernel may have had something to say before.
-        while self.greets && bytes[0] != GREETING {
-            if read(stream, &mut bytes[..1])? == 0 {
+        while self.greets && greeting[0] != GREETING {
+            if read(stream, &mut greeting)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -282,65 +282,12 @@ impl Client {
         let request =
             format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
-        let (mut reader, mut answer) = (Reader::new(), Answer::default());
-        while !answer.is_whole {
-            let size = read(stream, &mut bytes)?;
-            if size == 0 {
-                if !reader.finish(&mut answer) {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                break;
-            }
-            let read = reader.read(&mut bytes[..size], &mut answer);
-            read.map_err(|error| io::Error::other(format!("no response of HTTP/1.1: {error:?}")))?;
-        }
-        Ok(answer)
+        Answer::read(stream)
     }
 }
 
-/// Reads; a signal ends a call that has a time limit, and says nothing.
-fn read(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match stream.read(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-    is_whole: bool,
-}
-
-impl Answer {
-    fn check(&self) -> Result<()> {
-        let body = String::from_utf8_lossy(&self.body);
-        ensure!(self.status == 200 && body == BODY, "it answers {}: {body}", self.status);
-        Ok(())
-    }
-}
-
-impl Sink for Answer {
-    fn head(&mut self, facts: Facts) -> Result<bool, Unexpected> {
-        self.status = facts.status;
-        Ok(true)
-    }
-
-    fn body(&mut self, bytes: &[u8]) {
-        self.body.extend_from_slice(bytes);
-    }
-
-    fn end(&mut self) {
-        self.is_whole = true;
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<25} {:>9} {:>16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "system",
         "first ms",
@@ -357,7 +304,7 @@ fn print_table(report: &Report) -> Result<()> {
         let ratio = |spread: Option<Spread>| {
             spread.map_or(String::new(), |spread| format!("{:.2}", spread.median))
         };
-        println!(
+        say!(
             "{:<25} {median:>9.2} {:>16} {:>9} {:>8} {:>8.2} {:>8.0} {:>8.1} {:>8.2}",
             row.server,
             format!("{low:.2}..{high:.2}"),
@@ -370,13 +317,14 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
     use std::process::{Command, Stdio};
 

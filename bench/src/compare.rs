@@ -85,9 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     let report = compare(&before, &after, arguments.least);
     if arguments.json {
-        crate::print_json(&report)?
+        crate::print_json(&report)?;
     } else {
-        print_table(&report, arguments.all)
+        print_table(&report, arguments.all)?;
     }
     if report.worse > 0 {
         bail!("{} of {} figures are worse", report.worse, report.rows.len());
@@ -204,17 +204,13 @@ fn verdict(figure: &str, before: Figure, after: Figure, least: f64) -> Verdict {
     if is_more == more_is_better { Verdict::Better } else { Verdict::Worse }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_table(report: &Report, all: bool) {
-    println!(
-        "{}: {} better, {} worse, {} noise",
-        report.of, report.better, report.worse, report.noise
-    );
+fn print_table(report: &Report, all: bool) -> Result<()> {
+    say!("{}: {} better, {} worse, {} noise", report.of, report.better, report.worse, report.noise);
     let figure = |Figure { median, low, high }: Figure| {
         format!("{} ({}..{})", short(median), short(low), short(high))
     };
     for row in report.rows.iter().filter(|row| all || row.verdict != Verdict::Noise) {
-        println!(
+        say!(
             "{:<7} {:>7}  {}, {}: {} -> {}",
             match row.verdict {
                 Verdict::Better => "better",
@@ -229,8 +225,9 @@ fn print_table(report: &Report, all: bool) {
         );
     }
     for name in &report.unmatched {
-        println!("in one report only: {name}");
+        say!("in one report only: {name}");
     }
+    Ok(())
 }
 
 fn short(value: f64) -> String {

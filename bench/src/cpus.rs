@@ -11,7 +11,7 @@ pub(crate) struct Cpus {
     pub(crate) servers: usize,
     /// CPU of the clients.
     #[arg(long = "load-cpu", value_name = "CPU", default_value_t = 1)]
-    load: usize,
+    pub(crate) load: usize,
 }
 
 impl Cpus {

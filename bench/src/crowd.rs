@@ -4,7 +4,7 @@
 //! half a head and goes on with a byte now and then; or, with `--idle`, has had an answer and stays. The client is a closed loop on one connection; every
 //! response is checked.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
+use crate::answer::Answer;
 use crate::cpus::Cpus;
 use crate::peers::{start_hyper, start_midge, start_nginx};
 use crate::servers::{NGINX_MISSING, Server, find, find_midge};
@@ -192,24 +193,9 @@ fn measure(
     Ok([0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0))
 }
 
-/// Reads one response of status 200 with a length, to its end.
-fn receive(client: &mut TcpStream) -> Result<()> {
-    let mut buffer = [0; 4096];
-    let mut size = 0;
-    loop {
-        anyhow::ensure!(size < buffer.len(), "the response is longer than {} bytes", buffer.len());
-        let more = client.read(&mut buffer[size..]).context("the server does not answer")?;
-        anyhow::ensure!(more > 0, "the server closed the good client's connection");
-        size += more;
-        let Some(head) = memchr::memmem::find(&buffer[..size], b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
-        anyhow::ensure!(text.starts_with("http/1.1 200 "), "the server answers: {text}");
-        let line = text.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length: usize = line.and_then(|text| text.trim().parse().ok()).context("no length")?;
-        if head + 4 + length <= size {
-            return Ok(());
-        }
-    }
+/// Reads one response, which must be right.
+fn receive(client: &TcpStream) -> Result<()> {
+    Answer::read(client).context("the server does not answer the good client")?.check()
 }
 
 /// Connections that send heads and never finish them.
@@ -231,7 +217,7 @@ impl Crowd {
             stream.write_all(half.as_bytes())?;
             if arguments.idle {
                 stream.write_all(b"no\r\n\r\n")?;
-                receive(&mut stream).context("the first answer to one of the crowd")?;
+                receive(&stream).context("the first answer to one of the crowd")?;
             }
             stream.set_nonblocking(true)?;
             streams.push(stream);
@@ -275,11 +261,10 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
     let what = if report.idle { "are silent after one request" } else { "never finish a head" };
-    println!("one client, alone and beside {} that {what}", report.connections);
-    println!(
+    say!("one client, alone and beside {} that {what}", report.connections);
+    say!(
         "{:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>8} {:>10} {:>8}",
         "server",
         "p50 us",
@@ -294,7 +279,7 @@ fn print_table(report: &Report) -> Result<()> {
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.p99_ratio;
-        println!(
+        say!(
             "{:<18} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.2} {:>12} {:>8} {:>10} {:>8.1}",
             row.server,
             row.alone.p50_us.median,
@@ -309,7 +294,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

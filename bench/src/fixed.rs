@@ -33,7 +33,11 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
                 Event::Refused(id, refusal) => {
                     endpoint.respond(id, refusal.status(), std::iter::empty(), b"");
                 }
-                Event::Gone(_) | Event::Body(_) | Event::Room(_) | Event::Woken => {}
+                Event::Gone(_)
+                | Event::Body(_)
+                | Event::Room(_)
+                | Event::Woken
+                | Event::Fetch(_) => {}
             }
         }
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{CodeForm, Isolation};
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build_isolated;
+use midge_loader::build::build_as;
 use midge_loader::container::MAGIC;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
@@ -73,7 +73,7 @@ pub fn artifact_isolated(
     if source.starts_with(&MAGIC) {
         return Ok(Artifact::from_bytes(source, engines)?);
     }
-    let built = build_isolated("guest", source, isolation, engines)?;
+    let built = build_as("guest", source, CodeForm { isolation, ..CodeForm::PLAIN }, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 
@@ -86,7 +86,7 @@ pub fn function(
     technique: Technique,
     engines: &Engines,
 ) -> Result<Arc<Function>> {
-    let limits = FunctionLimits { memory_bytes_max: 256 << 20 };
+    let limits = FunctionLimits::of_memory(256 << 20);
     let services = Arc::new(LabServices);
     let function = Function::register(artifact, technique, engines, services, limits)
         .with_context(|| format!("technique {technique}"))?;
@@ -165,15 +165,20 @@ impl Harness {
         Ok(())
     }
 
-    fn try_serve(&mut self) -> Result<((Tier, u16), Used)> {
+    /// As [`Harness::serve`].
+    ///
+    /// # Errors
+    /// If no instance can be had, or the guest does not answer.
+    pub fn try_serve(&mut self) -> Result<((Tier, u16), Used)> {
         self.calls += 1;
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&self.calls.to_le_bytes());
         let request = request(request_id);
         let size = block_size(HEAD.len(), HEADERS.len(), 0);
-        let started = self.technique.take().expect("an instance starts");
+        let started = self.technique.take()?;
         let mut pristine = started.pristine;
-        let area = pristine.area(self.function.area(), size).expect("there are mappings");
+        let area =
+            pristine.area(self.function.area(), size).context("a page cannot be made writable")?;
         encode(area, &request, HEADERS.into_iter());
         let context = RequestContext { request_id, began_ns: 0, time_ns: u64::MAX };
         let used = match pristine.call(context, self.function.area(), size) {

@@ -3,7 +3,7 @@
 //! What a report holds is read from its JSON: rows of things that were set, and figures. Each figure is drawn:
 //! over pages, slots or rates where rows differ in those, as lines; else as bars with the range of the rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,16 @@ pub(crate) struct Arguments {
 }
 
 /// What rows may be drawn over: where these differ, figures are lines.
-const AXES: [&str; 3] = ["pages", "dirty_pages", "connections"];
+const AXES: [&str; 8] = [
+    "pages",
+    "dirty_pages",
+    "image_kib",
+    "globals",
+    "table_elements",
+    "imports",
+    "functions",
+    "connections",
+];
 
 /// Figures of a report that are drawn.
 const FIGURES_MAX: usize = 8;
@@ -142,10 +151,16 @@ fn section(out: &mut String, report: &Value, all: &BTreeMap<(String, String), Fi
         }
     }
     for name in names.iter().take(FIGURES_MAX) {
-        let drawn = lines(report, name).unwrap_or_else(|| {
-            let of_name = all.iter().filter(|((_, figure), _)| figure == *name);
-            bars(&of_name.map(|((row, _), figure)| (row.as_str(), *figure)).collect::<Vec<_>>())
-        });
+        let (mut drawn, within) = lines(report, name);
+        // What no line goes through.
+        let rest: Vec<_> = all
+            .iter()
+            .filter(|((row, figure), _)| figure == *name && !within.contains(row))
+            .map(|((row, _), figure)| (row.as_str(), *figure))
+            .collect();
+        if !rest.is_empty() {
+            drawn.push_str(&bars(&rest));
+        }
         let name = escaped(&name.replace('_', " "));
         push(out, format_args!("<figure>\n<figcaption>{name}</figcaption>\n{drawn}</figure>"));
     }
@@ -156,62 +171,89 @@ fn section(out: &mut String, report: &Value, all: &BTreeMap<(String, String), Fi
     out.push_str("</section>\n");
 }
 
-/// Draws a figure over what its rows differ in, if that makes lines; a plot for each number of slots.
-fn lines(report: &Value, figure: &str) -> Option<String> {
-    let rows = report["rows"].as_array()?;
-    let axis = AXES.iter().find(|axis| {
-        let mut values: Vec<u64> = rows.iter().filter_map(|row| row[**axis].as_u64()).collect();
-        values.sort_unstable();
-        values.dedup();
-        values.len() > 2
-    })?;
-    let mut slots: Vec<u64> = rows.iter().filter_map(|row| row["slots"].as_u64()).collect();
-    slots.sort_unstable();
-    slots.dedup();
-    // What keeps no slots stands beside those with the fewest.
-    let kept: Vec<u64> = slots.iter().copied().filter(|slots| *slots > 0).collect();
-    let mut drawn = String::new();
-    for slots in if kept.is_empty() { vec![None] } else { kept.iter().map(Some).collect() } {
-        let is_of_plot = |row: &&Value| match (slots, row["slots"].as_u64()) {
-            (Some(wanted), Some(0)) => Some(wanted) == kept.first(),
-            (Some(wanted), Some(slots)) => slots == *wanted,
-            _ => true,
-        };
-        let all = lines_of(rows.iter().filter(is_of_plot), axis, figure);
-        // Points alone say more as bars.
-        if all.iter().all(|line| line.points.len() < 2) {
-            return None;
+/// Draws a figure over each thing that its rows differ in, where that makes lines; a plot for each number of slots.
+/// Returns the rows that lines go through as well.
+fn lines(report: &Value, figure: &str) -> (String, BTreeSet<String>) {
+    let (mut drawn, mut within) = (String::new(), BTreeSet::new());
+    let rows: Vec<&Value> = report["rows"].as_array().into_iter().flatten().collect();
+    for axis in AXES {
+        let values: BTreeSet<u64> = rows.iter().filter_map(|row| row[axis].as_u64()).collect();
+        if values.len() < 3 {
+            continue;
         }
-        let title = slots.map_or(String::new(), |slots| format!("slots: {slots}"));
-        let (x, y) = (axis.replace('_', " "), figure.replace('_', " "));
-        drawn.push_str(&svg(&Titles { title: &title, x: &x, y: &y }, &all));
+        let slots: BTreeSet<u64> = rows.iter().filter_map(|row| row["slots"].as_u64()).collect();
+        // What keeps no slots stands beside those with the fewest.
+        let kept: Vec<u64> = slots.into_iter().filter(|slots| *slots > 0).collect();
+        for slots in if kept.is_empty() { vec![None] } else { kept.iter().map(Some).collect() } {
+            let is_of_plot = |row: &&&Value| match (slots, row["slots"].as_u64()) {
+                (Some(wanted), Some(0)) => Some(wanted) == kept.first(),
+                (Some(wanted), Some(slots)) => slots == *wanted,
+                _ => true,
+            };
+            let of_plot: Vec<&Value> = rows.iter().filter(is_of_plot).copied().collect();
+            let all = lines_of(&of_plot, axis, figure, &mut within);
+            if all.is_empty() {
+                continue;
+            }
+            let title = slots.map_or(String::new(), |slots| format!("slots: {slots}"));
+            let (x, y) = (axis.replace('_', " "), figure.replace('_', " "));
+            drawn.push_str(&svg(&Titles { title: &title, x: &x, y: &y }, &all));
+        }
     }
-    Some(drawn)
+    (drawn, within)
 }
 
-fn lines_of<'a>(rows: impl Iterator<Item = &'a Value>, axis: &str, figure: &str) -> Vec<Line> {
-    let mut all: Vec<Line> = Vec::new();
+/// Returns the lines of rows that differ in nothing else; points alone say more as bars.
+fn lines_of(rows: &[&Value], axis: &str, figure: &str, within: &mut BTreeSet<String>) -> Vec<Line> {
+    let of_row = |row: &Value| {
+        let of_row = figures(&serde_json::json!({"rows": [row]}));
+        let found = of_row.into_iter().find(|((_, name), _)| name == figure);
+        found.filter(|(_, value)| value.median > 0.0).map(|((label, _), value)| (label, value))
+    };
+    let mut all: Vec<(Line, Vec<String>)> = Vec::new();
     for row in rows {
         // A logarithmic axis has no place for none.
         let Some(x) = row[axis].as_u64().filter(|x| *x > 0) else { continue };
-        let mut row = row.clone();
-        if let Some(fields) = row.as_object_mut() {
+        let mut without = (*row).clone();
+        if let Some(fields) = without.as_object_mut() {
             fields.remove(axis);
             fields.remove("slots");
         }
-        let of_row = figures(&serde_json::json!({"rows": [row]}));
-        let found = of_row.iter().find(|((_, name), _)| name == figure);
-        let Some(((label, _), value)) = found.filter(|(_, value)| value.median > 0.0) else {
+        let (Some((name, value)), Some((label, _))) = (of_row(&without), of_row(row)) else {
             continue;
         };
         #[expect(clippy::cast_precision_loss, reason = "a count of pages or slots")]
         let point = (x as f64, value.median);
-        match all.iter_mut().find(|line| line.name == *label) {
-            Some(line) => line.points.push(point),
-            None => all.push(Line { name: label.clone(), points: vec![point] }),
+        match all.iter_mut().find(|(line, _)| line.name == name) {
+            Some((line, labels)) => {
+                line.points.push(point);
+                labels.push(label);
+            }
+            None => all.push((Line { name, points: vec![point] }, vec![label])),
         }
     }
-    all
+    all.retain(|(line, _)| line.points.len() > 1);
+    within.extend(all.iter().flat_map(|(_, labels)| labels.iter().cloned()));
+    let mut lines: Vec<Line> = all.into_iter().map(|(line, _)| line).collect();
+    shorten(&mut lines);
+    lines
+}
+
+/// Takes out of the lines' names what all of them share.
+fn shorten(lines: &mut [Line]) {
+    let parts = |name: &str| -> Vec<String> { name.split(", ").map(str::to_owned).collect() };
+    let names: Vec<Vec<String>> = lines.iter().map(|line| parts(&line.name)).collect();
+    if names.len() < 2 {
+        return;
+    }
+    let is_shared = |part: &String| names.iter().all(|name| name.contains(part));
+    for (line, name) in lines.iter_mut().zip(&names) {
+        let own: Vec<&str> =
+            name.iter().filter(|part| !is_shared(part)).map(String::as_str).collect();
+        if !own.is_empty() {
+            line.name = own.join(", ");
+        }
+    }
 }
 
 /// Where values differ by more than this, their bars are drawn on a logarithmic scale: else the short ones are none.
@@ -423,6 +465,26 @@ mod tests {
             ["p", "q"].iter().flat_map(|way| [0, 1, 3, 16].map(|pages| row(way, pages))).collect();
         let page = drawn(&json!({"schema": "midge-lab/ways/1", "rows": rows}));
         assert_eq!(page.matches("<polyline").count(), 2, "{page}");
+    }
+
+    /// Guests of `start` differ from one in one thing each: a plot for each such thing, and bars for the others.
+    #[test]
+    fn rows_that_differ_in_several_things_become_a_plot_for_each() {
+        let row = |technique: &str, guest: &str, pages: Option<u64>, image_kib: Option<u64>| {
+            json!({"technique": technique, "guest": guest, "pages": pages, "image_kib": image_kib,
+                "cpu_ns": spread(10.0)})
+        };
+        let mut rows = Vec::new();
+        for technique in ["cow", "restore"] {
+            rows.push(row(technique, "hello", None, None));
+            rows.extend([1, 3, 32].map(|pages| row(technique, "synthetic", Some(pages), Some(0))));
+            rows.extend([64, 1024].map(|kib| row(technique, "synthetic", Some(3), Some(kib))));
+        }
+        let page = drawn(&json!({"schema": "midge-lab/start/2", "rows": rows}));
+        let count = |what: &str| page.matches(what).count();
+        assert_eq!(count("<polyline"), 4, "two plots of two lines: {page}");
+        assert_eq!(count("height=\"14\""), 2, "hello stands in bars: {page}");
+        assert!(page.contains("image kib") && page.contains(">restore<"), "{page}");
     }
 
     #[test]

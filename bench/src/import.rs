@@ -165,17 +165,22 @@ fn micros(text: &str) -> Option<f64> {
     number.parse::<f64>().ok().map(|number| number * factor)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<24} {:<11} {:>12} {:>10} {:>10} {:>10} {:>10}",
-        "file", "generator", "requests/s", "p50 us", "p90 us", "p99 us", "max us"
+        "file",
+        "generator",
+        "requests/s",
+        "p50 us",
+        "p90 us",
+        "p99 us",
+        "max us"
     );
     let figure = |spread: Option<Spread>| {
         spread.map_or_else(|| "-".to_owned(), |spread| format!("{:.1}", spread.median))
     };
     for row in &report.rows {
-        println!(
+        say!(
             "{:<24} {:<11} {:>12} {:>10} {:>10} {:>10} {:>10}",
             row.file,
             row.generator,

@@ -11,17 +11,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use midge_abi::request::{block_size, encode};
-use midge_abi::response::Response;
 use midge_bench::guests;
-use midge_bench::harness::{BROWSER, HEAD, HEADERS, Harness, artifact, request};
+use midge_bench::harness::{BROWSER, HEAD, Harness, artifact};
+use midge_bench::hot::{decoded, encoded, parsed, read, written};
 use midge_loader::engine::Engines;
 use midge_loader::files::of_texts;
 use midge_loader::link::attach;
 use midge_loader::start::Technique;
-use midge_net::http::chunked::Decoder;
-use midge_net::http::request::{Head, parse};
-use midge_net::http::response::{self, Circumstances, DateLine};
 use serde::{Deserialize, Serialize};
 
 use crate::peers::COMPONENT;
@@ -191,7 +187,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         crate::print_json(&report)?
     } else {
-        print_table(&report)
+        print_table(&report)?;
     }
     if verdict == "held" || arguments.write.is_some() {
         return Ok(());
@@ -224,67 +220,6 @@ pub(crate) fn count(name: &str, repetitions: u32) -> Result<()> {
     (bench.with_context(|| format!("no bench `{name}`"))?.run)(repetitions)
 }
 
-fn parsed(text: &[u8], count: u32) -> Result<()> {
-    let mut bytes = text.to_vec();
-    let mut head = Head::default();
-    for _ in 0..count {
-        let result = parse(black_box(&mut bytes), &mut head);
-        ensure!(result.is_ok(), "the request is sound");
-    }
-    Ok(())
-}
-
-fn decoded(count: u32) -> Result<()> {
-    let mut text = Vec::new();
-    for _ in 0..16 {
-        text.extend_from_slice(b"40\r\n");
-        text.extend_from_slice(&[b'x'; 64]);
-        text.extend_from_slice(b"\r\n");
-    }
-    text.extend_from_slice(b"0\r\n\r\n");
-    let mut bytes = text.clone();
-    for _ in 0..count {
-        bytes.copy_from_slice(&text);
-        let decoded = Decoder::new().decode(black_box(&mut bytes), 0, 0);
-        ensure!(decoded.is_ok_and(|decoded| decoded.is_complete), "the body is sound");
-    }
-    Ok(())
-}
-
-fn encoded(count: u32) -> Result<()> {
-    let date = DateLine::new(1_700_000_000);
-    let circumstances = Circumstances { is_head: false, version_minor: 1, keep_alive: true };
-    let headers: [(&[u8], &[u8]); 2] =
-        [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")];
-    let mut output = Vec::with_capacity(4096);
-    for _ in 0..count {
-        output.clear();
-        let lines = headers.into_iter();
-        let body = black_box(b"Hello, world!\n");
-        let sent = response::encode(&mut output, &date, circumstances, 200, lines, body);
-        ensure!(sent.is_ok(), "the response is sound");
-    }
-    Ok(())
-}
-
-fn written(count: u32) -> Result<()> {
-    let request = request([7; 16]);
-    let mut block = vec![0; block_size(HEAD.len(), HEADERS.len(), 0)];
-    for _ in 0..count {
-        encode(black_box(&mut block), &request, HEADERS.into_iter());
-    }
-    Ok(())
-}
-
-fn read(count: u32) -> Result<()> {
-    let mut memory = vec![0u8; 65536];
-    memory[64] = 200;
-    for _ in 0..count {
-        ensure!(Response::read(black_box(&memory), 64, 1024).is_ok(), "the response is sound");
-    }
-    Ok(())
-}
-
 fn three_pages() -> String {
     guests::synthetic(3, 2)
 }
@@ -304,15 +239,15 @@ fn reader() -> Result<Vec<u8>> {
     Ok(attach(READER, &of_texts("/data", &[("ports.tsv", READ)])?))
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_table(report: &Report) {
-    println!("{:<30} {:>13} {:>10} {:>9}", "bench", "instructions", "baseline", "change");
+fn print_table(report: &Report) -> Result<()> {
+    say!("{:<30} {:>13} {:>10} {:>9}", "bench", "instructions", "baseline", "change");
     for row in &report.rows {
         let baseline = row.baseline.map_or("-".into(), |known| format!("{known:.1}"));
         let change = row.change_percent.map_or("new".into(), |change| format!("{change:+.1} %"));
         let mark = if row.has_grown { "  grown" } else { "" };
-        println!("{:<30} {:>13.1} {baseline:>10} {change:>9}{mark}", row.bench, row.instructions);
+        say!("{:<30} {:>13.1} {baseline:>10} {change:>9}{mark}", row.bench, row.instructions);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -48,9 +48,16 @@ impl Shape {
 /// # Errors
 /// If it does not answer 200.
 pub(crate) fn plan(server: &Server, connections: usize) -> Result<Plan> {
+    plan_with(server, connections, &[])
+}
+
+/// The same with further headers, as `name: value`.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn plan_with(server: &Server, connections: usize, headers: &[String]) -> Result<Plan> {
     let host = server.address.to_string();
-    let request =
-        Request { method: "GET", target: server.target, host: &host, headers: &[], body: b"" };
+    let request = Request { method: "GET", target: server.target, host: &host, headers, body: b"" };
     let mut target = request.target(Expected { status: Some(200), body: Body::Any });
     let address = SocketAddr::into(server.address);
     target.expected = learn(&address, &target, Some(200), TIMEOUT)?;

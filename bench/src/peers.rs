@@ -8,6 +8,7 @@
 mod bun;
 mod container;
 mod deno;
+mod firecracker;
 mod hyper;
 mod lambda;
 mod microvm;
@@ -41,7 +42,7 @@ pub(crate) use yardstick::YARDSTICK;
 const OURS: [&System; 2] = [&yardstick::SYSTEM, &midge::SYSTEM];
 
 /// The others. To add one is to write its file and to name it here.
-const OTHERS: [&System; 11] = [
+const OTHERS: [&System; 13] = [
     &nginx::SYSTEM,
     &hyper::SYSTEM,
     &lambda::SYSTEM,
@@ -51,8 +52,10 @@ const OTHERS: [&System; 11] = [
     &workerd::SYSTEM,
     &wasmtime::SYSTEM,
     &program::SYSTEM,
-    &container::SYSTEM,
+    &container::RUNC,
+    &container::CRUN,
     &microvm::SYSTEM,
+    &firecracker::SYSTEM,
 ];
 
 /// What every server answers.

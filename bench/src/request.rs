@@ -177,9 +177,8 @@ fn measure(server: &Server, plan: &Plan) -> Result<Measured> {
     Ok(Measured { cpu_ns, rate: outcome.rate(plan), busy: outcome.busy })
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<24} {:>5} {:>6} {:>8} {:>16} {:>12} {:>14} {:>8} {:>14} {:>9} {:>5} {:>7}",
         "server",
         "conns",
@@ -199,7 +198,7 @@ fn print_table(report: &Report) -> Result<()> {
         let Spread { median, low, high, .. } = row.cpu_ns_per_request;
         let shape = if row.closes { "close".to_owned() } else { row.pipeline.to_string() };
         let nginx = row.ratio_to_nginx;
-        println!(
+        say!(
             "{:<24} {:>5} {shape:>6} {median:>8.0} {:>16} {:>12.2} {:>14} {:>8} {:>14} {:>9.0} {:>4.0}% {:>7.1}",
             row.server,
             row.connections,
@@ -214,7 +213,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -297,15 +297,20 @@ fn contended(
     Ok(vec![row(1, alone, 1.0), row(cpus.len(), all, Spread::of(ratios).median)])
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "{:<10} {:>6} {:>7} {:<5} {:>11} {:>22} {:>9}",
-        "technique", "dirty", "slots", "tier", "CPU ns", "low..high", "ns/page"
+        "technique",
+        "dirty",
+        "slots",
+        "tier",
+        "CPU ns",
+        "low..high",
+        "ns/page"
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
-        println!(
+        say!(
             "{:<10} {:>6} {:>7} {:<5} {:>11.0} {:>22} {:>9.0}",
             row.technique,
             row.dirty_pages,
@@ -316,14 +321,18 @@ fn print_table(report: &Report) -> Result<()> {
             row.cpu_ns_per_page,
         );
     }
-    println!();
-    println!(
+    say!("");
+    say!(
         "{:<10} {:>7} {:>11} {:>22} {:>9}",
-        "technique", "threads", "CPU ns", "low..high", "x one"
+        "technique",
+        "threads",
+        "CPU ns",
+        "low..high",
+        "x one"
     );
     for row in &report.contention {
         let Spread { median, low, high, .. } = row.cpu_ns;
-        println!(
+        say!(
             "{:<10} {:>7} {:>11.0} {:>22} {:>9.2}",
             row.technique,
             row.threads,
@@ -333,7 +342,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `midge-lab start`: every technique, in rounds that alternate, on one pinned CPU.
 
+mod counters; // system calls and instructions, as other programs count them
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,8 +14,10 @@ use midge_bench::measure::{Spread, calibrate, cpu_ns_each};
 use midge_loader::engine::Engines;
 use midge_loader::start::Technique;
 use midge_loader::start::choose::{Machine, check};
+use midge_ways::usage::Usage;
 use serde::Serialize;
 
+use self::counters::Counters;
 use crate::processes::own_proportional_bytes;
 
 /// CPU time of one technique in one round.
@@ -66,10 +70,22 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Row {
     technique: &'static str,
+    /// `hello`, `synthetic`, or a file's name.
     guest: String,
+    #[serde(flatten)]
+    state: State,
     tier: &'static str,
-    dirty_pages: usize,
+    /// Pages on the slot's dirty lists: with a fraction, for it is measured.
+    dirty_pages: f64,
     cpu_ns: Spread,
+    wall_ns: Spread,
+    /// Of the CPU time, as the kernel's ticks sample it.
+    system_share: Spread,
+    faults: Spread,
+    /// Where strace counts them.
+    system_calls: Option<Spread>,
+    /// Where the processor counts them.
+    instructions: Option<Spread>,
     ratio_to_restore: f64,
     /// Wall time of the part that gives the instance back: sets it back, or takes it down.
     give_ns: Spread,
@@ -77,14 +93,69 @@ struct Row {
     pss_kib_per_instance: Spread,
 }
 
+/// What a synthetic guest has; nothing of others.
+#[derive(Debug, Clone, Default, Serialize)]
+struct State {
+    pages: Option<u32>,
+    globals: Option<u32>,
+    image_kib: Option<u32>,
+    table_elements: Option<u32>,
+    imports: Option<u32>,
+}
+
+impl State {
+    const fn of(guest: Synthetic) -> Self {
+        Self {
+            pages: Some(guest.dirty_pages),
+            globals: Some(guest.globals),
+            image_kib: Some(guest.image_kib),
+            table_elements: Some(guest.table_elements),
+            imports: Some(guest.imports),
+        }
+    }
+}
+
+/// A guest: its name, what it has, and its source.
+struct Guest {
+    name: String,
+    state: State,
+    source: Vec<u8>,
+}
+
+impl Guest {
+    /// Returns what it is called in the table.
+    fn label(name: &str, state: &State) -> String {
+        let State { pages: Some(pages), globals: Some(globals), .. } = state else {
+            return name.to_owned();
+        };
+        let mut label = format!("{pages} pages, {globals} globals");
+        for (number, unit) in [
+            (state.image_kib, "KiB"),
+            (state.table_elements, "elements"),
+            (state.imports, "imports"),
+        ] {
+            if let Some(number) = number.filter(|number| *number > 0) {
+                label.push_str(&format!(", {number} {unit}"));
+            }
+        }
+        label
+    }
+}
+
 struct Lane {
     technique: Technique,
     guest: String,
+    state: State,
     harness: Harness,
     count: u32,
     rounds: Vec<f64>,
+    wall_ns: Vec<f64>,
+    system_share: Vec<f64>,
+    faults: Vec<f64>,
     give_ns: Vec<f64>,
     pss_kib: f64,
+    system_calls: Option<f64>,
+    instructions: Option<f64>,
 }
 
 /// Instances that are held, and so many again, to see what one takes.
@@ -94,6 +165,25 @@ const HELD: u64 = 16;
 const GIVE_ONE_IN: u32 = 8;
 
 impl Lane {
+    /// A round of calls: CPU and wall time, the kernel's part, and faults.
+    fn round(&mut self) {
+        let Self { harness, count, .. } = self;
+        let (before, began) = (Usage::now(), Instant::now());
+        let cpu_ns = cpu_ns_each(*count, || {
+            std::hint::black_box(harness.call());
+        });
+        let (wall, used) = (began.elapsed(), Usage::now().since(before));
+        let each = |sum: f64| sum / f64::from(*count);
+        let (user, system) = (used.user.as_secs_f64(), used.system.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+        let faults = each(used.faults as f64);
+        let wall_ns = each(wall.as_secs_f64() * 1e9);
+        self.rounds.push(cpu_ns);
+        self.wall_ns.push(wall_ns);
+        self.system_share.push(system / (user + system).max(1e-9));
+        self.faults.push(faults);
+    }
+
     /// Calls, and returns the nanoseconds that giving the instance back took of each call. Wall time, for a reading of
     /// CPU time takes longer than what is measured.
     fn give(&mut self) -> f64 {
@@ -123,13 +213,27 @@ fn weigh(technique: Technique, guest: &Path) -> Result<f64> {
     Ok(bytes / 1024.0)
 }
 
+/// Calls so often, and ends: what [`Counters`] counts.
+///
+/// # Errors
+/// If the guest or the technique cannot be had.
+pub(crate) fn call(technique: &str, guest: &Path, count: u32) -> Result<()> {
+    let technique = Technique::from_name(technique).context("no such technique")?;
+    let engines = Engines::new();
+    let artifact = artifact(&std::fs::read(guest)?, &engines)?;
+    let mut harness = Harness::new(&artifact, technique, &engines)?;
+    for _ in 0..count {
+        std::hint::black_box(harness.call());
+    }
+    Ok(())
+}
+
 /// Holds instances and prints what each adds ([`weigh`]).
 ///
 /// # Errors
 /// If the guest or the technique cannot be had.
-#[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn hold(technique: &str, guest: &Path) -> Result<()> {
-    println!("{}", bytes_of_each(technique, &std::fs::read(guest)?)?);
+    say!("{}", bytes_of_each(technique, &std::fs::read(guest)?)?);
     Ok(())
 }
 
@@ -156,12 +260,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let engines = Engines::new();
     let (mut lanes, left_out) = lanes(arguments, &engines)?;
     for _ in 0..arguments.rounds.max(1) {
-        for lane in &mut lanes {
-            let Lane { harness, count, rounds, .. } = lane;
-            rounds.push(cpu_ns_each(*count, || {
-                std::hint::black_box(harness.call());
-            }));
-        }
+        lanes.iter_mut().for_each(Lane::round);
     }
     for _ in 0..arguments.rounds.max(1) {
         for lane in &mut lanes {
@@ -215,28 +314,24 @@ fn synthetics(arguments: &Arguments) -> Result<Vec<Synthetic>> {
 
 fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<String>)> {
     let machine = Machine::of_this_process();
-    let mut guests = vec![("hello".to_owned(), guests::HELLO.to_vec())];
+    let mut guests = vec![Guest {
+        name: "hello".to_owned(),
+        state: State::default(),
+        source: guests::HELLO.to_vec(),
+    }];
     for guest in synthetics(arguments)? {
-        let Synthetic { dirty_pages, globals, image_kib, table_elements, imports } = guest;
-        let mut name = format!("{dirty_pages} pages, {globals} globals");
-        if image_kib > 0 {
-            name.push_str(&format!(", {image_kib} KiB"));
-        }
-        if table_elements > 0 {
-            name.push_str(&format!(", {table_elements} elements"));
-        }
-        if imports > 0 {
-            name.push_str(&format!(", {imports} imports"));
-        }
-        guests.push((name, guest.text().into_bytes()));
+        let source = guest.text().into_bytes();
+        guests.push(Guest { name: "synthetic".to_owned(), state: State::of(guest), source });
     }
     for file in &arguments.modules {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let source = std::fs::read(file).with_context(|| file.display().to_string())?;
-        guests.push((name.into_owned(), source));
+        guests.push(Guest { name, state: State::default(), source });
     }
     let (mut lanes, mut left_out) = (Vec::new(), Vec::new());
-    for (guest, source) in guests {
+    let mut counters = Counters::find();
+    for Guest { name, state, source } in guests {
+        let guest = Guest::label(&name, &state);
         let artifact = artifact(&source, engines).with_context(|| guest.clone())?;
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(&source)?;
@@ -266,16 +361,23 @@ fn lanes(arguments: &Arguments, engines: &Engines) -> Result<(Vec<Lane>, Vec<Str
             });
             lanes.push(Lane {
                 technique,
-                guest: guest.clone(),
+                guest: name.clone(),
+                state: state.clone(),
                 harness,
                 count,
                 rounds: Vec::new(),
+                wall_ns: Vec::new(),
+                system_share: Vec::new(),
+                faults: Vec::new(),
                 give_ns: Vec::new(),
                 pss_kib: weigh(technique, file.path())
                     .with_context(|| format!("weighing {technique}"))?,
+                system_calls: counters.system_calls(technique, file.path())?,
+                instructions: counters.instructions(technique, file.path())?,
             });
         }
     }
+    left_out.extend(counters.left_out);
     Ok((lanes, left_out))
 }
 
@@ -283,12 +385,20 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
     let mut rows: Vec<Row> = Vec::with_capacity(lanes.len());
     for lane in lanes {
         let called = lane.harness.call();
+        #[expect(clippy::cast_precision_loss, reason = "a count for people")]
+        let dirty_pages = called.dirty_pages as f64;
         rows.push(Row {
             technique: lane.technique.name(),
             guest: lane.guest.clone(),
+            state: lane.state.clone(),
             tier: called.tier.name(),
-            dirty_pages: called.dirty_pages,
+            dirty_pages,
             cpu_ns: Spread::of(std::mem::take(&mut lane.rounds)),
+            wall_ns: Spread::of(std::mem::take(&mut lane.wall_ns)),
+            system_share: Spread::of(std::mem::take(&mut lane.system_share)),
+            faults: Spread::of(std::mem::take(&mut lane.faults)),
+            system_calls: lane.system_calls.map(|count| Spread::of(vec![count])),
+            instructions: lane.instructions.map(|count| Spread::of(vec![count])),
             ratio_to_restore: 0.0,
             give_ns: Spread::of(std::mem::take(&mut lane.give_ns)),
             pss_kib_per_instance: Spread::of(vec![lane.pss_kib]),
@@ -297,14 +407,15 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
     let restores: Vec<(String, f64)> = rows
         .iter()
         .filter(|row| row.technique == Technique::Restore.name())
-        .map(|row| (row.guest.clone(), row.cpu_ns.median))
+        .map(|row| (Guest::label(&row.guest, &row.state), row.cpu_ns.median))
         .collect();
     for row in &mut rows {
-        let restore = restores.iter().find(|(guest, _)| *guest == row.guest);
+        let label = Guest::label(&row.guest, &row.state);
+        let restore = restores.iter().find(|(guest, _)| *guest == label);
         row.ratio_to_restore = restore.map_or(f64::NAN, |(_, median)| row.cpu_ns.median / median);
     }
     Report {
-        schema: "midge-lab/start/1",
+        schema: "midge-lab/start/2",
         rounds: arguments.rounds,
         cpu: arguments.cpu,
         rows,
@@ -312,10 +423,9 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
-        "{:<10} {:<36} {:<6} {:>6} {:>12} {:>24} {:>10} {:>10} {:>9}",
+    say!(
+        "{:<10} {:<36} {:<6} {:>6} {:>11} {:>22} {:>9} {:>11} {:>7} {:>7} {:>7} {:>9} {:>8}",
         "technique",
         "guest",
         "tier",
@@ -323,26 +433,34 @@ fn print_table(report: &Report) -> Result<()> {
         "CPU ns",
         "low..high",
         "x restore",
+        "wall ns",
+        "system",
+        "faults",
+        "calls",
         "give ns",
         "KiB each"
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
-        println!(
-            "{:<10} {:<36} {:<6} {:>6} {:>12.0} {:>24} {:>10.1} {:>10.0} {:>9.0}",
+        let calls = row.system_calls.map_or("-".into(), |calls| format!("{:.1}", calls.median));
+        say!(
+            "{:<10} {:<36} {:<6} {:>6} {:>11.0} {:>22} {:>9.1} {:>11.0} {:>6.0}% {:>7.1} {calls:>7} {:>9.0} {:>8.0}",
             row.technique,
-            row.guest,
+            Guest::label(&row.guest, &row.state),
             row.tier,
             row.dirty_pages,
             median,
             format!("{low:.0}..{high:.0}"),
             row.ratio_to_restore,
+            row.wall_ns.median,
+            row.system_share.median * 100.0,
+            row.faults.median,
             row.give_ns.median,
             row.pss_kib_per_instance.median
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -303,10 +303,9 @@ fn receive(stream: &mut TcpStream, bytes: u64) -> Result<Instant> {
     first.context("a head has bytes")
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!("bodies of {} MiB", report.body_bytes / MIB);
-    println!(
+    say!("bodies of {} MiB", report.body_bytes / MIB);
+    say!(
         "{:<28} {:>7} {:>12} {:>11} {:>12} {:>7} {:>11} {:>6} {:>9}",
         "",
         "MiB/s",
@@ -325,7 +324,7 @@ fn print_table(report: &Report) -> Result<()> {
         let (rate, cpu) = (&row.mib_per_second, &row.cpu_us_per_mib);
         let dash = || "-".to_owned();
         let ratio = row.rate_ratio.as_ref();
-        println!(
+        say!(
             "{:<28} {:>7.0} {:>12} {:>11.0} {:>12} {:>7} {:>11} {:>6} {:>9.0}",
             row.row,
             rate.median,
@@ -339,7 +338,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

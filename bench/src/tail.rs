@@ -202,13 +202,13 @@ fn measure(server: &Server, plan: &Plan) -> Result<Measured> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report) -> Result<()> {
-    println!(
+    say!(
         "open loop, {:.0} requests a second at random times, {} connections",
-        report.rate, report.connections
+        report.rate,
+        report.connections
     );
-    println!(
+    say!(
         "{:<24} {:>9} {:>8} {:>8} {:>9} {:>7} {:>12} {:>8} {:>12} {:>7} {:>8}",
         "server",
         "closed/s",
@@ -224,7 +224,7 @@ fn print_table(report: &Report) -> Result<()> {
     );
     let range = |Spread { low, high, .. }: Spread| format!("{low:.2}..{high:.2}");
     for row in &report.rows {
-        println!(
+        say!(
             "{:<24} {:>9.0} {:>8.1} {:>8.1} {:>9.1} {:>7.2} {:>12} {:>8.2} {:>12} {:>7.1} {:>8}",
             row.server,
             row.closed_loop_rate,
@@ -240,7 +240,7 @@ fn print_table(report: &Report) -> Result<()> {
         );
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

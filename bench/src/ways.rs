@@ -234,9 +234,8 @@ fn plot(report: &Report, slots: usize) -> String {
     svg(&Titles { title: &title, x: "pages written", y: "us of CPU for each cycle" }, &lines)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
 fn print_table(report: &Report, kinds: &[Kind]) -> Result<()> {
-    println!(
+    say!(
         "{:<15} {:>6} {:>6} {:>10} {:>18} {:>7} {:>10} {:>10} {:>8} {:>9}",
         "way",
         "slots",
@@ -252,7 +251,7 @@ fn print_table(report: &Report, kinds: &[Kind]) -> Result<()> {
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_us;
         let slots = if row.slots == 0 { "-".into() } else { row.slots.to_string() };
-        println!(
+        say!(
             "{:<15} {slots:>6} {:>6} {median:>10.2} {:>18} {:>6.0}% {:>10.2} {:>10.1} {:>8.1} {:>9.1}",
             row.way,
             row.pages,
@@ -265,10 +264,10 @@ fn print_table(report: &Report, kinds: &[Kind]) -> Result<()> {
         );
     }
     for kind in kinds {
-        println!("{}: {}", kind.name, kind.about);
+        say!("{}: {}", kind.name, kind.about);
     }
     for line in &report.left_out {
-        println!("left out: {line}");
+        say!("left out: {line}");
     }
     Ok(())
 }

@@ -162,6 +162,8 @@ pub enum Reason<'a> {
     Message(&'a [u8]),
     /// Its time was up.
     Deadline,
+    /// It used up its instructions.
+    Fuel,
     /// The machine was out of mappings or memory.
     Exhausted,
 }
@@ -180,6 +182,7 @@ pub fn outcome(used: &Used, response_bytes_max: usize) -> Outcome<'_> {
             }
         }
         CallEnd::DeadlineExceeded => Outcome::Problem(Problem::DeadlineExceeded, Reason::Deadline),
+        CallEnd::FuelExhausted => Outcome::Problem(Problem::DeadlineExceeded, Reason::Fuel),
         CallEnd::NoStack => Outcome::Problem(Problem::StartFailed, Reason::Exhausted),
         CallEnd::Trapped(_) if used.is_exhausted() => {
             Outcome::Problem(Problem::StartFailed, Reason::Exhausted)

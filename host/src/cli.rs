@@ -4,7 +4,7 @@
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{CodeForm, Isolation, Metering};
 use midge_loader::files::Mapping;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,6 +13,10 @@ use clap::{
 };
 
 pub use self::external::External;
+use midge_net::Networks;
+
+use crate::grant::GrantedOrigin;
+
 use crate::config::{
     BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
     RingChoice, Setting, Technique, Workers, keys,
@@ -193,9 +197,18 @@ pub struct RunArgs {
     /// How instances are made pristine
     #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
     pub technique: Technique,
-    /// What keeps the guest inside its memory: guard-pages or bounds-checked
-    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
-    pub isolation: Isolation,
+    /// How its code is made.
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// Instructions that a call may run, with --metering fuel
+    #[arg(long, value_name = "COUNT", default_value_t = keys::FUEL.default, value_parser = clap::value_parser!(u32).range(i64::from(keys::FUEL.minimum)..))]
+    pub fuel: u32,
+    /// A server that the function may ask, as http(s)://HOST[:PORT]; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub grant_http: Vec<GrantedOrigin>,
+    /// A network that names of these may lead to, besides public addresses; may be given several times
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub grant_network: Vec<String>,
     /// Its files.
     #[command(flatten)]
     pub files: FilesArgs,
@@ -229,9 +242,9 @@ pub struct BuildArgs {
     /// The artifact; otherwise the module's name with .midge
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// What keeps the guest inside its memory: guard-pages or bounds-checked
-    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
-    pub isolation: Isolation,
+    /// How its code is made.
+    #[command(flatten)]
+    pub form: FormArgs,
     /// Its files.
     #[command(flatten)]
     pub files: FilesArgs,
@@ -282,9 +295,12 @@ pub struct InvokeArgs {
     /// How the instance is made pristine
     #[arg(long, value_name = "NAME", value_parser = technique, default_value = "auto")]
     pub technique: Technique,
-    /// What keeps the guest inside its memory: guard-pages or bounds-checked
-    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
-    pub isolation: Isolation,
+    /// How its code is made.
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// Instructions that a call may run, with --metering fuel
+    #[arg(long, value_name = "COUNT", default_value_t = keys::FUEL.default, value_parser = clap::value_parser!(u32).range(i64::from(keys::FUEL.minimum)..))]
+    pub fuel: u32,
     /// How many calls
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     pub repeat: u32,
@@ -297,6 +313,25 @@ pub struct InvokeArgs {
     /// What compiling may take.
     #[command(flatten)]
     pub limits: BuildLimitArgs,
+}
+
+/// How a module's code is made.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct FormArgs {
+    /// What keeps the guest inside its memory: guard-pages or bounds-checked
+    #[arg(long, value_name = "NAME", value_parser = isolation, default_value = "guard-pages")]
+    pub isolation: Isolation,
+    /// What bounds a call: epochs, which are time, or fuel, which is instructions
+    #[arg(long, value_name = "NAME", value_parser = metering, default_value = "epochs")]
+    pub metering: Metering,
+}
+
+impl FormArgs {
+    /// Returns the form.
+    #[must_use]
+    pub const fn form(self) -> CodeForm {
+        CodeForm { isolation: self.isolation, metering: self.metering }
+    }
 }
 
 /// What compiling a module may take.
@@ -322,9 +357,9 @@ pub struct CompileChildArgs {
     /// Most seconds of CPU time
     #[arg(long)]
     pub cpu_seconds: u64,
-    /// What keeps the guest inside its memory
-    #[arg(long, value_parser = isolation)]
-    pub isolation: Isolation,
+    /// How its code is made.
+    #[command(flatten)]
+    pub form: FormArgs,
     /// Size of the bundle of files that comes before the module
     #[arg(long)]
     pub files_bytes: u64,
@@ -489,6 +524,11 @@ fn variable(text: &str) -> Result<String, String> {
     Err("expected NAME=VALUE".to_owned())
 }
 
+fn network(text: &str) -> Result<String, String> {
+    let read = Networks::parse([text]).map_err(|error| error.to_string());
+    read.map(|_| text.to_owned())
+}
+
 fn build_memory(text: &str) -> Result<ByteSize, String> {
     keys::BUILD_MEMORY.read(text)
 }
@@ -535,6 +575,11 @@ fn path(text: &str) -> Result<String, String> {
     } else {
         Err("a path starts with a slash".into())
     }
+}
+
+fn metering(name: &str) -> Result<Metering, String> {
+    let names = Metering::ALL.map(Metering::name).join(" ");
+    Metering::from_name(name).ok_or_else(|| format!("meterings are: {names}"))
 }
 
 fn isolation(name: &str) -> Result<Isolation, String> {

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use midge_abi::imports::{LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX};
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::CodeForm;
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
-use midge_loader::build::{BuildError, build_isolated};
+use midge_loader::build::{BuildError, build_as};
 use midge_loader::engine::Engines;
 use midge_loader::files::{self, Mapping};
 use midge_loader::link::attach;
@@ -151,12 +151,12 @@ enum Answer {
 }
 
 /// What an artifact is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recipe<'a> {
     /// The module's file.
     pub module: &'a Path,
-    /// What keeps it inside its memory.
-    pub isolation: Isolation,
+    /// How its code is made.
+    pub form: CodeForm,
     /// Folders of files for it.
     pub files: &'a [Mapping],
 }
@@ -207,7 +207,7 @@ pub fn of_file(recipe: &Recipe<'_>, limits: &BuildLimits) -> Result<Compiled> {
         input = behind(&files, input).with_context(unread)?;
     }
     let name = recipe.module.file_name().unwrap_or_default().to_string_lossy();
-    compile(&name, input, files.len(), recipe.isolation, limits).map_err(|error| {
+    compile(&name, input, files.len(), recipe.form, limits).map_err(|error| {
         let next = error.next();
         Failure::new(format!("cannot build `{shown}`"), next, error).into()
     })
@@ -226,7 +226,7 @@ fn compile(
     name: &str,
     input: File,
     files_bytes: usize,
-    isolation: Isolation,
+    form: CodeForm,
     limits: &BuildLimits,
 ) -> Result<Compiled, CompileError> {
     let (memory, time) = (limits.memory.value, limits.time.value);
@@ -235,7 +235,8 @@ fn compile(
         .arg("compile-child")
         .args(["--memory-bytes", &memory.0.to_string()])
         .args(["--cpu-seconds", &seconds.to_string()])
-        .args(["--isolation", isolation.name()])
+        .args(["--isolation", form.isolation.name()])
+        .args(["--metering", form.metering.name()])
         .args(["--files-bytes", &files_bytes.to_string()])
         .args(["--", name])
         .env_clear()
@@ -342,18 +343,18 @@ pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
         source = attach(&source, &files);
         drop(files);
     }
-    let (answer, artifact) =
-        match build_isolated(&args.name, &source, args.isolation, &Engines::new()) {
-            Ok(built) => {
-                let answer = Answer::Built {
-                    source_bytes,
-                    startup_log: built.startup_log,
-                    sections: built.facts.sections,
-                };
-                (answer, built.bytes)
-            }
-            Err(error) => (refusal(error), Vec::new()),
-        };
+    let (answer, artifact) = match build_as(&args.name, &source, args.form.form(), &Engines::new())
+    {
+        Ok(built) => {
+            let answer = Answer::Built {
+                source_bytes,
+                startup_log: built.startup_log,
+                sections: built.facts.sections,
+            };
+            (answer, built.bytes)
+        }
+        Err(error) => (refusal(error), Vec::new()),
+    };
     let answer = serde_json::to_vec(&answer)?;
     let size = u32::try_from(answer.len()).ok().filter(|size| *size <= ANSWER_BYTES_MAX);
     let size = size.context("what is to be said of the module is too long")?;

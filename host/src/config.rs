@@ -20,9 +20,11 @@ mod ring; // names of the ways to the kernel
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Metering};
 use midge_loader::files::Mapping;
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
+use crate::grant::Grant;
 
 pub use self::{
     complaint::Complaints,
@@ -59,6 +61,8 @@ pub struct Settings {
     pub drain_timeout: Setting<Duration>,
     /// Limits of the network.
     pub limits: Limits,
+    /// Whose certificates outgoing requests trust, if not those that the system does.
+    pub certificates: Setting<Option<PathBuf>>,
     /// Limits of compiling.
     pub build: BuildLimits,
     /// The log.
@@ -102,6 +106,8 @@ pub struct Limits {
     pub head_bytes: Setting<ByteSize>,
     /// Requests on one connection.
     pub requests_per_connection: Setting<u32>,
+    /// Connections of a worker to other servers.
+    pub outgoing_connections: Setting<u32>,
 }
 
 /// What compiling one module may take.
@@ -162,6 +168,10 @@ pub struct Function {
     pub technique: Setting<Technique>,
     /// What keeps it inside its memory, at least.
     pub isolation: Setting<Isolation>,
+    /// What bounds a call.
+    pub metering: Setting<Metering>,
+    /// Instructions that a call may run, where those are what bounds it.
+    pub fuel: Setting<u32>,
     /// Time for one call.
     pub deadline: Setting<Duration>,
     /// What a call may grow its memory to.
@@ -186,6 +196,8 @@ pub struct Function {
     pub arguments: Setting<Words>,
     /// What it finds in its environment beside the request: `NAME=value` each.
     pub environment: Setting<Words>,
+    /// What it may reach.
+    pub grant: Setting<Grant>,
     /// Folders of files for a program or a component.
     pub files: Setting<Mappings>,
 }

@@ -3,16 +3,22 @@
 //! Everything that can fail or take long (reading, building, compiling) happens here, on the main thread.
 //! A worker gets a deployment that is complete, and keeps it until it gets the next.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{Isolation, Manifest};
+use midge_abi::manifest::{CodeForm, Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
+use midge_loader::start::Technique;
+use rustls::ClientConfig;
+
 use midge_loader::start::choose::{Choice, Machine, check, choose};
 
+use crate::certificates;
 use crate::compile::{self, Recipe};
 use crate::config::{self, BuildLimits, Methods, Settings};
 use crate::deadline::CoarseClock;
@@ -20,6 +26,7 @@ use crate::extras::Extras;
 use crate::files::Folder;
 use crate::files::pool::Pool;
 use crate::forwarded::Clients;
+use crate::grant::Grant;
 use crate::log::GuestLog;
 use crate::route::{FunctionIndex, RouteTable};
 use crate::services::{HostServices, RandomKey};
@@ -31,12 +38,16 @@ pub struct Deployment {
     pub routes: RouteTable,
     /// The functions; a [`FunctionIndex`] is a position here.
     pub functions: Vec<Deployed>,
+    /// Slots that lie idle on one worker at most, of all functions; `None` where all that they ask for fit.
+    pub idle_max: Option<usize>,
     /// The folders of files; their indices follow the functions'.
     pub folders: Vec<Arc<Folder>>,
     /// The threads that wait for disks and make responses smaller, where that is asked for.
     pub pool: Option<Pool>,
     /// How a client's address is found, if not by the connection alone.
     pub clients: Option<Clients>,
+    /// How outgoing requests are made by TLS, where any is granted.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// One function with its limits.
@@ -62,7 +73,7 @@ pub struct Deployed {
     pub response_bytes_max: usize,
     /// Calls in flight on one worker.
     pub concurrency: u32,
-    /// Slots that one worker keeps.
+    /// Slots that one worker keeps, as long as all of them fit.
     pub slots: u32,
     /// A Server-Timing header on responses.
     pub has_server_timing: bool,
@@ -70,6 +81,8 @@ pub struct Deployed {
     pub compresses: bool,
     /// Its arguments and environment.
     pub extras: Extras,
+    /// What it may reach.
+    pub grant: Arc<Grant>,
 }
 
 impl Deployed {
@@ -122,15 +135,22 @@ impl Deployment {
         open: Open<'_>,
     ) -> Result<Self> {
         let mut functions = Vec::with_capacity(settings.functions.len());
+        let mut opened = HashMap::new();
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
             let recipe = Recipe {
                 module: &function.module.value,
-                isolation: function.isolation.value,
+                form: CodeForm {
+                    isolation: function.isolation.value,
+                    metering: function.metering.value,
+                },
                 files: &function.files.value.0,
             };
-            let deployed = open(&recipe, &shared.engines, &settings.build)
-                .and_then(|artifact| deploy(function, FunctionIndex(index), &artifact, shared, log))
+            let module = opened_once(&mut opened, recipe, || {
+                open(&recipe, &shared.engines, &settings.build)
+            });
+            let deployed = module
+                .and_then(|module| deploy(function, FunctionIndex(index), module, shared, log))
                 .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
@@ -141,31 +161,70 @@ impl Deployment {
         };
         let folders = settings.statics.iter().map(folder).collect::<Result<Vec<_>>>()?;
         let compresses = functions.iter().any(|deployed: &Deployed| deployed.compresses);
-        let needs_pool = compresses || !folders.is_empty();
+        let mut grants = functions.iter().map(|deployed| &deployed.grant);
+        let needs_tls = grants.clone().any(|grant| grant.needs_tls());
+        // Names are resolved by its threads.
+        let needs_pool = compresses || !folders.is_empty() || grants.any(|grant| !grant.is_empty());
+        let authorities = settings.certificates.value.as_deref();
         let trusted = settings.trusted_proxies.value.clone();
         Ok(Self {
             routes: RouteTable::new(settings.targets()),
             functions,
+            idle_max: None,
             pool: needs_pool.then(|| shared.pool()).transpose()?,
             folders,
             clients: Clients::new(settings.client_address.value, trusted),
+            tls: needs_tls.then(|| certificates::config(authorities)).transpose()?,
         })
+    }
+}
+
+/// A module that functions of the settings name, and what was tried with it.
+struct Opened {
+    artifact: Arc<Artifact>,
+    /// With which technique and memory an instance was started.
+    started: Vec<(Technique, usize)>,
+}
+
+/// Modules by where they are and how they are isolated. However many functions name one, it is opened, checked and
+/// compiled once, and they share its code and its template: each of its own would take a descriptor, six mappings
+/// and 50 KiB, so that 20 000 functions were the most.
+type Modules<'a> = HashMap<Recipe<'a>, Opened>;
+
+fn opened_once<'a, 'm>(
+    modules: &'m mut Modules<'a>,
+    recipe: Recipe<'a>,
+    open: impl FnOnce() -> Result<Arc<Artifact>>,
+) -> Result<&'m mut Opened> {
+    match modules.entry(recipe) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => Ok(entry.insert(Opened { artifact: open()?, started: Vec::new() })),
     }
 }
 
 fn deploy(
     settings: &config::Function,
     index: FunctionIndex,
-    artifact: &Arc<Artifact>,
+    module: &mut Opened,
     shared: &Shared,
     log: &GuestLog,
 ) -> Result<Deployed> {
+    let artifact = &module.artifact;
     let isolation = artifact.manifest().isolation;
     anyhow::ensure!(
         settings.isolation.value == Isolation::GuardPages || isolation == Isolation::BoundsChecked,
         "its artifact is isolated by guard pages alone; build it anew: midge build {} --isolation \
          bounds-checked",
         artifact.manifest().source_name,
+    );
+    let metering = artifact.manifest().metering;
+    anyhow::ensure!(
+        settings.metering.value == metering,
+        "its artifact is metered by {metering}, and the setting says {}; build it anew: midge build {} \
+         --metering {}",
+        settings.metering.value,
+        artifact.manifest().source_name,
+        settings.metering.value,
     );
     let choice = choice(settings.technique.value, artifact, Machine::of_this_process())?;
     let services = Arc::new(HostServices {
@@ -174,7 +233,10 @@ fn deploy(
         key: shared.key.clone(),
         log: log.clone(),
     });
-    let limits = FunctionLimits { memory_bytes_max: settings.memory.value.bytes() };
+    let limits = FunctionLimits {
+        memory_bytes_max: settings.memory.value.bytes(),
+        fuel: settings.fuel.value.into(),
+    };
     let needed = needed_bytes(artifact.manifest());
     anyhow::ensure!(
         needed <= limits.memory_bytes_max as u64,
@@ -184,7 +246,11 @@ fn deploy(
     let engines = &shared.engines;
     let function = Function::register(artifact, choice.technique, engines, services, limits)?;
     // One instance is started here, so that what cannot start is found before the first request.
-    drop(function.start().context("no instance can be started")?);
+    let tried = (choice.technique, limits.memory_bytes_max);
+    if !module.started.contains(&tried) {
+        drop(function.start().context("no instance can be started")?);
+        module.started.push(tried);
+    }
     let body = settings.body.value.bytes();
     Ok(Deployed {
         name: settings.name.value.clone(),
@@ -200,6 +266,7 @@ fn deploy(
         has_server_timing: settings.server_timing.value,
         compresses: settings.compress.value,
         extras: Extras::new(&settings.arguments.value.0, &settings.environment.value.0)?,
+        grant: Arc::new(settings.grant.value.clone()),
         function: Arc::new(function),
     })
 }

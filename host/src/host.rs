@@ -254,15 +254,9 @@ impl Serving {
             DataLog::start(&settings.log, Arc::clone(&stats), Box::new(std::io::stderr()))
                 .context("cannot start the log's thread")?;
         let mut deployment = Deployment::load(settings, shared, log.guests(), open)?;
-        if let Some(cut) = plan::fit(&mut deployment.functions, worker_count) {
-            tracing::warn!(
-                "workers keep {} idle slots, not {}: vm.max_map_count is {}; calls beyond start slots anew; \
-                 sysctl -w vm.max_map_count={}",
-                cut.kept,
-                cut.asked,
-                cut.mappings_max,
-                cut.mappings_wanted
-            );
+        if let Some(cut) = plan::fit(&deployment.functions, worker_count) {
+            deployment.idle_max = Some(cut.idle_max(worker_count));
+            tracing::warn!("{cut}");
         }
         let deployment = Arc::new(deployment);
         let assign = |(stats, log): (StatsWriter, LogSender)| Assignment {
@@ -471,6 +465,7 @@ pub fn network(settings: &Settings, listeners: usize) -> midge_net::settings::Se
         bodies_bytes_max: limits.bodies.value.0,
         write_timeout: limits.write_stall.value,
         linger_timeout: limits.linger.value,
+        outgoing_max: limits.outgoing_connections.value,
         ..midge_net::settings::Settings::default()
     }
 }

@@ -13,9 +13,12 @@ pub mod host; // everything that runs, started, reloaded and stopped together
 pub mod worker; // one worker: the way of a request
 pub mod route; // host and path to a function
 pub mod plan; // how many slots fit into the process's mappings
+pub mod shelf; // the slots of all functions on one worker, and which give way
 pub mod slots; // the slots of one function on one worker
 pub mod budget; // the memory that clients may make a host take
 pub mod call; // a request into a guest's memory, a response out of it
+pub mod certificates; // whose certificates outgoing requests trust
+pub mod grant; // what a function may reach
 pub mod extras; // arguments and environment of programs
 pub mod compress; // responses made smaller
 pub mod compile; // a module compiled in a child process, within limits

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use midge_loader::function::Function;
 use midge_loader::instance::StartError;
 use midge_loader::slot::{Discard, Used};
 use midge_loader::start::{AnyTechnique, StartTechnique, Started};
@@ -30,12 +31,14 @@ impl Slots {
     /// Makes them; no slot is started yet.
     #[must_use]
     pub fn new(deployed: &Deployed) -> Self {
-        let kept = deployed.slots.try_into().expect("64-bit targets alone");
-        Self {
-            technique: AnyTechnique::new(Arc::clone(&deployed.function), kept),
-            in_flight: 0,
-            concurrency: deployed.concurrency,
-        }
+        Self::of(Arc::clone(&deployed.function), deployed.slots, deployed.concurrency)
+    }
+
+    /// Makes those of a function that keeps so many, and has so many calls in flight at most.
+    #[must_use]
+    pub fn of(function: Arc<Function>, kept: u32, concurrency: u32) -> Self {
+        let kept = midge_abi::width::index(kept);
+        Self { technique: AnyTechnique::new(function, kept), in_flight: 0, concurrency }
     }
 
     /// Takes an instance for a request.
@@ -54,6 +57,17 @@ impl Slots {
     /// Drops the slots that are kept and idle; returns how many there were.
     pub fn shed(&mut self) -> usize {
         self.technique.shed()
+    }
+
+    /// Returns how many slots are kept and idle.
+    #[must_use]
+    pub fn idle_count(&self) -> usize {
+        self.technique.idle_count()
+    }
+
+    /// Drops the slot that has been idle longest; false if there is none.
+    pub fn shed_one(&mut self) -> bool {
+        self.technique.shed_one()
     }
 
     /// Takes an instance back. Says why it was given up, if it was.

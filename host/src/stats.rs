@@ -63,6 +63,10 @@ pub struct WorkerStats {
     pub queue_depth: Gauge,
     /// Calls that wait for their client or for time to pass.
     pub parked: Gauge,
+    /// Outgoing requests; those that failed, were reused, were repeated; and connections.
+    pub fetches: [Counter; 5],
+    /// Those that nothing grants.
+    pub fetches_denied: Counter,
     /// Bytes that request bodies and streams have reserved.
     pub bodies_bytes: Gauge,
     /// Bytes of request bodies that functions read piece by piece.
@@ -94,6 +98,8 @@ pub struct FunctionStats {
     pub starts: [Counter; Tier::ALL.len()],
     /// Pages that calls wrote to.
     pub dirty_pages: Counter,
+    /// Instructions of calls, where they are counted.
+    pub fuel: Counter,
     /// Slots given up, by [`Discard`].
     pub discards: [Counter; Discard::ALL.len()],
     /// CPU time and service time, for the first [`FUNCTION_HISTOGRAMS_MAX`] functions.
@@ -198,6 +204,8 @@ impl WorkerStats {
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
             parked: Gauge::default(),
+            fetches: Default::default(),
+            fetches_denied: Counter::default(),
             bodies_bytes: Gauge::default(),
             body_read_bytes: Counter::default(),
             response_written_bytes: Counter::default(),
@@ -256,6 +264,25 @@ impl StatsWriter {
         self.mine().parked.set(count);
     }
 
+    /// Notes what became of outgoing requests so far.
+    pub fn fetched(&self, counters: &midge_net::counters::Counters) {
+        let counts = [
+            counters.fetches,
+            counters.fetches_failed,
+            counters.fetches_reused,
+            counters.fetches_repeated,
+            counters.fetches_connected,
+        ];
+        for (counter, count) in self.mine().fetches.iter().zip(counts) {
+            counter.raise_to(count);
+        }
+    }
+
+    /// Counts an outgoing request that nothing grants.
+    pub fn fetch_denied(&self) {
+        self.mine().fetches_denied.add(1);
+    }
+
     /// Notes how many bytes request bodies and streams have reserved.
     pub fn bodies_held(&self, bytes: u64) {
         self.mine().bodies_bytes.set(bytes);
@@ -301,6 +328,11 @@ impl StatsWriter {
     /// Counts the pages that a call wrote to.
     pub fn dirtied(&self, function: FunctionIndex, pages: u64) {
         self.function(function).dirty_pages.add(pages);
+    }
+
+    /// Counts the instructions that a call ran.
+    pub fn burnt(&self, function: FunctionIndex, fuel: u64) {
+        self.function(function).fuel.add(fuel);
     }
 
     /// Counts a slot that was given up.

@@ -29,8 +29,7 @@ use crossbeam_channel::Receiver;
 use midge_abi::imports::Level;
 use midge_abi::problem::Problem;
 use midge_loader::context::RequestContext;
-use midge_loader::instance::StartError;
-use midge_loader::slot::{Progress, Running, Used, Waiting};
+use midge_loader::slot::{Discard, Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
 use midge_net::balance::Neighbours;
 use midge_net::clock::Clock;
@@ -48,9 +47,11 @@ use crate::files::pool::Pool;
 use crate::log::{Access, Event as LogEvent, Line, LogSender};
 use crate::route::FunctionIndex;
 use crate::services::wall_ns;
-use crate::slots::{Slots, TakeError};
+use crate::shelf::{Given, Shelf};
+use crate::slots::TakeError;
 use crate::stats::StatsWriter;
 
+mod fetch; // requests that functions make
 mod files; // files on their way
 mod stream; // calls that wait
 
@@ -87,7 +88,7 @@ pub enum Message {
 pub struct Worker<R: Ring, C: Clock> {
     endpoint: Endpoint<R, C>,
     assignment: Assignment,
-    slots: Vec<Slots>,
+    shelf: Shelf,
     generation: u64,
     suspended: VecDeque<Suspended>,
     /// Calls that wait for their connection or for time, by the connection's slot.
@@ -97,6 +98,7 @@ pub struct Worker<R: Ring, C: Clock> {
     sleepers: BinaryHeap<Reverse<(u64, u64)>>,
     inbox: Receiver<Message>,
     files: files::Files,
+    fetches: fetch::Fetches,
     clock: CoarseClock,
     request_ids: RequestIds,
     is_draining: bool,
@@ -137,6 +139,8 @@ struct Pending {
     reply: Option<stream::Reply>,
     /// What was sent of the piece at hand, if it had to wait.
     piece_bytes: Option<usize>,
+    /// When it has waited long enough for one of several things.
+    waits_until_ns: Option<u64>,
     /// The encodings that its client takes, where the function's responses are made smaller.
     accepted: Accepted,
 }
@@ -161,7 +165,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     ) -> Self {
         let mut worker = Self {
             endpoint,
-            slots: Vec::new(),
+            shelf: Shelf::new(&assignment.deployment),
             assignment,
             generation: 0,
             suspended: VecDeque::with_capacity(64),
@@ -170,13 +174,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             sleepers: BinaryHeap::new(),
             inbox,
             files: files::Files::new(waker),
+            fetches: fetch::Fetches::default(),
             clock,
             request_ids,
             is_draining: false,
             is_stopped: false,
             text: String::with_capacity(512),
         };
-        worker.make_slots();
+        worker.take_tls();
         worker
     }
 
@@ -212,6 +217,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 self.send_file(connection);
             }
             Event::Body(connection) | Event::Room(connection) => self.wake(connection),
+            Event::Fetch(owner) => self.wake(ConnectionId::from_u64(owner)),
             Event::Refused(connection, refusal) => {
                 // The body of a call under way broke off.
                 self.abandon(connection);
@@ -265,14 +271,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let timing = self.request_ids.is_timed() || deployed.has_server_timing;
         let began_ns = if timing { self.clock.precise_ns() } else { 0 };
 
-        let taken = match self.slots[index].take() {
-            // Not for a start-up that trapped: a function must not cost the others their slots.
-            Err(TakeError::Start(error @ StartError::Instantiate(_))) => {
-                take_after_shedding(&mut self.slots, index, error)
-            }
-            taken => taken,
-        };
-        let Started { mut pristine, tier } = match taken {
+        let Started { mut pristine, tier } = match self.shelf.take(index) {
             Ok(started) => started,
             Err(error) => return self.refuse_take(connection, function, &request_id, &error),
         };
@@ -293,7 +292,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         let (size, taken) = match written {
             Ok(written) => written,
             Err(error) => {
-                self.slots[index].lost();
+                self.shelf.lost(index);
                 let problem = match error {
                     WriteError::TooLarge => Problem::BodyTooLarge,
                     WriteError::Exhausted => Problem::StartFailed,
@@ -315,6 +314,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             ends_ns: now_ns.saturating_add(stream_ns),
             reply: None,
             piece_bytes: None,
+            waits_until_ns: None,
             accepted,
         };
         if is_streamed {
@@ -362,6 +362,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     fn finish(&mut self, pending: Pending, used: Used) {
+        self.end_fetches(pending.connection);
         if pending.generation != self.generation {
             return self.finish_replaced(pending, &used);
         }
@@ -390,11 +391,19 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
         let answered_ns = pending.timing.map(|_| self.clock.precise_ns());
         let dirty_pages = used.dirty_page_count() as u64;
-        let discard = self.slots[index].give(used);
+        let fuel_used = used.fuel_used();
+        let Given { discard, gave_way } = self.shelf.give(index, used);
         let stats = &self.assignment.stats;
         stats.dirtied(pending.function, dirty_pages);
+        if let Some(fuel) = fuel_used {
+            stats.burnt(pending.function, fuel);
+        }
         if let Some(reason) = discard {
             stats.discarded(pending.function, reason);
+        }
+        if let Some(other) = gave_way {
+            let other = u32::try_from(other).expect("bounded by FUNCTIONS_MAX");
+            stats.discarded(FunctionIndex(other), Discard::GaveWay);
         }
         let mut service_ns = 0;
         if let (Some(timing), Some(returned_ns), Some(answered_ns)) =
@@ -559,13 +568,20 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     fn assign(&mut self, assignment: Assignment) {
+        if self.parked_count > 0 || !self.suspended.is_empty() {
+            let before = Arc::clone(&self.assignment.deployment);
+            self.fetches.keep(self.generation, before);
+        }
         self.assignment = assignment;
         self.generation += 1;
-        self.make_slots();
+        self.shelf = Shelf::new(&self.assignment.deployment);
+        self.take_tls();
     }
 
-    fn make_slots(&mut self) {
-        self.slots = self.assignment.deployment.functions.iter().map(Slots::new).collect();
+    fn take_tls(&mut self) {
+        if let Some(tls) = &self.assignment.deployment.tls {
+            self.endpoint.set_tls(Arc::clone(tls));
+        }
     }
 
     fn note_connections(&self) {
@@ -579,6 +595,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         self.assignment.stats.parked(self.parked_count);
         self.assignment.stats.bodies_held(counters.bodies_bytes);
         self.assignment.stats.connections_passed(counters.connections_passed);
+        self.assignment.stats.fetched(counters);
     }
 }
 
@@ -733,22 +750,6 @@ fn problem_response<R: Ring, C: Clock>(
     endpoint.respond(connection, problem.row().status, headers, text.as_bytes());
 }
 
-/// No instance can be made: most likely the machine is short of memory or mappings. Slots that lie idle give
-/// way, of every function on this worker, and the start is tried once more.
-#[cold]
-#[inline(never)]
-fn take_after_shedding(
-    slots: &mut [Slots],
-    index: usize,
-    error: StartError,
-) -> Result<Started, TakeError> {
-    let shed: usize = slots.iter_mut().map(Slots::shed).sum();
-    if shed == 0 {
-        return Err(TakeError::Start(error));
-    }
-    slots[index].take()
-}
-
 /// Tells the log why a call ended in a problem.
 #[cold]
 #[inline(never)]
@@ -762,6 +763,9 @@ fn log_failure(assignment: &Assignment, deployed: &Deployed, pending: Pending, u
             Reason::Deadline => {
                 let text = format!("stopped after its deadline of {:?}", deployed.deadline);
                 LogEvent::guest(Level::Error, text.as_bytes())
+            }
+            Reason::Fuel => {
+                LogEvent::guest(Level::Error, b"stopped after the instructions that `fuel` allows")
             }
             Reason::Exhausted => LogEvent::guest(
                 Level::Error,

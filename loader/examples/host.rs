@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engines = Engines::new();
     let built = build(&path, &std::fs::read(&path)?, &engines)?;
     let artifact = Artifact::from_bytes(&built.bytes, &engines)?;
-    let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
+    let limits = FunctionLimits::of_memory(64 << 20);
     let function =
         Function::register(&artifact, Technique::Restore, &engines, Arc::new(Quiet), limits)?;
     let function = Arc::new(function);

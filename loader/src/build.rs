@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
 use midge_abi::imports::Level;
 use midge_abi::manifest::{
-    FilesRow, GlobalRow, GlobalValue, Isolation, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
+    CodeForm, FilesRow, GlobalRow, GlobalValue, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
 };
 use wasmtime::{Linker, Module, Store};
 
@@ -65,12 +65,12 @@ pub enum BuildError {
     /// The engine is not to be had.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The techniques that compare addresses need a template.
+    /// The techniques that compare addresses or count instructions need a template.
     #[error(
         "start-up changes tables, segments or references, which a template cannot hold: such a module is \
-         isolated by guard pages alone"
+         isolated by guard pages and metered by epochs alone"
     )]
-    IsolationWithoutTemplate,
+    FormWithoutTemplate,
     /// The imports cannot be bound.
     #[error("imports cannot be bound")]
     Imports(#[source] wasmtime::Error),
@@ -81,20 +81,20 @@ pub enum BuildError {
 /// # Errors
 /// [`BuildError`] says what is wrong with the module.
 pub fn build(source_name: &str, source: &[u8], engines: &Engines) -> Result<Built, BuildError> {
-    build_isolated(source_name, source, Isolation::GuardPages, engines)
+    build_as(source_name, source, CodeForm::PLAIN, engines)
 }
 
-/// Builds an artifact whose code keeps the guest inside its memory in a given way.
+/// Builds an artifact whose code is made in a given form.
 ///
 /// # Errors
 /// [`BuildError`] says what is wrong with the module.
-pub fn build_isolated(
+pub fn build_as(
     source_name: &str,
     source: &[u8],
-    isolation: Isolation,
+    form: CodeForm,
     engines: &Engines,
 ) -> Result<Built, BuildError> {
-    build_with(source_name, source, isolation, engines, StartUp::AtBuild)
+    build_with(source_name, source, form, engines, StartUp::AtBuild)
 }
 
 /// Builds an artifact whose start-up runs anew in each instance, whatever the module is: the oracle that
@@ -107,7 +107,7 @@ pub fn build_unstarted(
     source: &[u8],
     engines: &Engines,
 ) -> Result<Built, BuildError> {
-    build_with(source_name, source, Isolation::GuardPages, engines, StartUp::InEachInstance)
+    build_with(source_name, source, CodeForm::PLAIN, engines, StartUp::InEachInstance)
 }
 
 /// When start-up runs; the first only where the module allows it.
@@ -120,20 +120,20 @@ enum StartUp {
 fn build_with(
     source_name: &str,
     source: &[u8],
-    isolation: Isolation,
+    form: CodeForm,
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
     let Linked { wasm, files } = linked_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
-    let mapped = engines.get(EngineKind::of_artifact(isolation))?;
+    let mapped = engines.get(EngineKind::of_artifact(form))?;
     let on_demand = engines.get(EngineKind::OnDemand)?;
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
     let is_preinitialised = start_up_runs == StartUp::AtBuild && !facts.startup_resists_snapshot();
-    if isolation == Isolation::BoundsChecked && !is_preinitialised {
-        return Err(BuildError::IsolationWithoutTemplate);
+    if form != CodeForm::PLAIN && !is_preinitialised {
+        return Err(BuildError::FormWithoutTemplate);
     }
     let manifest = Manifest {
         source_name: source_name.to_owned(),
@@ -150,7 +150,8 @@ fn build_with(
         table_count: facts.table_count,
         engine_name: "wasmtime 48".to_owned(),
         machine: machine(),
-        isolation,
+        isolation: form.isolation,
+        metering: form.metering,
         files,
     };
     let encoded = manifest.encode();
@@ -201,6 +202,7 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
         files_memory_bytes: 0,
         table_elements_max: TABLE_ELEMENTS_MAX,
+        fuel: None,
     };
     let mut store = instance::store(&engine.engine, Arc::clone(&services) as _, limits, None);
     let time_ns = u64::try_from(STARTUP_DEADLINE.as_nanos()).expect("seconds fit");

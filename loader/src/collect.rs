@@ -2,11 +2,15 @@
 //!
 //! Not here: time. A call that sleeps goes on at once.
 
-use midge_abi::response::Response;
+use midge_abi::fetch::{self, WaitFor};
+use midge_abi::response::{GuestRange, Response};
 use midge_abi::width::index;
 
 use crate::slot::{Progress, Waiting};
 use crate::wait::{Ask, AskFault};
+
+/// The error of a request that nothing grants (`HTTP-request-denied`).
+const DENIED: i32 = 15;
 
 /// A response that a guest wrote piece by piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +65,14 @@ impl<'a> Collector<'a> {
                 self.slept_ns = self.slept_ns.saturating_add(ns);
                 Ok(0)
             }
+            // There is no network here: it is as if nothing was granted.
+            Ask::Fetch(_) => Ok(fetch::ERRORS_FROM.wrapping_sub(DENIED).cast_unsigned()),
+            Ask::FetchWrite(..)
+            | Ask::FetchFinish(_)
+            | Ask::FetchHead(..)
+            | Ask::FetchRead(..)
+            | Ask::FetchClose(_) => Err(AskFault::Handle),
+            Ask::Wait(rows, ns) => self.wait(&mut waiting, rows, ns),
         };
         waiting.answer(answer)
     }
@@ -93,6 +105,24 @@ impl<'a> Collector<'a> {
     #[must_use]
     pub const fn slept_ns(&self) -> u64 {
         self.slept_ns
+    }
+
+    /// The body is there, and time goes by at once.
+    fn wait(&mut self, waiting: &mut Waiting, rows: GuestRange, ns: u64) -> Result<u32, AskFault> {
+        if rows.size == 0 {
+            self.slept_ns = self.slept_ns.saturating_add(ns);
+            return Ok(0);
+        }
+        let region = waiting.region(rows, index(rows.size)).ok_or(AskFault::Exhausted)?;
+        for row in region.chunks_exact_mut(fetch::WAIT_ROW_SIZE) {
+            let kind = u16::from_le_bytes([row[0], row[1]]);
+            match WaitFor::from_code(kind) {
+                Some(WaitFor::Body) => row[2..4].copy_from_slice(&[1, 0]),
+                Some(_) => return Err(AskFault::Handle),
+                None => return Err(AskFault::Rows),
+            }
+        }
+        Ok(rows.size / midge_abi::width::wire(fetch::WAIT_ROW_SIZE))
     }
 
     fn start(&mut self, memory: &[u8], record: u32) -> Result<u32, AskFault> {

@@ -8,17 +8,19 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use midge_abi::fetch::{WAIT_ROW_SIZE, WAIT_ROWS_MAX};
 use midge_abi::imports::{
     self, CLOCK_STEP_NS, LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX, Level, RANDOM_BYTES_MAX,
     SLEEP_NS_MAX,
 };
 use midge_abi::response::GuestRange;
+use midge_abi::width::wire;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use wasmtime::{AsContextMut, Caller, Extern, Linker, ResourceLimiter};
 
 use crate::instance::SLICE_TICKS;
-use crate::wait::{Ask, AskCell};
+use crate::wait::{Ask, AskCell, AskFault};
 
 /// Clock, chance and log of the guests, as the embedder wants them.
 pub trait Services: Send + Sync {
@@ -58,6 +60,8 @@ pub struct InstanceLimits {
     pub files_memory_bytes: usize,
     /// Most elements of each table.
     pub table_elements_max: usize,
+    /// Instructions of a call, where they are counted.
+    pub fuel: Option<u64>,
 }
 
 impl ResourceLimiter for InstanceLimits {
@@ -153,6 +157,11 @@ impl GuestContext {
     /// Returns the limits, for the store's limiter.
     pub const fn limits(&mut self) -> &mut InstanceLimits {
         &mut self.limits
+    }
+
+    /// Returns the instructions that a call may run, where they are counted.
+    pub(crate) const fn fuel(&self) -> Option<u64> {
+        self.limits.fuel
     }
 
     /// True if the request's time is up. The first call for a request sets its deadline.
@@ -284,6 +293,66 @@ fn define_waiting_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result
             ask(caller, imports::SLEEP_NS, Ask::Sleep(ns), None).await.map(drop)
         })
     })?;
+    define_fetching_imports(linker)
+}
+
+/// Defines the imports by which a guest makes requests. Only `wait` waits; the others ask for what the embedder has.
+fn define_fetching_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
+    let module = imports::MODULE;
+    linker.func_wrap_async(module, imports::FETCH, |caller, (record,): (i32,)| {
+        Box::new(async move {
+            let fetch = Ask::Fetch(record.cast_unsigned());
+            ask(caller, imports::FETCH, fetch, None).await.map(u32::cast_signed)
+        })
+    })?;
+    type WithRegion = fn(u32, GuestRange) -> Ask;
+    let with_region: [(&'static str, WithRegion); 3] = [
+        (imports::FETCH_WRITE, Ask::FetchWrite),
+        (imports::FETCH_HEAD, Ask::FetchHead),
+        (imports::FETCH_READ, Ask::FetchRead),
+    ];
+    for (name, make) in with_region {
+        linker.func_wrap_async(
+            module,
+            name,
+            move |caller, (handle, pointer, size): (i32, i32, i32)| {
+                Box::new(async move {
+                    let region = region(pointer, size);
+                    let made = make(handle.cast_unsigned(), region);
+                    ask(caller, name, made, Some(region)).await.map(u32::cast_signed)
+                })
+            },
+        )?;
+    }
+    linker.func_wrap_async(module, imports::FETCH_FINISH, |caller, (handle,): (i32,)| {
+        Box::new(async move {
+            let finish = Ask::FetchFinish(handle.cast_unsigned());
+            ask(caller, imports::FETCH_FINISH, finish, None).await.map(u32::cast_signed)
+        })
+    })?;
+    linker.func_wrap_async(module, imports::FETCH_CLOSE, |caller, (handle,): (i32,)| {
+        Box::new(async move {
+            let close = Ask::FetchClose(handle.cast_unsigned());
+            ask(caller, imports::FETCH_CLOSE, close, None).await.map(drop)
+        })
+    })?;
+    linker.func_wrap_async(
+        module,
+        imports::WAIT,
+        |caller, (rows, count, time): (i32, i32, i64)| {
+            Box::new(async move {
+                let count = count.cast_unsigned();
+                if count > WAIT_ROWS_MAX {
+                    return Err(AskFault::Rows.into());
+                }
+                let size = count * wire(WAIT_ROW_SIZE);
+                let rows = GuestRange { address: rows.cast_unsigned(), size };
+                let ns = u64::try_from(time).unwrap_or(u64::MAX).min(SLEEP_NS_MAX);
+                let wait = Ask::Wait(rows, ns);
+                ask(caller, imports::WAIT, wait, Some(rows)).await.map(u32::cast_signed)
+            })
+        },
+    )?;
     Ok(())
 }
 
@@ -314,7 +383,15 @@ async fn ask(
         Ask::Read(_) => answer > 0,
         Ask::Write(region) => region.size > 0,
         Ask::Start(_) => true,
-        Ask::Sleep(_) => false,
+        // A body that goes somewhere else, or comes from there, is an exchange as well.
+        Ask::FetchWrite(..) | Ask::FetchHead(..) | Ask::FetchRead(..) => {
+            answer > 0 && answer.cast_signed() > 0
+        }
+        Ask::Sleep(_)
+        | Ask::Fetch(_)
+        | Ask::FetchFinish(_)
+        | Ask::FetchClose(_)
+        | Ask::Wait(..) => false,
     };
     if has_moved {
         // The clock of slices went on in the meantime.
@@ -354,6 +431,17 @@ pub fn define_startup_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Re
     })?;
     linker.func_wrap(module, imports::SLEEP_NS, move |_: i64| absent(imports::SLEEP_NS))?;
     linker.func_wrap(module, imports::EXIT, move |_: i32| absent(imports::EXIT))?;
+    for name in [imports::FETCH, imports::FETCH_FINISH] {
+        linker.func_wrap(module, name, move |_: i32| absent(name).map(|()| 0i32))?;
+    }
+    for name in [imports::FETCH_WRITE, imports::FETCH_HEAD, imports::FETCH_READ] {
+        linker
+            .func_wrap(module, name, move |_: i32, _: i32, _: i32| absent(name).map(|()| 0i32))?;
+    }
+    linker.func_wrap(module, imports::FETCH_CLOSE, move |_: i32| absent(imports::FETCH_CLOSE))?;
+    linker.func_wrap(module, imports::WAIT, move |_: i32, _: i32, _: i64| {
+        absent(imports::WAIT).map(|()| 0i32)
+    })?;
     Ok(())
 }
 

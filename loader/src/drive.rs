@@ -45,6 +45,8 @@ pub enum CallEnd {
     Trapped(Trap),
     /// The guest ran past its deadline and was stopped.
     DeadlineExceeded,
+    /// It used up the instructions that it may run.
+    FuelExhausted,
     /// The machine had no stack for the call, which did not begin.
     NoStack,
 }
@@ -62,6 +64,7 @@ enum End {
     Returned,
     Trapped,
     DeadlineExceeded,
+    FuelExhausted,
     NoStack,
     Inspected,
 }
@@ -83,6 +86,8 @@ struct Mailbox {
 
     end: Cell<Option<End>>,
     response: Cell<u32>,
+    /// Instructions that the call ran, where they are counted.
+    fuel_used: Cell<Option<u64>>,
     trap: Cell<Option<Trap>>,
     snapshot: Cell<Option<StateSnapshot>>,
 
@@ -159,11 +164,17 @@ impl Driver {
             End::Returned => CallEnd::Returned(self.mailbox.response.get()),
             End::Trapped => CallEnd::Trapped(self.mailbox.trap.take().expect("left with the end")),
             End::DeadlineExceeded => CallEnd::DeadlineExceeded,
+            End::FuelExhausted => CallEnd::FuelExhausted,
             End::NoStack => CallEnd::NoStack,
             End::Inspected => unreachable!("the order was a call"),
         };
         self.is_idle = true;
         Some(end)
+    }
+
+    /// Returns how many instructions the last call ran, where they are counted.
+    pub(crate) fn fuel_used(&self) -> Option<u64> {
+        self.mailbox.fuel_used.get()
     }
 
     /// Returns what a suspended call waits for; nothing if it only used up its slice.
@@ -289,6 +300,9 @@ async fn drive(
                 if is_memory_the_engines {
                     mailbox.memory_bytes.set(instance.memory_bytes());
                 }
+                if instance.is_fueled() {
+                    mailbox.fuel_used.set(instance.fuel_used());
+                }
                 match called {
                     CallEnd::Returned(response) => {
                         mailbox.response.set(response);
@@ -299,6 +313,7 @@ async fn drive(
                         End::Trapped
                     }
                     CallEnd::DeadlineExceeded => End::DeadlineExceeded,
+                    CallEnd::FuelExhausted => End::FuelExhausted,
                     CallEnd::NoStack => End::NoStack,
                 }
             }

@@ -166,7 +166,7 @@ impl Embedded {
     ) -> Result<Self, EmbedError> {
         let technique = choose(artifact.manifest(), Machine::of_this_process()).technique;
         let memory_bytes_max = limits.memory_bytes_max;
-        let function = FunctionLimits { memory_bytes_max };
+        let function = FunctionLimits::of_memory(memory_bytes_max);
         let function = Function::register(artifact, technique, engines, services, function)?;
         let function = Arc::new(function);
         Ok(Self {
@@ -218,7 +218,7 @@ impl Embedded {
                 Ok(Output { status: written.status, body: written.body })
             }
             CallEnd::Returned(address) => output(&used, *address, self.limits.answer_bytes_max),
-            CallEnd::DeadlineExceeded => Err(EmbedError::DeadlineExceeded),
+            CallEnd::DeadlineExceeded | CallEnd::FuelExhausted => Err(EmbedError::DeadlineExceeded),
             CallEnd::NoStack => Err(EmbedError::Exhausted),
             CallEnd::Trapped(_) if is_exhausted => Err(EmbedError::Exhausted),
             // The trap refers to the module's code, which outlives it: `self` holds the artifact.

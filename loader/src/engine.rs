@@ -8,7 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{CodeForm, Isolation, Metering};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
 };
@@ -60,19 +60,32 @@ pub enum EngineKind {
     PoolScan,
     /// As `Mapped`, with code that compares every address.
     Checked,
+    /// As `Mapped`, with code that counts what it runs.
+    Fueled,
+    /// As both.
+    FueledChecked,
 }
 
 impl EngineKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Mapped, Self::OnDemand, Self::Pool, Self::PoolScan, Self::Checked];
+    pub const ALL: [Self; 7] = [
+        Self::Mapped,
+        Self::OnDemand,
+        Self::Pool,
+        Self::PoolScan,
+        Self::Checked,
+        Self::Fueled,
+        Self::FueledChecked,
+    ];
 
-    /// Returns the kind whose code an artifact of this isolation holds.
+    /// Returns the kind whose code an artifact of this form holds.
     #[must_use]
-    pub const fn of_artifact(isolation: Isolation) -> Self {
-        match isolation {
-            Isolation::GuardPages => Self::Mapped,
-            Isolation::BoundsChecked => Self::Checked,
+    pub const fn of_artifact(form: CodeForm) -> Self {
+        match (form.isolation, form.metering) {
+            (Isolation::GuardPages, Metering::Epochs) => Self::Mapped,
+            (Isolation::BoundsChecked, Metering::Epochs) => Self::Checked,
+            (Isolation::GuardPages, Metering::Fuel) => Self::Fueled,
+            (Isolation::BoundsChecked, Metering::Fuel) => Self::FueledChecked,
         }
     }
 }
@@ -160,8 +173,14 @@ impl GuestEngine {
         let published = PublishedCode::default();
         let mut config = common();
         match kind {
-            EngineKind::Mapped | EngineKind::Checked => {
-                if kind == EngineKind::Checked {
+            EngineKind::Mapped
+            | EngineKind::Checked
+            | EngineKind::Fueled
+            | EngineKind::FueledChecked => {
+                if matches!(kind, EngineKind::Fueled | EngineKind::FueledChecked) {
+                    config.consume_fuel(true).epoch_interruption(false);
+                }
+                if matches!(kind, EngineKind::Checked | EngineKind::FueledChecked) {
                     // A reservation that a 32-bit address can leave makes the compiler compare; that a
                     // mispredicted comparison reads address 0 is its default.
                     config

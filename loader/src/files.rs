@@ -25,7 +25,7 @@ pub const DEPTH_MAX: usize = 64;
 pub const GUEST_PATH_DEFAULT: &str = "/";
 
 /// A folder, and the path by which the guest knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// The folder.
     pub folder: PathBuf,

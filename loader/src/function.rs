@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use midge_abi::imports;
-use midge_abi::manifest::Manifest;
+use midge_abi::manifest::{Manifest, Metering};
 use midge_abi::width::index;
 use wasmtime::InstancePre;
 
@@ -21,6 +21,16 @@ use crate::wait::AskCell;
 pub struct FunctionLimits {
     /// Largest size of each linear memory, in bytes.
     pub memory_bytes_max: usize,
+    /// Instructions that a call may run, where its code counts them.
+    pub fuel: u64,
+}
+
+impl FunctionLimits {
+    /// Limits memory, and no instructions.
+    #[must_use]
+    pub const fn of_memory(memory_bytes_max: usize) -> Self {
+        Self { memory_bytes_max, fuel: u64::MAX }
+    }
 }
 
 /// A registered function. Workers share it; slots are their own.
@@ -67,11 +77,12 @@ impl Function {
         services: Arc<dyn Services>,
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
-        let engine = engines.get(technique.engine_kind_of(artifact.manifest().isolation))?;
+        let engine = engines.get(technique.engine_kind_of(artifact.manifest().form()))?;
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
             files_memory_bytes: files_memory_bytes(artifact.manifest()),
             table_elements_max: TABLE_ELEMENTS_MAX,
+            fuel: (artifact.manifest().metering == Metering::Fuel).then_some(limits.fuel),
         };
         let code = if technique.loads_code_at_start() {
             Code::AtStart

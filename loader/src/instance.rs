@@ -2,7 +2,7 @@
 //!
 //! Epochs: a call may run for [`SLICE_TICKS`] of the engine's clock, then it yields to the worker and goes
 //! on when it is polled again; the callback looks at the real clock then, and stops a call that is past its
-//! deadline.
+//! deadline. Code that counts its instructions yields after so many of them, and ends where its budget does.
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXP
 use midge_abi::manifest::{GlobalValue, Manifest};
 use midge_abi::response::GuestRange;
 use wasmtime::{
-    Engine, Func, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, TypedFunc,
+    Engine, Func, Global, InstancePre, Memory, Ref, Store, StoreContextMut, Table, Trap, TypedFunc,
     UpdateDeadline, Val,
 };
 
@@ -31,6 +31,8 @@ use crate::witness::{self, ExportedFunction};
 pub const SLICE_TICKS: u64 = 2;
 /// Ticks that a call gets each time it goes on.
 pub const NEXT_SLICE_TICKS: u64 = 1;
+/// Instructions that a call may run before it yields, where they are counted: about as long as a slice.
+pub const SLICE_FUEL: u64 = 2_000_000;
 /// Ticks until a start without code of the guest's is preempted: never. The engine's own code, which puts
 /// elements of tables in place, looks at the epoch too, and is not on a fiber that could yield.
 const START_TICKS: u64 = u64::MAX / 2;
@@ -143,6 +145,9 @@ pub(crate) fn store(
     }
     let mut store = Store::new(engine, context);
     store.limiter(|context| context.limits());
+    if store.data().fuel().is_some() {
+        store.fuel_async_yield_interval(Some(SLICE_FUEL)).expect("its engine counts instructions");
+    }
     store.epoch_deadline_callback(slice_ended);
     store.set_epoch_deadline(SLICE_TICKS);
     store
@@ -160,11 +165,11 @@ fn instantiate(
     store: &mut Store<GuestContext>,
     pre: &InstancePre<GuestContext>,
 ) -> wasmtime::Result<wasmtime::Instance> {
-    if !store.data().may_wait() {
+    if !store.data().may_wait() && store.data().fuel().is_none() {
         return pre.instantiate(store);
     }
-    // The engine refuses the plain way for modules with imports that wait. There is nothing to wait for here:
-    // no code of the guest's runs, and the epoch is far away.
+    // The engine refuses the plain way for modules with imports that wait, and stores that yield by fuel. There
+    // is nothing to wait for here: no code of the guest's runs, and the epoch is far away.
     let made = std::pin::pin!(pre.instantiate_async(store));
     match made.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
         std::task::Poll::Ready(made) => made,
@@ -271,7 +276,10 @@ impl Instance {
         size: u32,
     ) -> CallEnd {
         self.store.data_mut().begin(request);
-        self.store.set_epoch_deadline(SLICE_TICKS);
+        match self.store.data().fuel() {
+            None => self.store.set_epoch_deadline(SLICE_TICKS),
+            Some(fuel) => self.store.set_fuel(fuel).expect("its engine counts instructions"),
+        }
         let arguments = (address.cast_signed(), size.cast_signed());
         match self.entry.call_async(&mut self.store, arguments).await {
             Ok(response) => CallEnd::Returned(response.cast_unsigned()),
@@ -281,8 +289,21 @@ impl Instance {
                 CallEnd::Returned(response)
             }
             Err(error) if error.is::<NoStack>() => CallEnd::NoStack,
+            Err(error) if error.downcast_ref() == Some(&Trap::OutOfFuel) => CallEnd::FuelExhausted,
             Err(error) => CallEnd::Trapped(error),
         }
+    }
+
+    /// True where instructions are counted.
+    pub(crate) fn is_fueled(&self) -> bool {
+        self.store.data().fuel().is_some()
+    }
+
+    /// Returns how many instructions the last call ran, where they are counted.
+    pub(crate) fn fuel_used(&self) -> Option<u64> {
+        let fuel = self.store.data().fuel()?;
+        let left = self.store.get_fuel().expect("its engine counts instructions");
+        Some(fuel.saturating_sub(left))
     }
 
     /// Sets back what the entry does not set by itself.
@@ -310,6 +331,10 @@ impl Instance {
     }
 
     pub(crate) async fn inspect(&mut self) -> StateSnapshot {
+        if self.store.data().fuel().is_some() {
+            // What looks runs code, whatever the call has left.
+            self.store.set_fuel(u64::MAX).expect("its engine counts instructions");
+        }
         let state = StateExports::find(&mut self.store, &self.instance);
         let mut snapshot = state.inspect(&mut self.store);
         snapshot.dropped_segments = state.dropped_segments(&mut self.store).await;

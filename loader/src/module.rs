@@ -507,7 +507,12 @@ fn signature(module: &str, name: &str) -> Option<(&'static [ValType], &'static [
         imports::CLOCK_WALL_NS | imports::CLOCK_MONOTONIC_NS => Some((&[], &[I64])),
         imports::RANDOM | imports::RESPONSE_WRITE => Some((&[I32, I32], &[])),
         imports::BODY_READ => Some((&[I32, I32], &[I32])),
-        imports::RESPONSE_START | imports::EXIT => Some((&[I32], &[])),
+        imports::RESPONSE_START | imports::EXIT | imports::FETCH_CLOSE => Some((&[I32], &[])),
+        imports::FETCH | imports::FETCH_FINISH => Some((&[I32], &[I32])),
+        imports::FETCH_WRITE | imports::FETCH_HEAD | imports::FETCH_READ => {
+            Some((&[I32, I32, I32], &[I32]))
+        }
+        imports::WAIT => Some((&[I32, I32, I64], &[I32])),
         imports::SLEEP_NS => Some((&[I64], &[])),
         _ => None,
     }

@@ -237,7 +237,7 @@ impl Proof {
         engines: &Engines,
     ) -> Result<Self, ProofError> {
         let tested_script = Arc::new(Script::new(settings.seed));
-        let limits = FunctionLimits { memory_bytes_max: settings.memory_bytes_max };
+        let limits = FunctionLimits::of_memory(settings.memory_bytes_max);
         let services: Arc<dyn Services> = Arc::clone(&tested_script) as _;
         let function =
             Function::register(&subject.artifact, settings.technique, engines, services, limits)?;
@@ -379,7 +379,7 @@ impl Side {
         settings: ProofSettings,
     ) -> Result<Self, ProofError> {
         let script = Arc::new(Script::new(settings.seed));
-        let limits = FunctionLimits { memory_bytes_max: settings.memory_bytes_max };
+        let limits = FunctionLimits::of_memory(settings.memory_bytes_max);
         let services: Arc<dyn Services> = Arc::clone(&script) as _;
         let function = Function::register(artifact, Technique::Cow, engines, services, limits)?;
         Ok(Self { function, script })
@@ -397,7 +397,8 @@ impl End {
             CallEnd::Returned(address) => Self::Returned(*address),
             // With its backtrace: where a guest trapped is as observable as why.
             CallEnd::Trapped(trap) => Self::Trapped(format!("{trap:?}")),
-            CallEnd::DeadlineExceeded => Self::DeadlineExceeded,
+            // What compares it counts no instructions: it can tell nothing.
+            CallEnd::DeadlineExceeded | CallEnd::FuelExhausted => Self::DeadlineExceeded,
             CallEnd::NoStack => unreachable!("told as exhausted by `call`"),
         }
     }

@@ -40,12 +40,20 @@ pub enum Discard {
     Exhausted,
     /// The slot has become heavy: it holds more dirty pages than its pool keeps.
     Heavy,
+    /// It was idle, and gave its place to a slot of a function that was called later.
+    GaveWay,
 }
 
 impl Discard {
     /// All reasons, in order.
-    pub const ALL: [Self; 5] =
-        [Self::ByTechnique, Self::RestoreFailed, Self::Abandoned, Self::Exhausted, Self::Heavy];
+    pub const ALL: [Self; 6] = [
+        Self::ByTechnique,
+        Self::RestoreFailed,
+        Self::Abandoned,
+        Self::Exhausted,
+        Self::Heavy,
+        Self::GaveWay,
+    ];
 
     /// Returns the name under which the reason is counted.
     #[must_use]
@@ -56,6 +64,7 @@ impl Discard {
             Self::Abandoned => "abandoned",
             Self::Exhausted => "exhausted",
             Self::Heavy => "heavy",
+            Self::GaveWay => "gave_way",
         }
     }
 
@@ -187,6 +196,12 @@ impl Used {
     #[must_use]
     pub fn dirty_page_count(&self) -> usize {
         self.driver.memories().iter().map(|memory| memory.dirty_page_count()).sum()
+    }
+
+    /// Returns how many instructions the call ran, where its code counts them.
+    #[must_use]
+    pub fn fuel_used(&self) -> Option<u64> {
+        self.driver.fuel_used()
     }
 
     /// True if a trap came from the machine being out of mappings, not from the guest.

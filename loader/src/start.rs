@@ -19,7 +19,7 @@ pub mod fresh; // `cow`, `pool`, `pool-scan`: a new instance for each request
 pub mod restore; // `restore`: the slot stays
 pub mod reuse; // `reuse`: nothing is undone
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::CodeForm;
 
 use crate::engine::EngineKind;
 use crate::instance::{AfterCall, StartError};
@@ -108,11 +108,11 @@ impl Technique {
         }
     }
 
-    /// Returns the engine that it runs an artifact of this isolation on.
+    /// Returns the engine that it runs an artifact of this form on.
     #[must_use]
-    pub const fn engine_kind_of(self, isolation: Isolation) -> EngineKind {
+    pub const fn engine_kind_of(self, form: CodeForm) -> EngineKind {
         match self.engine_kind() {
-            EngineKind::Mapped => EngineKind::of_artifact(isolation),
+            EngineKind::Mapped => EngineKind::of_artifact(form),
             other => other,
         }
     }
@@ -192,6 +192,16 @@ pub trait StartTechnique {
     fn shed(&mut self) -> usize {
         0
     }
+
+    /// Returns how many slots are kept and idle.
+    fn idle_count(&self) -> usize {
+        0
+    }
+
+    /// Drops the slot that has been idle longest. False if there is none.
+    fn shed_one(&mut self) -> bool {
+        false
+    }
 }
 
 /// Any of the techniques. An enum and not a trait object: the request path makes no indirect call.
@@ -238,6 +248,22 @@ impl StartTechnique for AnyTechnique {
             Self::Fresh(technique) => technique.shed(),
             Self::Restore(technique) => technique.shed(),
             Self::Reuse(technique) => technique.shed(),
+        }
+    }
+
+    fn idle_count(&self) -> usize {
+        match self {
+            Self::Fresh(technique) => technique.idle_count(),
+            Self::Restore(technique) => technique.idle_count(),
+            Self::Reuse(technique) => technique.idle_count(),
+        }
+    }
+
+    fn shed_one(&mut self) -> bool {
+        match self {
+            Self::Fresh(technique) => technique.shed_one(),
+            Self::Restore(technique) => technique.shed_one(),
+            Self::Reuse(technique) => technique.shed_one(),
         }
     }
 }

@@ -29,6 +29,21 @@ pub enum Ask {
     Write(GuestRange),
     /// So many nanoseconds to pass.
     Sleep(u64),
+    /// A request of its own, described by the record at this address. Those that follow are of a handle; answers
+    /// are those of the imports (`midge_abi::fetch`).
+    Fetch(u32),
+    /// A piece of its body to be sent.
+    FetchWrite(u32, GuestRange),
+    /// Its body to be ended.
+    FetchFinish(u32),
+    /// The head of its response, into this region.
+    FetchHead(u32, GuestRange),
+    /// More of the body of its response, into this region.
+    FetchRead(u32, GuestRange),
+    /// To have no more to do with it.
+    FetchClose(u32),
+    /// One of the rows in this region, or so many nanoseconds to pass.
+    Wait(GuestRange, u64),
 }
 
 /// Why an ask is refused: the guest traps.
@@ -50,11 +65,28 @@ pub enum AskFault {
     /// The machine is out of mappings or memory.
     #[error("the machine refused to make a page writable")]
     Exhausted = 5,
+    /// A record of a request that breaks the contract.
+    #[error("`fetch` was given a record that breaks the contract")]
+    FetchRecord = 6,
+    /// A handle that names no request of this call.
+    #[error("an import was given the handle of no request")]
+    Handle = 7,
+    /// Rows that break the contract.
+    #[error("`wait` was given rows that break the contract")]
+    Rows = 8,
 }
 
 impl AskFault {
-    const ALL: [Self; 5] =
-        [Self::StartedTwice, Self::Record, Self::NotStarted, Self::TooLong, Self::Exhausted];
+    const ALL: [Self; 8] = [
+        Self::StartedTwice,
+        Self::Record,
+        Self::NotStarted,
+        Self::TooLong,
+        Self::Exhausted,
+        Self::FetchRecord,
+        Self::Handle,
+        Self::Rows,
+    ];
 
     fn from_code(code: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| -i64::from(*fault as u8) == code)
@@ -66,6 +98,13 @@ const READ: u8 = 1;
 const START: u8 = 2;
 const WRITE: u8 = 3;
 const SLEEP: u8 = 4;
+const FETCH: u8 = 5;
+const FETCH_WRITE: u8 = 6;
+const FETCH_FINISH: u8 = 7;
+const FETCH_HEAD: u8 = 8;
+const FETCH_READ: u8 = 9;
+const FETCH_CLOSE: u8 = 10;
+const WAIT: u8 = 11;
 
 /// No answer yet.
 const UNANSWERED: i64 = i64::MIN;
@@ -76,7 +115,8 @@ pub(crate) struct AskCell {
     kind: AtomicU8,
     address: AtomicU32,
     size: AtomicU32,
-    ns: AtomicU64,
+    /// A time, or a handle.
+    number: AtomicU64,
     /// Size of the first memory when the ask was made.
     memory_bytes: AtomicUsize,
     answer: AtomicI64,
@@ -85,15 +125,24 @@ pub(crate) struct AskCell {
 impl AskCell {
     /// Leaves an ask.
     pub(crate) fn set(&self, ask: Ask, memory_bytes: usize) {
-        let (kind, address, size, ns) = match ask {
-            Ask::Read(GuestRange { address, size }) => (READ, address, size, 0),
-            Ask::Start(record) => (START, record, 0, 0),
-            Ask::Write(GuestRange { address, size }) => (WRITE, address, size, 0),
-            Ask::Sleep(ns) => (SLEEP, 0, 0, ns),
+        let none = GuestRange { address: 0, size: 0 };
+        let at = |address| GuestRange { address, size: 0 };
+        let (kind, region, number) = match ask {
+            Ask::Read(region) => (READ, region, 0),
+            Ask::Start(record) => (START, at(record), 0),
+            Ask::Write(region) => (WRITE, region, 0),
+            Ask::Sleep(ns) => (SLEEP, none, ns),
+            Ask::Fetch(record) => (FETCH, at(record), 0),
+            Ask::FetchWrite(handle, region) => (FETCH_WRITE, region, handle.into()),
+            Ask::FetchFinish(handle) => (FETCH_FINISH, none, handle.into()),
+            Ask::FetchHead(handle, region) => (FETCH_HEAD, region, handle.into()),
+            Ask::FetchRead(handle, region) => (FETCH_READ, region, handle.into()),
+            Ask::FetchClose(handle) => (FETCH_CLOSE, none, handle.into()),
+            Ask::Wait(rows, ns) => (WAIT, rows, ns),
         };
-        self.address.store(address, Relaxed);
-        self.size.store(size, Relaxed);
-        self.ns.store(ns, Relaxed);
+        self.address.store(region.address, Relaxed);
+        self.size.store(region.size, Relaxed);
+        self.number.store(number, Relaxed);
         self.memory_bytes.store(memory_bytes, Relaxed);
         self.answer.store(UNANSWERED, Relaxed);
         self.kind.store(kind, Relaxed);
@@ -103,11 +152,20 @@ impl AskCell {
     pub(crate) fn get(&self) -> Option<(Ask, usize)> {
         let region =
             GuestRange { address: self.address.load(Relaxed), size: self.size.load(Relaxed) };
+        let number = self.number.load(Relaxed);
+        let handle = u32::try_from(number).unwrap_or(u32::MAX);
         let ask = match self.kind.load(Relaxed) {
             READ => Ask::Read(region),
             START => Ask::Start(region.address),
             WRITE => Ask::Write(region),
-            SLEEP => Ask::Sleep(self.ns.load(Relaxed)),
+            SLEEP => Ask::Sleep(number),
+            FETCH => Ask::Fetch(region.address),
+            FETCH_WRITE => Ask::FetchWrite(handle, region),
+            FETCH_FINISH => Ask::FetchFinish(handle),
+            FETCH_HEAD => Ask::FetchHead(handle, region),
+            FETCH_READ => Ask::FetchRead(handle, region),
+            FETCH_CLOSE => Ask::FetchClose(handle),
+            WAIT => Ask::Wait(region, number),
             _ => return None,
         };
         Some((ask, self.memory_bytes.load(Relaxed)))

@@ -52,7 +52,7 @@ fn call_with_the_bug() {
     let engines = Engines::new();
     let built = build("guest.wat", GUEST.as_bytes(), &engines).expect("the guest is sound");
     let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
-    let limits = FunctionLimits { memory_bytes_max: 1 << 20 };
+    let limits = FunctionLimits::of_memory(1 << 20);
     let services = Arc::new(Buggy);
     let function = Function::register(&artifact, Technique::Restore, &engines, services, limits);
     let pristine = function.expect("eligible").start().expect("starts");

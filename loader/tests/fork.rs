@@ -84,7 +84,7 @@ fn both_sides_of_a_fork_stay_pristine() {
             continue;
         }
         tried += 1;
-        let limits = FunctionLimits { memory_bytes_max: 1 << 20 };
+        let limits = FunctionLimits::of_memory(1 << 20);
         let function = Function::register(&artifact, technique, &engines, Arc::new(Silent), limits);
         let function = Arc::new(function.expect("checked above"));
         let mut slots = AnyTechnique::new(function, 4);

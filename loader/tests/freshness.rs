@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use midge_abi::contract::Method;
 use midge_abi::imports::Level;
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{CodeForm, Isolation, Metering};
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build_isolated;
+use midge_loader::build::build_as;
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::Engines;
@@ -94,6 +94,12 @@ impl Services for TestServices {
     }
 }
 
+/// All ways in which code is made.
+fn forms() -> impl Iterator<Item = CodeForm> {
+    let with = |isolation| Metering::ALL.map(|metering| CodeForm { isolation, metering });
+    Isolation::ALL.into_iter().flat_map(with)
+}
+
 struct Lab {
     engines: Engines,
     artifact: Arc<Artifact>,
@@ -102,20 +108,24 @@ struct Lab {
 
 impl Lab {
     fn new(text: &str) -> Self {
-        Self::isolated(text, Isolation::GuardPages)
+        Self::of_form(text, CodeForm::PLAIN)
     }
 
-    fn isolated(text: &str, isolation: Isolation) -> Self {
+    fn of_form(text: &str, form: CodeForm) -> Self {
         let engines = Engines::new();
-        let built = build_isolated("guest.wat", text.as_bytes(), isolation, &engines)
-            .expect("the guest is sound");
+        let built =
+            build_as("guest.wat", text.as_bytes(), form, &engines).expect("the guest is sound");
         let artifact = Artifact::from_bytes(&built.bytes, &engines).expect("just built");
         Self { engines, artifact, calls: 0 }
     }
 
     fn function(&self, technique: Technique) -> Arc<Function> {
+        self.function_with(technique, u64::MAX)
+    }
+
+    fn function_with(&self, technique: Technique, fuel: u64) -> Arc<Function> {
         let services = Arc::new(TestServices(AtomicU64::new(0)));
-        let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
+        let limits = FunctionLimits { memory_bytes_max: 64 << 20, fuel };
         let function =
             Function::register(&self.artifact, technique, &self.engines, services, limits);
         Arc::new(function.expect("the technique suits the guest"))
@@ -183,8 +193,8 @@ fn the_template_is_the_state_after_start_up() {
 
 #[test]
 fn each_operation_alone_is_undone() {
-    for isolation in Isolation::ALL {
-        let mut lab = Lab::isolated(GUEST, isolation);
+    for form in forms() {
+        let mut lab = Lab::of_form(GUEST, form);
         let fresh = fresh_state(&lab, Technique::Restore);
         let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 4);
         for operation in 0..9u8 {
@@ -207,8 +217,8 @@ fn each_operation_alone_is_undone() {
 
 #[test]
 fn traps_are_what_they_are_and_the_slot_serves_on() {
-    for isolation in Isolation::ALL {
-        let mut lab = Lab::isolated(GUEST, isolation);
+    for form in forms() {
+        let mut lab = Lab::of_form(GUEST, form);
         let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
         for (operation, expected) in
             [(6, "unreachable"), (7, "out of bounds memory access"), (8, "call stack exhausted")]
@@ -344,18 +354,61 @@ proptest! {
 }
 
 #[test]
-fn bounds_checks_are_for_techniques_that_map_a_template() {
-    let lab = Lab::isolated(GUEST, Isolation::BoundsChecked);
+fn other_forms_are_for_techniques_that_map_a_template() {
     let machine = Machine { has_swap: false, has_pagemap_scan: true };
-    for technique in Technique::ALL {
-        let allowed = check(technique, lab.artifact.manifest(), machine);
-        let has_them = matches!(
-            technique,
-            Technique::Aot | Technique::Mmap | Technique::Restore | Technique::Reuse
-        );
-        assert_eq!(allowed.is_ok(), has_them, "{technique}: {allowed:?}");
+    for form in forms().filter(|form| *form != CodeForm::PLAIN) {
+        let lab = Lab::of_form(GUEST, form);
+        for technique in Technique::ALL {
+            let allowed = check(technique, lab.artifact.manifest(), machine);
+            let has_them = matches!(
+                technique,
+                Technique::Aot | Technique::Mmap | Technique::Restore | Technique::Reuse
+            );
+            assert_eq!(allowed.is_ok(), has_them, "{technique}: {allowed:?}");
+        }
+        assert_eq!(choose(lab.artifact.manifest(), machine).technique, Technique::Restore);
     }
-    assert_eq!(choose(lab.artifact.manifest(), machine).technique, Technique::Restore);
+}
+
+/// Counted in instructions a call ends at the same one each time, wherever it was preempted and however its
+/// instance came to be.
+#[test]
+fn fuel_ends_a_call_at_the_same_instruction() {
+    let form = CodeForm { metering: Metering::Fuel, ..CodeForm::PLAIN };
+    let mut lab = Lab::of_form(GUEST, form);
+    // Each fills 160 KiB: the call yields several times.
+    let long = [4u8, 7].repeat(400);
+    for body in [&b""[..], &[1, 5, 0, 3], &long] {
+        let mut slots = AnyTechnique::new(lab.function(Technique::Restore), 1);
+        let used = lab.call(slots.take().unwrap().pristine, body);
+        let needed = used.fuel_used().expect("it is counted");
+        assert!(matches!(used.end(), CallEnd::Returned(_)), "{:?}", used.end());
+        assert_eq!(slots.give(used), None);
+        // Some of them are enough, for the count is looked at where code branches back or is entered.
+        let mut ends = Vec::new();
+        for fuel in (0..=8).map(|part| 1 + (needed - 1) * part / 8) {
+            let mut seen = Vec::new();
+            for technique in [Technique::Restore, Technique::Mmap, Technique::Aot] {
+                let mut slots = AnyTechnique::new(lab.function_with(technique, fuel), 1);
+                for _ in 0..3 {
+                    let used = lab.call(slots.take().unwrap().pristine, body);
+                    let has_returned = matches!(used.end(), CallEnd::Returned(_));
+                    assert!(has_returned || matches!(used.end(), CallEnd::FuelExhausted));
+                    seen.push((has_returned, used.memory().to_vec()));
+                    slots.give(used);
+                }
+            }
+            // Random bytes and the request's block, with its id, are the only difference.
+            for (_, memory) in &mut seen {
+                memory[3000..3008].fill(0);
+                memory[65_536..131_072].fill(0);
+            }
+            assert!(seen.iter().all(|end| *end == seen[0]), "{fuel} of {needed}");
+            ends.push(seen[0].0);
+        }
+        assert_eq!((ends[0], ends[8]), (false, true), "{ends:?}");
+        assert!(ends.is_sorted(), "{ends:?}");
+    }
 }
 
 /// Calls another instance whenever the guest logs, as a host function might.
@@ -400,7 +453,7 @@ fn faults_nest_when_a_host_function_calls_another_instance() {
         (i32.const 3072)))"#;
     let mut lab = Lab::new(outer_text);
     let services = Arc::new(CallsWithin(Mutex::new(None)));
-    let limits = FunctionLimits { memory_bytes_max: 64 << 20 };
+    let limits = FunctionLimits::of_memory(64 << 20);
     let given: Arc<dyn Services> = Arc::clone(&services) as _;
     let function =
         Function::register(&lab.artifact, Technique::Restore, &lab.engines, given, limits).unwrap();

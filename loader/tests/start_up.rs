@@ -51,7 +51,7 @@ fn an_area_that_is_not_there_in_an_instance_is_refused() {
     assert!(!built.manifest.is_preinitialised, "its start-up runs in each instance");
     let artifact = Artifact::from_bytes(&built.bytes, &engines).unwrap();
     let start = |memory_bytes_max| {
-        let limits = FunctionLimits { memory_bytes_max };
+        let limits = FunctionLimits::of_memory(memory_bytes_max);
         let services = Arc::new(Silent);
         Function::register(&artifact, Technique::Cow, &engines, services, limits).unwrap().start()
     };

@@ -62,6 +62,16 @@ pub struct Counters {
     pub timeouts_write: u64,
     /// Connections closed because the peer did not close after us.
     pub timeouts_linger: u64,
+    /// Requests to other servers.
+    pub fetches: u64,
+    /// Those that went out on a connection that had rested.
+    pub fetches_reused: u64,
+    /// Those that were sent anew, for that connection had been closed.
+    pub fetches_repeated: u64,
+    /// Those that had no response.
+    pub fetches_failed: u64,
+    /// Connections that were begun for them.
+    pub fetches_connected: u64,
     /// Times another thread woke this one.
     pub wakes: u64,
 }

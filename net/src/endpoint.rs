@@ -30,6 +30,7 @@ use crate::http::refusal::Refusal;
 use crate::http::request::Head;
 use crate::http::response::{self, Circumstances, DateLine};
 use crate::listen::Listeners;
+use crate::outgoing::{self, Outgoing};
 use crate::ring::{BufferId, Completed, Completion, ConnectionId, Operation, Ring, Wait};
 use crate::settings::Settings;
 use crate::shed::{Shedder, Sources};
@@ -55,6 +56,8 @@ pub enum Event {
     Room(ConnectionId),
     /// The event of [`Endpoint::watch`] was signalled.
     Woken,
+    /// What a fetch of this owner was waited for may be there.
+    Fetch(u64),
 }
 
 /// A request, where it was received.
@@ -118,7 +121,7 @@ impl Current {
 #[derive(Debug)]
 pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) ring: R,
-    clock: C,
+    pub(crate) clock: C,
     pub(crate) settings: Settings,
     pub(crate) limits: Ticks,
     pub(crate) connections: Vec<Connection>,
@@ -152,6 +155,9 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) counters: Counters,
     /// Workers that share the addresses.
     pub(crate) neighbours: Option<Neighbours>,
+    /// Requests to other servers, and the slot from which on sockets are theirs.
+    pub(crate) outgoing: Outgoing,
+    outgoing_start: u32,
 }
 
 impl<R: Ring, C: Clock> Endpoint<R, C> {
@@ -205,6 +211,8 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             bodies_bytes: 0,
             counters: Counters::default(),
             neighbours: None,
+            outgoing: Outgoing::new(slots, settings.outgoing_max),
+            outgoing_start: slots,
             settings,
         })
     }
@@ -240,6 +248,9 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.accept_if_due();
         self.publish_load();
         self.serve_starved();
+        if self.outgoing.is_starved() {
+            self.serve_outgoing(Outgoing::serve_starved);
+        }
         let wait = if self.has_work() { Wait::Poll } else { wait };
         let timeout = match wait {
             Wait::Poll => None,
@@ -257,6 +268,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.now = now;
             self.date.update(self.clock.unix_seconds());
             self.wheel.advance(now, &mut self.expired);
+            self.serve_outgoing(Outgoing::tick);
         }
         Ok(())
     }
@@ -406,8 +418,27 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         &self.ring
     }
 
+    /// Lends the requests to other servers what they work with.
+    pub(crate) fn serve_outgoing<T>(
+        &mut self,
+        action: impl FnOnce(&mut Outgoing, &mut outgoing::Io<'_, R>) -> T,
+    ) -> T {
+        let mut io = outgoing::Io {
+            ring: &mut self.ring,
+            events: &mut self.pending,
+            counters: &mut self.counters,
+            now: self.elapsed,
+        };
+        action(&mut self.outgoing, &mut io)
+    }
+
     fn complete(&mut self, completion: Completion) -> Option<Event> {
         match completion.completed {
+            Completed::Receive | Completed::Send | Completed::Close
+                if completion.id.slot() >= self.outgoing_start =>
+            {
+                self.serve_outgoing(|outgoing, io| outgoing.complete(io, completion));
+            }
             Completed::Receive => self.received(completion),
             Completed::Send => self.sent(completion),
             Completed::Accept => self.accepted(completion),
@@ -444,8 +475,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if !self.starved.is_empty() {
             next = Some(self.now + 1);
         }
-        let ticks = u32::try_from(next?).unwrap_or(u32::MAX);
-        Some((TICK * ticks).saturating_sub(self.elapsed))
+        let ticks = next.map(|ticks| TICK * u32::try_from(ticks).unwrap_or(u32::MAX));
+        let next = match (ticks, self.outgoing.next_due()) {
+            // A tick later, for it is looked after once a tick.
+            (ticks, Some(due)) => ticks.map_or(due + TICK, |ticks| ticks.min(due + TICK)),
+            (ticks, None) => ticks?,
+        };
+        Some(next.saturating_sub(self.elapsed))
     }
 
     /// Takes note that a connection can go on.

@@ -48,8 +48,10 @@ pub struct Epoll {
     is_event_ready: bool,
     is_wake_armed: bool,
     sockets: Vec<Socket>,
-    /// Slots without a socket.
+    /// Slots without a socket, for those that are accepted.
     free: Vec<u32>,
+    /// The slots behind these are for sockets of ours.
+    accepted_slots: u32,
     pool: Pool,
     /// Operations since the last enter.
     queued: Vec<Operation>,
@@ -116,8 +118,9 @@ impl Epoll {
             event: None,
             is_event_ready: false,
             is_wake_armed: false,
-            sockets: (0..slots).map(|_| Socket::free()).collect(),
+            sockets: (0..slots + settings.outgoing_max).map(|_| Socket::free()).collect(),
             free: (0..slots).rev().collect(),
+            accepted_slots: slots,
             pool: Pool::new(settings.buffers, index(settings.buffer_bytes)),
             queued: Vec::with_capacity(index(settings.entries)),
             work: VecDeque::with_capacity(index(slots)),
@@ -177,7 +180,9 @@ impl Epoll {
                 let socket = self.socket(id);
                 let (output, is_in_work) = (std::mem::take(&mut socket.output), socket.is_in_work);
                 *socket = Socket { output, is_in_work, ..Socket::free() };
-                self.free.push(id.slot());
+                if id.slot() < self.accepted_slots {
+                    self.free.push(id.slot());
+                }
                 self.complete(Completed::Close, id, 0);
             }
             Operation::Wake => self.is_wake_armed = true,
@@ -315,16 +320,22 @@ impl Epoll {
     fn install(&mut self, stream: Stream, peer: Option<SocketAddr>) -> io::Result<i32> {
         stream.set_nonblocking(true)?;
         let slot = *self.free.last().expect("accepts and connections fit the table together");
+        self.put(slot, stream, peer)?;
+        self.free.pop();
+        Ok(i32::try_from(slot).unwrap_or(i32::MAX))
+    }
+
+    /// Puts a socket that does not block into a slot.
+    fn put(&mut self, slot: u32, stream: Stream, peer: Option<SocketAddr>) -> io::Result<()> {
         let wanted = epoll::EventFlags::IN
             | epoll::EventFlags::OUT
             | epoll::EventFlags::RDHUP
             | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(slot.into()), wanted)?;
-        self.free.pop();
         let socket = &mut self.sockets[index(slot)];
         let is_in_work = socket.is_in_work;
         *socket = Socket { stream: Some(stream), is_in_work, peer, ..Socket::free() };
-        Ok(i32::try_from(slot).unwrap_or(i32::MAX))
+        Ok(())
     }
 
     fn take_event(&mut self) {
@@ -461,6 +472,15 @@ impl Ring for Epoll {
     fn peer(&mut self, completion: Completion) -> Option<SocketAddr> {
         let slot = usize::try_from(completion.result).ok()?;
         self.sockets.get(slot)?.peer
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
+        let place = self.sockets.get(index(id.slot()));
+        if id.slot() < self.accepted_slots || place.is_none_or(|socket| socket.stream.is_some()) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        self.enters += 1;
+        self.put(id.slot(), socket.into(), None)
     }
 
     fn enters(&self) -> u64 {

@@ -23,6 +23,7 @@ pub mod endpoint; // turn, next event, respond
 pub mod http; // requests and responses as bytes
 pub mod inherited; // sockets that the service manager made
 pub mod listen; // where connections come from
+mod outgoing; // requests to other servers
 mod peer; // a peer's address as an accept tells it
 mod preface; // what a proxy says of the client before the first request
 mod receive; // bytes become requests
@@ -42,6 +43,9 @@ pub use crate::endpoint::{Endpoint, Event, RequestView};
 pub use crate::http::refusal::Refusal;
 pub use crate::http::request::{Framing, Head, HeaderSpan, Method, Span};
 pub use crate::listen::{ListenOptions, Listener};
+pub use crate::outgoing::{
+    BodyLength, FetchError, FetchId, FetchRequest, Origin, Piece, ResponseHead, Timeouts, Want,
+};
 pub use crate::ring::{ConnectionId, Wait};
 pub use crate::settings::Settings;
 pub use crate::stream::{Unread, Written};

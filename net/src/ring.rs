@@ -249,6 +249,16 @@ pub trait Ring {
         drop(rings);
     }
 
+    /// Puts a socket of ours, connected or connecting, into the slot of `id`, which lies behind those that accepts
+    /// fill, and is free.
+    ///
+    /// # Errors
+    /// If the ring can't, or has no such slot.
+    fn adopt(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
+        let _nobody = (id, socket);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns how often the kernel was entered.
     fn enters(&self) -> u64;
 }

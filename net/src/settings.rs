@@ -11,6 +11,9 @@ pub const CONNECTIONS_MIN: u32 = 1;
 /// What a worker's slot numbers are sized for; `RLIMIT_NOFILE` bounds them too.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
+/// Most connections of one worker to other servers.
+pub const OUTGOING_MAX: u32 = 65_536;
+
 /// Listening sockets of one worker.
 pub const LISTENERS_MAX: u32 = 16;
 
@@ -96,6 +99,8 @@ pub struct Settings {
     /// Listening sockets. Each always has an accept under way, so up to as many less one are held beyond
     /// `connections_max`.
     pub listeners: u32,
+    /// Connections to other servers, that stand beside those.
+    pub outgoing_max: u32,
     /// Whose PROXY protocol is believed.
     pub trusted_proxies: Networks,
     /// Connections of one source, an IPv4 address or an IPv6 network of 64 bits.
@@ -147,6 +152,7 @@ impl Default for Settings {
         Self {
             connections_max: CONNECTIONS_DEFAULT,
             listeners: 1,
+            outgoing_max: 0,
             trusted_proxies: Networks::default(),
             connections_per_source_max: CONNECTIONS_MAX,
             buffers: BUFFERS_DEFAULT,
@@ -186,9 +192,14 @@ pub struct SettingsError {
 }
 
 impl Settings {
-    /// Returns the size of the table of sockets.
+    /// Returns the number of slots for sockets that are accepted.
     pub(crate) fn slots(&self) -> u32 {
         self.connections_max + self.listeners - 1
+    }
+
+    /// Returns the size of the table of sockets.
+    pub(crate) fn table_size(&self) -> u32 {
+        self.slots() + self.outgoing_max
     }
 
     /// Checks every setting against its bounds.
@@ -210,6 +221,12 @@ impl Settings {
             self.listeners.into(),
             (1..=LISTENERS_MAX).contains(&self.listeners),
             "1 to 16",
+        )?;
+        within(
+            "outgoing_max",
+            self.outgoing_max.into(),
+            self.outgoing_max <= OUTGOING_MAX,
+            "0 to 65536",
         )?;
         within(
             "buffers",
@@ -297,6 +314,7 @@ impl Settings {
         MemoryBound {
             fixed_bytes: buffers
                 + slots * connection
+                + u64::from(self.outgoing_max) * crate::outgoing::SOCKET_BYTES_MAX
                 + u64::from(self.entries) * ENTRY_BYTES
                 + crate::areas::POOL_BYTES_MAX,
             bodies_bytes: self.bodies_bytes_max,

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -170,6 +170,8 @@ pub struct Uring {
     buffer_bytes: u32,
     /// A socket that arrived can be asked for its peer (Linux 6.8).
     can_install: bool,
+    /// Accepts leave the slots behind theirs alone (Linux 6.0).
+    can_adopt: bool,
     is_registered: bool,
 }
 
@@ -229,6 +231,7 @@ impl Uring {
         // descriptor left, none are.
         let is_new = tier.ring_tier() == RingTier::A;
         let descriptor = is_new.then(|| ring.as_fd().try_clone_to_owned().ok()).flatten();
+        let number = ring.as_raw_fd();
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: `ring` was just leaked, so it lives until `drop` frees it, and this is the one reference
         // to it until then: its parts stand for it.
@@ -236,7 +239,7 @@ impl Uring {
         let accepts_max = index(settings.listeners * ACCEPTS_MAX);
         let memory = Memory {
             buffers,
-            outputs: std::iter::repeat_with(Vec::new).take(index(settings.slots())).collect(),
+            outputs: std::iter::repeat_with(Vec::new).take(index(settings.table_size())).collect(),
             event: 0,
             peers: vec![PeerAddress::new(); accepts_max].into(),
         };
@@ -257,9 +260,10 @@ impl Uring {
             tier,
             buffer_bytes: settings.buffer_bytes,
             can_install: false,
+            can_adopt: false,
             is_registered: false,
         };
-        uring.register(settings)?;
+        uring.register(settings, number)?;
         Ok(uring)
     }
 
@@ -275,31 +279,22 @@ impl Uring {
         self.is_registered
     }
 
-    /// Puts a socket, connected or connecting, into the slot of `id`, as if an accept had put it there: the way
-    /// of a client. The slot is free, and slots that clients fill are not filled by accepts.
-    ///
-    /// # Errors
-    /// If the table has no such slot, or a closed socket's last operation has not ended.
-    pub fn adopt(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
-        // The table keeps a reference of its own; this one may go.
-        let taken = self.parts.submitter.register_files_update(id.slot(), &[socket.as_raw_fd()])?;
-        if taken == 1 { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
-    }
-
-    fn register(&mut self, settings: &Settings) -> Result<(), UringError> {
+    fn register(&mut self, settings: &Settings, number: RawFd) -> Result<(), UringError> {
         let mut probe = Probe::new();
         if self.parts.submitter.register_probe(&mut probe).is_ok() {
             self.can_install = probe.is_supported(opcode::FixedFdInstall::CODE);
         }
-        self.parts.submitter.register_files_sparse(settings.slots()).map_err(
-            |source| match source.raw_os_error() {
+        self.parts.submitter.register_files_sparse(settings.table_size()).map_err(|source| {
+            match source.raw_os_error() {
                 Some(libc::EMFILE) => {
-                    let connections = settings.slots();
+                    let connections = settings.table_size();
                     UringError::Descriptors { connections, source }
                 }
                 _ => UringError::at("register the table of sockets")(source),
-            },
-        )?;
+            }
+        })?;
+        self.can_adopt =
+            settings.outgoing_max == 0 || Self::keep_accepts_within(number, settings.slots());
         let memory = self.memory.as_ref().expect("memory is there until drop");
         // SAFETY: `drop` frees the memory after all that was under way has been cancelled, or leaks it. Another
         // worker's descriptor may keep the ring open for longer; nothing is armed on it then.
@@ -308,6 +303,31 @@ impl Uring {
         // Only this `Submitter` knows the number: it is kept for the ring's life.
         self.is_registered = self.parts.submitter.register_ring_fd().is_ok();
         Ok(())
+    }
+
+    /// Lets the kernel give accepts the first `slots` places of the table alone. Returns whether it can.
+    fn keep_accepts_within(descriptor: RawFd, slots: u32) -> bool {
+        /// `IORING_REGISTER_FILE_ALLOC_RANGE`, and `struct io_uring_file_index_range`.
+        const FILE_ALLOC_RANGE: libc::c_uint = 25;
+        #[repr(C)]
+        struct Range {
+            offset: u32,
+            length: u32,
+            reserved: u64,
+        }
+        let range = Range { offset: 0, length: slots, reserved: 0 };
+        // SAFETY: the operation reads a range of this layout during the call; a kernel that does not know it
+        // fails.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                descriptor,
+                FILE_ALLOC_RANGE,
+                &raw const range,
+                0,
+            )
+        };
+        result == 0
     }
 
     fn memory(&mut self) -> &mut Memory {
@@ -591,6 +611,15 @@ impl Ring for Uring {
 
     fn join(&mut self, rings: Vec<OwnedFd>) {
         self.rings = rings;
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
+        if !self.can_adopt {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // The table keeps a reference of its own; this one may go.
+        let taken = self.parts.submitter.register_files_update(id.slot(), &[socket.as_raw_fd()])?;
+        if taken == 1 { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
     fn enters(&self) -> u64 {

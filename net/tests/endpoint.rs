@@ -187,6 +187,7 @@ fn run<R: Ring>(
                 }
                 Event::Gone(id) => deferred.retain(|(other, _)| *other != id),
                 Event::Body(_) | Event::Room(_) => unreachable!("nothing is streamed"),
+                Event::Fetch(_) => unreachable!("nothing is fetched"),
                 Event::Woken => {
                     for command in inbox.try_iter() {
                         match command {

@@ -9,7 +9,7 @@ use midge_tests::host::Setup;
 use midge_tests::http::{Client, Request, Response};
 use midge_tests::program::workspace;
 
-pub(crate) const EXAMPLES: [&str; 13] = [
+pub(crate) const EXAMPLES: [&str; 15] = [
     "hello",
     "counter",
     "json",
@@ -21,8 +21,10 @@ pub(crate) const EXAMPLES: [&str; 13] = [
     "digest",
     "events",
     "component",
+    "forward",
     "cgi",
     "lookup",
+    "work",
 ];
 
 /// What an answer must have; `None` is not compared.

@@ -150,6 +150,24 @@ fn slots_beyond_the_mappings_are_not_kept_and_the_host_says_so() {
     assert_eq!(host.client().get("/0").status, 200);
 }
 
+/// However many functions name a module, it is opened, compiled and mapped once. With a descriptor and six mappings for
+/// each, these would need twice the descriptors that a process has by default.
+#[test]
+fn functions_of_one_module_share_it() {
+    let one = |index: u64| {
+        format!("[[function]]\nname = \"f{index}\"\nmodule = \"hello.wat\"\nroute = \"/{index}\"\n")
+    };
+    let settings: String = (0..2000).map(one).collect();
+    let host = Setup::new().file("hello.wat", HELLO).serve(&settings);
+    let mut client = host.client();
+    assert_eq!(client.get("/0").text(), "hello\n");
+    assert_eq!(client.get("/1999").text(), "hello\n");
+    let metrics = host.metrics();
+    assert_eq!((metrics.starts("f0", "T2"), metrics.starts("f1999", "T2")), (1, 1));
+    let mappings = host.proc("maps").lines().count();
+    assert!(mappings < 1000 && host.descriptor_count() < 200, "{mappings} mappings");
+}
+
 /// Starts midge with so many descriptors and epoll, where each connection takes one. Returns where it listens.
 fn with_descriptors(count: u32, folder: &std::path::Path) -> (std::process::Child, SocketAddr) {
     let mut command = std::process::Command::new("sh");

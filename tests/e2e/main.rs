@@ -9,6 +9,7 @@ mod files; // files of folders
 mod listeners; // several addresses, Unix sockets, proxies, socket activation
 mod limits; // slow, silent and too many peers
 mod observe; // metrics, Server-Timing, log lines, traps
+mod outgoing; // requests that functions make
 mod programs; // programs of WASI
 mod prove; // every example against fresh instances of itself
 mod reload; // SIGHUP

@@ -41,6 +41,34 @@ fn an_endless_loop_is_stopped_and_holds_up_nobody() {
     assert_eq!(state(&host), pristine);
 }
 
+/// The same, bounded by instructions: it gives way, and ends with them.
+#[test]
+fn an_endless_loop_ends_with_its_fuel() {
+    let host = host("metering = \"fuel\"\nfuel = 300000000\n");
+    let pristine = state(&host);
+    let fuel = |host: &Host| host.metrics().sum("midge_function_fuel_total", &[]);
+    let before = fuel(&host);
+    assert!(before > 0, "what it did was counted");
+    assert_eq!(state(&host), pristine);
+    assert_eq!(fuel(&host), 2 * before, "the same instructions each time");
+    let mut stuck = host.client();
+    stuck.send_get("/harm?b");
+    host.wait_for_metrics("the loop is running", |metrics| {
+        metrics.sum("midge_queue_depth", &[]) == 1
+    });
+    let mut client = host.client();
+    let mut answers = 0;
+    while host.metrics().sum("midge_queue_depth", &[]) == 1 {
+        assert_eq!(client.get("/hello").text(), "hello\n");
+        answers += 1;
+    }
+    assert!(10 <= answers, "{answers} answers while the loop was running");
+    let id = stuck.receive().problem(504, "deadline-exceeded");
+    let _line = host.wait_for_line(&["stopped after the instructions that `fuel` allows", &id]);
+    assert_eq!(state(&host), pristine);
+    assert!(fuel(&host) > 300_000_000);
+}
+
 #[test]
 fn many_endless_loops_share_the_worker_with_others() {
     let host = host("deadline = \"1s\"\nconcurrency = 16\n");

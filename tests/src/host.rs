@@ -300,8 +300,8 @@ fn patient(settings: &str) -> String {
     let mut parts = settings.split("[[function]]");
     let top = parts.next().expect("a split has a first part").to_owned();
     let functions = parts.map(|part| {
-        let deadline = if part.contains("deadline") { "" } else { "\ndeadline = \"10s\"\n" };
-        format!("[[function]]{part}{deadline}")
+        let deadline = if part.contains("deadline") { "" } else { "\ndeadline = \"10s\"" };
+        format!("[[function]]{deadline}{part}")
     });
     std::iter::once(top).chain(functions).collect()
 }

@@ -39,6 +39,12 @@ pub struct Body {
     /// What `content-length` says.
     length: Option<u64>,
     written: u64,
+    /// The host's handle of the request that it belongs to, once that was sent; 0 for none.
+    fetch: u32,
+    /// What that has taken of the buffer.
+    sent: u32,
+    /// That knows of its end.
+    is_ended: bool,
 }
 
 /// All bodies.
@@ -55,6 +61,9 @@ impl Body {
         stage: Stage::Open,
         length: None,
         written: 0,
+        fetch: 0,
+        sent: 0,
+        is_ended: false,
     };
 }
 
@@ -201,6 +210,10 @@ impl<W: World> Wasi<'_, W> {
 
     /// Sends what a body has collected, if it is the response's. Returns whether it was.
     fn send(&mut self, body: u32) -> bool {
+        if self.body(body).fetch != 0 {
+            self.drain_body(body);
+            return true;
+        }
         if u32::from(self.state.output.body) != body + 1 {
             return false;
         }
@@ -222,6 +235,97 @@ impl<W: World> Wasi<'_, W> {
         let Some(body) = u32::from(self.state.output.body).checked_sub(1) else { return };
         if self.body(body).stage == Stage::Open && self.body(body).filled > 0 {
             self.send(body);
+        }
+    }
+
+    /// Returns how many bodies were begun.
+    pub(crate) fn body_count(&self) -> u32 {
+        self.state.bodies.count.into()
+    }
+
+    /// Returns the host's handle of the request that a body belongs to, if that was sent.
+    pub(crate) fn body_fetch(&mut self, body: u32) -> u32 {
+        self.body(body).fetch
+    }
+
+    /// From now on a body goes to the host.
+    pub(crate) fn set_body_fetch(&mut self, body: u32, handle: u32) {
+        self.body(body).fetch = handle;
+    }
+
+    /// Returns a body's length, if it was told or the body is whole.
+    pub(crate) fn body_length(&mut self, body: u32) -> Option<u64> {
+        let state = self.body(body);
+        if state.stage == Stage::Finished { Some(state.written) } else { state.length }
+    }
+
+    /// True if a body waits for the host to take it.
+    pub(crate) fn body_is_pending(&mut self, body: u32) -> bool {
+        let state = self.body(body);
+        state.fetch != 0 && state.sent < state.filled
+    }
+
+    /// Returns how much may be written to a body without waiting.
+    pub(crate) fn body_room(&mut self, body: u32) -> u32 {
+        if self.body(body).fetch == 0 {
+            return PIECE_BYTES;
+        }
+        if self.body(body).filled >= PIECE_BYTES {
+            self.flush_body(body);
+        }
+        PIECE_BYTES.saturating_sub(self.body(body).filled)
+    }
+
+    /// Gives the host what a body has for a request, as much as it takes. Returns whether that was all.
+    pub(crate) fn flush_body(&mut self, body: u32) -> bool {
+        while self.body_is_pending(body) {
+            let Body { buffer, filled, fetch, sent, .. } = *self.body(body);
+            let rest = Span { at: buffer.at + sent, size: filled - sent };
+            match self.world.fetch_write(fetch, &self.bytes[rest.range()]) {
+                crate::fetch::LATER => return false,
+                taken @ 1.. => self.body(body).sent += taken.unsigned_abs().min(rest.size),
+                // It has failed: whoever asks for the response is told.
+                _ => {
+                    let state = self.body(body);
+                    state.stage = Stage::Failed;
+                    state.sent = state.filled;
+                }
+            }
+        }
+        let state = self.body(body);
+        if state.fetch == 0 {
+            return true;
+        }
+        (state.filled, state.sent) = (0, 0);
+        if state.stage == Stage::Finished && !state.is_ended {
+            state.is_ended = true;
+            let fetch = state.fetch;
+            self.world.fetch_finish(fetch);
+        }
+        true
+    }
+
+    /// Lets everybody have what there is: the guest is about to wait. Returns whether that was all.
+    pub(crate) fn flush_all(&mut self) -> bool {
+        self.send_pending();
+        let mut is_all = true;
+        for body in 0..self.body_count() {
+            is_all &= self.flush_body(body);
+        }
+        is_all
+    }
+
+    /// The host knows this handle no more.
+    pub(crate) fn forget_fetch(&mut self, handle: u32) {
+        for body in 0..self.body_count() {
+            let state = self.body(body);
+            if state.fetch == handle {
+                state.fetch = 0;
+                (state.filled, state.sent) = (0, 0);
+                if state.stage == Stage::Open {
+                    state.stage = Stage::Failed;
+                }
+            }
         }
     }
 
@@ -254,15 +358,26 @@ impl<W: World> Wasi<'_, W> {
     /// # Errors
     /// How much was written, if that is not what was said.
     pub fn finish_body(&mut self, body: u32) -> Result<(), u64> {
+        // The answer to a HEAD may tell a length that it does not have (RFC 9110, 9.3.2); so may a 304.
+        let is_bare = self.has_no_body(body);
         let state = self.body(body);
+        let is_bare = is_bare && state.written == 0;
         if state.stage == Stage::Failed
-            || state.length.is_some_and(|length| length != state.written)
+            || !is_bare && state.length.is_some_and(|length| length != state.written)
         {
             state.stage = Stage::Failed;
             return Err(state.written);
         }
         state.stage = Stage::Finished;
+        self.flush_body(body);
         Ok(())
+    }
+
+    /// True if a body is that of a response that has none, whatever its headers say.
+    fn has_no_body(&self, body: u32) -> bool {
+        let output = &self.state.output;
+        let is_response = output.is_set && u32::from(output.body) == body + 1;
+        is_response && (self.is_head_request() || output.status == 304)
     }
 
     /// Gives a body up.
@@ -286,6 +401,11 @@ impl<W: World> Wasi<'_, W> {
         let Body { buffer, filled, stage, .. } = *self.body(body);
         let piece = Span { size: filled, ..buffer };
         match (stage, is_started) {
+            (Stage::Finished, false) if filled == 0 && self.is_told_alone(body) => {
+                let record = self.record(piece, Lengths::Sent);
+                self.world.response_start(record);
+                0
+            }
             (Stage::Finished, false) => self.record(piece, Lengths::Left),
             (Stage::Finished, true) => {
                 if filled > 0 {
@@ -296,6 +416,11 @@ impl<W: World> Wasi<'_, W> {
             (_, false) => self.failed("the component did not finish the body of its response"),
             (_, true) => self.trap("wasi: the component did not finish the body of its response"),
         }
+    }
+
+    /// True if a response tells the length of a body that it does not have.
+    fn is_told_alone(&mut self, body: u32) -> bool {
+        self.has_no_body(body) && self.body(body).length.is_some()
     }
 
     /// Makes the record of an error.
@@ -314,6 +439,33 @@ impl<W: World> Wasi<'_, W> {
     /// Makes the record of the response.
     fn record(&mut self, body: Span, lengths: Lengths) -> u32 {
         let Output { status, headers, .. } = self.state.output;
+        let (rows, count) = self.rows_of(headers, lengths);
+        let record = self.take(32).at;
+        let (rows, body_at) = (self.address(rows), self.address(body.at));
+        let numbers = [u32::from(status), count, rows, body_at, body.size];
+        for (offset, number) in (0..).step_by(4).zip(numbers) {
+            self.set_own_u32(record + offset, number);
+        }
+        self.end_of_record(record);
+        self.address(record)
+    }
+
+    /// Makes the table of a request's headers. Returns where it lies, and its rows.
+    pub(crate) fn header_rows(&mut self, headers: u32) -> (u32, u32) {
+        self.rows_of(headers, Lengths::Left)
+    }
+
+    /// Returns the size of names and values together.
+    pub(crate) fn header_bytes(&self, headers: u32) -> u32 {
+        let (mut size, mut at) = (0u32, headers);
+        while let Some(line) = self.line(at) {
+            size = size.saturating_add(line.name.size).saturating_add(line.value.size);
+            at = line.next;
+        }
+        size
+    }
+
+    fn rows_of(&mut self, headers: u32, lengths: Lengths) -> (u32, u32) {
         let (mut count, mut at) = (0, headers);
         while let Some(line) = self.line(at) {
             count += u32::from(!self.is_the_hosts(line.name, lengths));
@@ -336,14 +488,7 @@ impl<W: World> Wasi<'_, W> {
             }
             at = line.next;
         }
-        let record = self.take(32).at;
-        let (rows, body_at) = (self.address(rows), self.address(body.at));
-        let numbers = [u32::from(status), count, rows, body_at, body.size];
-        for (offset, number) in (0..).step_by(4).zip(numbers) {
-            self.set_own_u32(record + offset, number);
-        }
-        self.end_of_record(record);
-        self.address(record)
+        (rows, count)
     }
 
     fn end_of_record(&mut self, record: u32) {

@@ -9,6 +9,7 @@ use core::cell::{Cell, UnsafeCell};
 use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor, Needs};
 use crate::filesystem::{At, OpenFlags};
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::io::May;
 use crate::outgoing::OptionalText;
 use crate::preview1::{Errno, Which};
 use crate::{State, Wasi, World};
@@ -89,6 +90,13 @@ mod host {
         pub(super) safe fn response_start(record: u32);
         pub(super) fn response_write(piece: *const u8, size: usize);
         pub(super) safe fn sleep_ns(time: u64);
+        pub(super) safe fn fetch(record: u32) -> i32;
+        pub(super) fn fetch_write(handle: u32, piece: *const u8, size: usize) -> i32;
+        pub(super) safe fn fetch_finish(handle: u32) -> i32;
+        pub(super) fn fetch_head(handle: u32, target: *mut u8, size: usize) -> i32;
+        pub(super) fn fetch_read(handle: u32, target: *mut u8, size: usize) -> i32;
+        pub(super) safe fn fetch_close(handle: u32);
+        pub(super) fn wait(rows: *mut u8, count: usize, time: i64) -> u32;
         pub(super) safe fn exit(record: u32);
     }
 }
@@ -177,6 +185,38 @@ impl World for Imports {
 
     fn sleep_ns(&mut self, ns: u64) {
         host::sleep_ns(ns);
+    }
+
+    fn fetch(&mut self, record: u32) -> i32 {
+        host::fetch(record)
+    }
+
+    fn fetch_write(&mut self, handle: u32, piece: &[u8]) -> i32 {
+        // SAFETY: the import reads exactly the slice, during the call alone.
+        unsafe { host::fetch_write(handle, piece.as_ptr(), piece.len()) }
+    }
+
+    fn fetch_finish(&mut self, handle: u32) -> i32 {
+        host::fetch_finish(handle)
+    }
+
+    fn fetch_head(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        // SAFETY: the import writes at most the slice.
+        unsafe { host::fetch_head(handle, target.as_mut_ptr(), target.len()) }
+    }
+
+    fn fetch_read(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        // SAFETY: the import writes at most the slice.
+        unsafe { host::fetch_read(handle, target.as_mut_ptr(), target.len()) }
+    }
+
+    fn fetch_close(&mut self, handle: u32) {
+        host::fetch_close(handle);
+    }
+
+    fn wait(&mut self, rows: &mut [u8], time: i64) {
+        // SAFETY: the import reads and writes rows of eight bytes, as many as the slice holds.
+        unsafe { host::wait(rows.as_mut_ptr(), rows.len() / 8, time) };
     }
 
     fn exit(&mut self, record: u32) -> ! {
@@ -351,19 +391,33 @@ exports! {
         options_set_between(this: u32, is_some: u32, time: u64) -> u32 = |w| w.options_set(this, 2, is_some, time);
     "wasi:http/outgoing-handler#handle" outgoing_handle(request: u32, has_options: u32, options: u32, ret: u32) =
         |w| w.outgoing_handle(request, has_options, options, ret);
+    "wasi:http/types#[method]future-incoming-response.subscribe" future_subscribe(this: u32) -> u32 =
+        |w| w.future_subscribe(this);
+    "wasi:http/types#[method]future-incoming-response.get" future_get(this: u32, ret: u32) =
+        |w| w.future_get(this, ret);
+    "wasi:http/types#[method]incoming-response.status" response_in_status(this: u32) -> u32 =
+        |w| w.response_in_status(this);
+    "wasi:http/types#[method]incoming-response.headers" response_in_headers(this: u32) -> u32 =
+        |w| w.response_in_headers(this);
+    "wasi:http/types#[method]incoming-response.consume" response_in_consume(this: u32, ret: u32) =
+        |w| w.response_in_consume(this, ret);
+    "wasi:http/types#[resource-drop]future-incoming-response" drop_future(this: u32) =
+        |w| w.drop_resource(this, &[Kind::FutureResponse]);
+    "wasi:http/types#[resource-drop]incoming-response" drop_response_in(this: u32) =
+        |w| w.drop_resource(this, &[Kind::IncomingResponse]);
     "wasi:http/types#[resource-drop]outgoing-request" drop_outgoing_request(this: u32) =
         |w| w.drop_resource(this, &[Kind::OutgoingRequest]);
     "wasi:http/types#[resource-drop]request-options" drop_options(this: u32) =
         |w| w.drop_resource(this, &[Kind::Options]);
 
     "wasi:io/streams#[method]input-stream.read" input_read(this: u32, size: u64, ret: u32) =
-        |w| w.input_read(this, size, ret);
+        |w| w.input_read(this, size, ret, May::NotWait);
     "wasi:io/streams#[method]input-stream.blocking-read" input_blocking_read(this: u32, size: u64, ret: u32) =
-        |w| w.input_read(this, size, ret);
+        |w| w.input_read(this, size, ret, May::Wait);
     "wasi:io/streams#[method]input-stream.skip" input_skip(this: u32, size: u64, ret: u32) =
-        |w| w.input_skip(this, size, ret);
+        |w| w.input_skip(this, size, ret, May::NotWait);
     "wasi:io/streams#[method]input-stream.blocking-skip" input_blocking_skip(this: u32, size: u64, ret: u32) =
-        |w| w.input_skip(this, size, ret);
+        |w| w.input_skip(this, size, ret, May::Wait);
     "wasi:io/streams#[method]input-stream.subscribe" input_subscribe(this: u32) -> u32 =
         |w| w.input_subscribe(this);
     "wasi:io/streams#[method]output-stream.check-write" output_check(this: u32, ret: u32) =
@@ -372,22 +426,32 @@ exports! {
         output_write(this: u32, address: u32, size: u32, ret: u32) = |w| w.output_write(this, address, size, ret);
     "wasi:io/streams#[method]output-stream.blocking-write-and-flush"
         output_blocking_write(this: u32, address: u32, size: u32, ret: u32) =
-        |w| w.output_write(this, address, size, ret);
+        |w| {
+            w.output_write(this, address, size, ret);
+            w.output_drain(this);
+        };
     "wasi:io/streams#[method]output-stream.flush" output_flush(this: u32, ret: u32) =
         |w| w.output_flush(this, ret);
     "wasi:io/streams#[method]output-stream.blocking-flush" output_blocking_flush(this: u32, ret: u32) =
-        |w| w.output_flush(this, ret);
+        |w| {
+            w.output_flush(this, ret);
+            w.output_drain(this);
+        };
     "wasi:io/streams#[method]output-stream.subscribe" output_subscribe(this: u32) -> u32 =
         |w| w.output_subscribe(this);
     "wasi:io/streams#[method]output-stream.write-zeroes" output_zeros(this: u32, size: u64, ret: u32) =
         |w| w.output_zeros(this, size, ret);
     "wasi:io/streams#[method]output-stream.blocking-write-zeroes-and-flush"
-        output_blocking_zeros(this: u32, size: u64, ret: u32) = |w| w.output_zeros(this, size, ret);
+        output_blocking_zeros(this: u32, size: u64, ret: u32) = |w| {
+            w.output_zeros(this, size, ret);
+            w.output_drain(this);
+        };
     "wasi:io/streams#[method]output-stream.splice"
-        output_splice(this: u32, source: u32, size: u64, ret: u32) = |w| w.output_splice(this, source, size, ret);
+        output_splice(this: u32, source: u32, size: u64, ret: u32) =
+        |w| w.output_splice(this, source, size, ret, May::NotWait);
     "wasi:io/streams#[method]output-stream.blocking-splice"
         output_blocking_splice(this: u32, source: u32, size: u64, ret: u32) =
-        |w| w.output_splice(this, source, size, ret);
+        |w| w.output_splice(this, source, size, ret, May::Wait);
     "wasi:io/poll#[method]pollable.ready" pollable_ready(this: u32) -> u32 = |w| w.pollable_ready(this);
     "wasi:io/poll#[method]pollable.block" pollable_block(this: u32) = |w| w.pollable_block(this);
     "wasi:io/poll#poll" poll(list: u32, count: u32, ret: u32) = |w| w.poll(list, count, ret);

@@ -21,9 +21,10 @@ pub enum Kind {
     Request,
     /// `response-outparam`.
     Outparam,
-    /// `incoming-body`; with [`TAKEN`].
+    /// `incoming-body`: `a` is the host's handle of the request that it answers, 0 for the body of the guest's own;
+    /// with [`TAKEN`].
     IncomingBody,
-    /// `input-stream` of the request's body.
+    /// `input-stream` of such a body; `a` as there.
     Input,
     /// `input-stream` that has ended.
     Nothing,
@@ -37,7 +38,8 @@ pub enum Kind {
     Output,
     /// `output-stream` to the log: `a` is 0 or 1.
     Line,
-    /// `pollable`: `a` and `b` are the time from which it is ready.
+    /// `pollable`: its flags say what it waits for; `a` and `b` are the time from which it is ready, or `a` is the
+    /// host's handle, or the body's index.
     Pollable,
     /// `error`: `a` says which.
     Error,
@@ -45,6 +47,10 @@ pub enum Kind {
     OutgoingRequest,
     /// `request-options`: `a` is its record.
     Options,
+    /// `future-incoming-response`: `a` is the host's handle; with [`TAKEN`].
+    FutureResponse,
+    /// `incoming-response`: `a` is the first of its headers, `b` its status above the host's handle; with [`TAKEN`].
+    IncomingResponse,
     /// `network`.
     Network,
     /// `descriptor`: `a` is its node.

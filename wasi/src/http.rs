@@ -31,6 +31,8 @@ const OUTPARAM: &[Kind] = &[Kind::Outparam];
 /// A response's entry keeps status, and its body's index and one more, in `b`.
 const STATUS_BITS: u32 = 16;
 
+/// The last of the `error-code`s.
+const INTERNAL_ERROR: u8 = 38;
 /// Size of `result<_, error-code>`, and where its error lies.
 const ERROR_RESULT: (u32, u32) = (40, 8);
 
@@ -146,6 +148,11 @@ impl<W: World> Wasi<'_, W> {
         self.lower_part(target + 4, part);
     }
 
+    /// True if the guest answers a HEAD.
+    pub(crate) fn is_head_request(&self) -> bool {
+        self.own_u32(METHOD) >> 16 == 2
+    }
+
     /// The target without scheme and authority, if it has those (RFC 9112 3.2.2).
     fn path_with_query(&self) -> Span {
         let target = self.span(TARGET);
@@ -210,7 +217,7 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// True the first time.
-    fn take_once(&mut self, this: u32, kinds: &[Kind]) -> bool {
+    pub(crate) fn take_once(&mut self, this: u32, kinds: &[Kind]) -> bool {
         let entry = self.get(this, kinds);
         let is_first = entry.flags & TAKEN == 0;
         entry.flags |= TAKEN;
@@ -220,7 +227,8 @@ impl<W: World> Wasi<'_, W> {
     /// `[method]incoming-body.stream`
     pub fn incoming_stream(&mut self, this: u32, target: u32) {
         if self.take_once(this, INCOMING_BODY) {
-            let stream = self.push_child(this, Entry { kind: Kind::Input, ..Entry::default() });
+            let a = self.get(this, INCOMING_BODY).a;
+            let stream = self.push_child(this, Entry { kind: Kind::Input, a, ..Entry::default() });
             self.lower_ok_u32(target, stream);
         } else {
             self.lower_err_empty(target);
@@ -229,7 +237,8 @@ impl<W: World> Wasi<'_, W> {
 
     /// `[static]incoming-body.finish`
     pub fn incoming_finish(&mut self, this: u32) -> u32 {
-        self.remove(this, INCOMING_BODY);
+        let body = self.remove(this, INCOMING_BODY);
+        self.dropped(body);
         self.push_kind(Kind::Trailers)
     }
 
@@ -365,9 +374,17 @@ impl<W: World> Wasi<'_, W> {
     pub fn error_code(&mut self, error: u32, target: u32) {
         let code = self.get(error, &[Kind::Error]).a;
         self.place_for(target, 40, 8);
-        // The one error that streams give: a body of another size than was said.
+        self.lower_error(target, 8, code);
+    }
+
+    /// Lowers the error of a result, whose place was checked; what an `error-code` may tell besides its case is
+    /// none.
+    pub(crate) fn lower_error(&mut self, target: u32, offset: u32, code: u32) {
         self.world.write_u8(target, 1);
-        self.world.write_u8(target + 8, u8::try_from(code).expect("a case"));
-        self.world.write_u8(target + 16, 0);
+        for place in (target + offset..).step_by(8).take(4) {
+            self.world.write_u64(place, 0);
+        }
+        let code = u8::try_from(code).unwrap_or(INTERNAL_ERROR).min(INTERNAL_ERROR);
+        self.world.write_u8(target + offset, code);
     }
 }

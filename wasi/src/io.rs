@@ -1,9 +1,10 @@
 //! `wasi:io`: streams, pollables and errors.
 //!
-//! A stream is always ready: a read waits for its bytes, and a write for its client. So a guest that waits for
-//! a stream and a time together is held by the stream; it gets the time when it looks again.
+//! A response to the guest's client is always ready to be written to, for what the client has not read is kept, and
+//! beyond that a write waits.
 
 use crate::body::Source;
+use crate::fetch::{Pollables, WAIT_BODY, WAIT_PIECE, WAIT_ROOM};
 use crate::handles::{Entry, Kind};
 use crate::own::Span;
 use crate::{Wasi, World, index, wire};
@@ -15,37 +16,74 @@ pub const WRITE_BYTES: u64 = 64 * 1024;
 /// A line of the log is cut here, as the host does.
 const LINE_BYTES_MAX: u32 = 1024;
 
+/// Whether a function may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// It blocks.
+    Wait,
+    /// It takes what is there.
+    NotWait,
+}
+
 const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing, Kind::File];
 const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line];
-const POLLABLE: &[Kind] = &[Kind::Pollable];
 
 impl<W: World> Wasi<'_, W> {
     /// `[method]input-stream.read` and `blocking-read`
-    pub fn input_read(&mut self, this: u32, size: u64, target: u32) {
-        let kind = self.get(this, INPUT).kind;
+    pub fn input_read(&mut self, this: u32, size: u64, target: u32, may: May) {
+        let entry = *self.get(this, INPUT);
         self.place_for(target, 12, 4);
-        if kind == Kind::File {
+        if entry.kind == Kind::File {
             if !self.file_stream_read(this, size, target) {
                 self.lower_closed(target, 4);
             }
             return;
         }
-        let Some(piece) = self.next_piece(kind, size) else { return self.lower_closed(target, 4) };
-        self.world.write_u8(target, 0);
-        self.lower_own(target + 4, piece);
+        match self.piece_of(entry, size, may) {
+            Ok(Some(piece)) => {
+                self.world.write_u8(target, 0);
+                self.lower_own(target + 4, piece);
+            }
+            Ok(None) => self.lower_closed(target, 4),
+            Err(error) => self.lower_failed(target, 4, error),
+        }
     }
 
     /// `[method]input-stream.skip` and `blocking-skip`
-    pub fn input_skip(&mut self, this: u32, size: u64, target: u32) {
-        let kind = self.get(this, INPUT).kind;
+    pub fn input_skip(&mut self, this: u32, size: u64, target: u32, may: May) {
+        let entry = *self.get(this, INPUT);
         self.place_for(target, 16, 8);
-        let skipped = match kind {
-            Kind::File => self.next_of_file(this, size).map(|piece| wire(piece.len())),
-            _ => self.next_piece(kind, size).map(|piece| piece.size),
-        };
-        let Some(skipped) = skipped else { return self.lower_closed(target, 8) };
-        self.world.write_u8(target, 0);
-        self.world.write_u64(target + 8, u64::from(skipped));
+        if entry.kind == Kind::File {
+            let skipped = self.next_of_file(this, size).map(|piece| wire(piece.len()));
+            let Some(skipped) = skipped else { return self.lower_closed(target, 8) };
+            self.world.write_u8(target, 0);
+            return self.world.write_u64(target + 8, u64::from(skipped));
+        }
+        match self.piece_of(entry, size, may) {
+            Ok(Some(piece)) => {
+                self.world.write_u8(target, 0);
+                self.world.write_u64(target + 8, u64::from(piece.size));
+            }
+            Ok(None) => self.lower_closed(target, 8),
+            Err(error) => self.lower_failed(target, 8, error),
+        }
+    }
+
+    /// Takes the next bytes of a stream; an empty piece where there is none yet, `None` at its end.
+    fn piece_of(&mut self, entry: Entry, size: u64, may: May) -> Result<Option<Span>, u32> {
+        if entry.kind == Kind::Input && entry.a != 0 {
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            return self.read_fetch(entry.a, size, may == May::Wait);
+        }
+        if may == May::NotWait && size > 0 && !self.has_input() && !self.is_input_there() {
+            return Ok(Some(Span::default()));
+        }
+        Ok(self.next_piece(entry.kind, size))
+    }
+
+    /// True if the guest's own request has bytes at hand, or is at its end.
+    pub(crate) const fn has_input(&self) -> bool {
+        self.state.input.at != self.state.input.end || !self.state.input.has_more
     }
 
     /// Takes the next bytes of the request's body; `None` at its end.
@@ -70,7 +108,7 @@ impl<W: World> Wasi<'_, W> {
     }
 
     fn fill_input(&mut self) {
-        self.send_pending();
+        self.wait_for_input();
         if self.state.scratch.size == 0 {
             self.state.scratch = self.take(READ_BYTES_MAX);
         }
@@ -90,12 +128,20 @@ impl<W: World> Wasi<'_, W> {
 
     /// `[method]input-stream.subscribe`
     pub fn input_subscribe(&mut self, this: u32) -> u32 {
-        self.subscribe(this, INPUT)
+        let Entry { kind, a, .. } = *self.get(this, INPUT);
+        let (flags, a) = match (kind, a) {
+            (Kind::Input, 0) => (WAIT_BODY, 0),
+            (Kind::Input, _) => (WAIT_PIECE, a),
+            _ => (0, 0),
+        };
+        self.push_child(this, Entry { kind: Kind::Pollable, flags, a, ..Entry::default() })
     }
 
     /// `[method]output-stream.subscribe`
     pub fn output_subscribe(&mut self, this: u32) -> u32 {
-        self.subscribe(this, OUTPUT)
+        let Entry { kind, a, .. } = *self.get(this, OUTPUT);
+        let (flags, a) = if kind == Kind::Output { (WAIT_ROOM, a) } else { (0, 0) };
+        self.push_child(this, Entry { kind: Kind::Pollable, flags, a, ..Entry::default() })
     }
 
     /// `[method]output-stream.check-write`
@@ -105,8 +151,13 @@ impl<W: World> Wasi<'_, W> {
         if entry.kind == Kind::Output && self.is_closed(entry.a) {
             return self.lower_closed(target, 8);
         }
+        let room = if entry.kind == Kind::Output {
+            u64::from(self.body_room(entry.a))
+        } else {
+            WRITE_BYTES
+        };
         self.world.write_u8(target, 0);
-        self.world.write_u64(target + 8, WRITE_BYTES);
+        self.world.write_u64(target + 8, room);
     }
 
     /// `[method]output-stream.write` and `blocking-write-and-flush`
@@ -151,26 +202,47 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
-    /// `[method]output-stream.flush` and `blocking-flush`: what was written goes out before anybody waits.
+    /// The second half of functions that flush and wait for it: of the body of a request alone, for others go out
+    /// before anybody waits.
+    pub fn output_drain(&mut self, this: u32) {
+        let Entry { kind, a, .. } = *self.get(this, OUTPUT);
+        if kind == Kind::Output {
+            self.drain_body(a);
+        }
+    }
+
+    /// `[method]output-stream.flush` and `blocking-flush`
     pub fn output_flush(&mut self, this: u32, target: u32) {
-        self.get(this, OUTPUT);
+        let Entry { kind, a, .. } = *self.get(this, OUTPUT);
+        if kind == Kind::Output {
+            self.flush_body(a);
+        }
         self.place_for(target, 12, 4);
         self.world.write_u8(target, 0);
     }
 
     /// `[method]output-stream.splice` and `blocking-splice`
-    pub fn output_splice(&mut self, this: u32, source: u32, size: u64, target: u32) {
+    pub fn output_splice(&mut self, this: u32, from: u32, size: u64, target: u32, may: May) {
         let entry = *self.get(this, OUTPUT);
-        let kind = self.get(source, INPUT).kind;
+        let source = *self.get(from, INPUT);
         self.place_for(target, 16, 8);
-        let piece = match kind {
-            Kind::File => {
-                let piece = self.next_of_file(source, size);
-                piece.map(|piece| (Source::File(piece), wire(piece.len())))
-            }
-            _ => self.next_piece(kind, size).map(|piece| (Source::Own(piece.at), piece.size)),
+        let room = if entry.kind == Kind::Output && may == May::NotWait {
+            u64::from(self.body_room(entry.a))
+        } else {
+            WRITE_BYTES
         };
-        let Some((piece, size)) = piece else { return self.lower_closed(target, 8) };
+        let found = if source.kind == Kind::File {
+            let piece = self.next_of_file(from, size.min(room));
+            Ok(piece.map(|piece| (Source::File(piece), wire(piece.len()))))
+        } else {
+            let piece = self.piece_of(source, size.min(room), may);
+            piece.map(|piece| piece.map(|piece| (Source::Own(piece.at), piece.size)))
+        };
+        let (piece, size) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.lower_closed(target, 8),
+            Err(error) => return self.lower_failed(target, 8, error),
+        };
         match self.write_to(entry, piece, size) {
             Written::Ok => {
                 self.world.write_u8(target, 0);
@@ -239,14 +311,13 @@ impl<W: World> Wasi<'_, W> {
 
     /// `[method]pollable.ready`
     pub fn pollable_ready(&mut self, this: u32) -> u32 {
-        let time = self.time_of(this);
-        u32::from(time <= self.world.monotonic_ns())
+        let now = self.wait_for(Pollables::One(this), false);
+        u32::from(self.is_ready(this, now))
     }
 
     /// `[method]pollable.block`
     pub fn pollable_block(&mut self, this: u32) {
-        let time = self.time_of(this);
-        self.wait_until(time);
+        self.wait_for(Pollables::One(this), true);
     }
 
     /// `poll`
@@ -256,34 +327,24 @@ impl<W: World> Wasi<'_, W> {
         }
         self.lift_list(list, count, 4, 4);
         self.place_for(target, 8, 4);
-        let mut first = u64::MAX;
-        for number in 0..count {
-            let handle = self.guest_u32(list + number * 4);
-            first = first.min(self.time_of(handle));
-        }
-        self.wait_until(first);
-        let now = if first == 0 { 0 } else { self.world.monotonic_ns().max(first) };
+        let pollables = Pollables::List(list, count);
+        let now = self.wait_for(pollables, true);
         let mut ready = 0;
         for number in 0..count {
-            let handle = self.guest_u32(list + number * 4);
-            ready += u32::from(self.time_of(handle) <= now);
+            let handle = self.pollable(pollables, number);
+            ready += u32::from(self.is_ready(handle, now));
         }
         let answer = self.allocate(ready * 4, 4);
         let mut row = answer;
         for number in 0..count {
-            let handle = self.guest_u32(list + number * 4);
-            if self.time_of(handle) <= now && row < answer + ready * 4 {
+            let handle = self.pollable(pollables, number);
+            if row < answer + ready * 4 && self.is_ready(handle, now) {
                 self.world.write_u32(row, number);
                 row += 4;
             }
         }
         self.world.write_u32(target, answer);
         self.world.write_u32(target + 4, ready);
-    }
-
-    fn time_of(&mut self, pollable: u32) -> u64 {
-        let Entry { a, b, .. } = *self.get(pollable, POLLABLE);
-        u64::from(a) | u64::from(b) << 32
     }
 
     /// Makes a pollable that is ready from a time on.
@@ -313,8 +374,9 @@ impl<W: World> Wasi<'_, W> {
     /// Drops any resource.
     pub fn drop_resource(&mut self, this: u32, kinds: &[Kind]) {
         let entry = self.remove(this, kinds);
-        if entry.kind == Kind::OutgoingBody {
-            self.abandon_body(entry.a);
+        match entry.kind {
+            Kind::OutgoingBody => self.abandon_body(entry.a),
+            _ => self.dropped(entry),
         }
     }
 }

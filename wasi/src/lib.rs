@@ -21,6 +21,7 @@
 pub mod bundle; // files that were packed with the guest
 pub mod body; // bodies that are written, and the response they belong to
 pub mod cgi; // a request as environment variables
+pub mod fetch; // requests that were sent, and waiting
 pub mod descriptors; // descriptors of preview 1: files and folders
 pub mod fields; // headers
 pub mod filesystem; // wasi:filesystem
@@ -93,6 +94,21 @@ pub trait World {
     fn response_write(&mut self, piece: &[u8]);
     /// Rests.
     fn sleep_ns(&mut self, ns: u64);
+    /// Begins the request whose record has this address in this module's memory. Answers are those of the
+    /// contract, of this and of those that follow.
+    fn fetch(&mut self, record: u32) -> i32;
+    /// Sends a piece of its body.
+    fn fetch_write(&mut self, handle: u32, piece: &[u8]) -> i32;
+    /// Ends its body.
+    fn fetch_finish(&mut self, handle: u32) -> i32;
+    /// Writes the head of its response.
+    fn fetch_head(&mut self, handle: u32, target: &mut [u8]) -> i32;
+    /// Reads on in its response.
+    fn fetch_read(&mut self, handle: u32, target: &mut [u8]) -> i32;
+    /// Forgets it.
+    fn fetch_close(&mut self, handle: u32);
+    /// Waits for one of these rows, or this time in nanoseconds, if it is not negative.
+    fn wait(&mut self, rows: &mut [u8], time: i64);
     /// Ends the call with the response whose record has this address; 0 where it was written already.
     fn exit(&mut self, record: u32) -> !;
     /// Ends the call: what the guest did cannot go on.
@@ -123,6 +139,11 @@ pub struct State {
     request_headers: u32,
     /// What is read of the body beyond the request's block lies here.
     scratch: own::Span,
+    /// So does what is read of other servers' responses.
+    fetch_scratch: own::Span,
+    /// What is waited for, and how many rows there are of it.
+    rows: own::Span,
+    row_count: u32,
     /// Lines of stdout and stderr that have not ended yet.
     lines: [io::Line; 2],
     /// A program runs, whose stdout is the response.
@@ -148,6 +169,9 @@ impl State {
             output: Output::new(),
             request_headers: 0,
             scratch: own::Span { at: 0, size: 0 },
+            fetch_scratch: own::Span { at: 0, size: 0 },
+            rows: own::Span { at: 0, size: 0 },
+            row_count: 0,
             lines: [io::Line::NONE; 2],
             is_command: false,
             is_header_over: false,

@@ -1,4 +1,4 @@
-//! Outgoing requests of `wasi:http`: built as the interface has it, and denied.
+//! Outgoing requests of `wasi:http`, as the guest puts them together.
 //!
 //! A request is a record in our region:
 //!
@@ -6,12 +6,12 @@
 //!   method: u32 | name: Span | path: u32, Span | scheme: u32, u32, Span | authority: u32, Span | body: u32
 //! ```
 //!
-//! Options begin with 0 for none. Nothing is sent: this host grants no way out yet, and `handle` says so by the
-//! error that the interface has for it.
+//! Options begin with 0 for none. What is sent is in `fetch.rs`.
 
+use crate::fetch::Asked;
 use crate::handles::{Entry, Kind};
 use crate::own::Span;
-use crate::{Wasi, World};
+use crate::{Wasi, World, index};
 
 const REQUEST: &[Kind] = &[Kind::OutgoingRequest];
 const OPTIONS: &[Kind] = &[Kind::Options];
@@ -27,8 +27,11 @@ const METHOD_OTHER: u32 = 9;
 const SCHEME_OTHER: u32 = 2;
 /// Three options of sixteen bytes.
 const OPTIONS_SIZE: u32 = 48;
-/// `error-code`: HTTP-request-denied.
-const DENIED: u8 = 15;
+/// `method`, by its cases.
+const METHODS: [&[u8]; 9] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+/// `scheme`: where the guest says none, as other hosts have it.
+const HTTPS: u32 = 1;
 
 /// An option of a string, as the canonical ABI passes it.
 #[derive(Debug, Clone, Copy)]
@@ -237,14 +240,41 @@ impl<W: World> Wasi<'_, W> {
 
     /// `wasi:http/outgoing-handler` `handle`
     pub fn outgoing_handle(&mut self, request: u32, has_options: u32, options: u32, target: u32) {
-        self.remove(request, REQUEST);
+        let Entry { a: headers, b: record, .. } = self.remove(request, REQUEST);
+        let mut times = [0; 3];
         if self.bool(has_options) {
-            self.remove(options, OPTIONS);
+            let options = self.remove(options, OPTIONS).b;
+            for (which, time) in (0..).zip(&mut times) {
+                let at = options + which * 16;
+                if self.own_u32(at) != 0 {
+                    let [low, high] = [at + 8, at + 12].map(|at| u64::from(self.own_u32(at)));
+                    // 0 is the host's own; a time of nothing is the least there is.
+                    *time = (high << 32 | low).max(1);
+                }
+            }
         }
         self.place_for(target, 40, 8);
-        // Level of the contract: 2 is warn.
-        self.world.log(2, b"wasi: an outgoing request was denied: this host grants none");
-        self.world.write_u8(target, 1);
-        self.world.write_u8(target + 8, DENIED);
+        let case = self.own_u32(record + METHOD);
+        let has_scheme = self.own_u32(record + SCHEME) != 0;
+        let asked = Asked {
+            headers,
+            method: METHODS
+                .get(index(case))
+                .copied()
+                .ok_or_else(|| self.get_span(record + METHOD + 4)),
+            scheme: if has_scheme { self.own_u32(record + SCHEME + 4) } else { HTTPS },
+            authority: self.get_span(record + AUTHORITY + 4),
+            path: (self.own_u32(record + PATH) != 0).then(|| self.get_span(record + PATH + 4)),
+            body: self.own_u32(record + BODY).checked_sub(1),
+            times,
+        };
+        match self.send_request(asked) {
+            Ok(a) => {
+                let future = self.push(Entry { kind: Kind::FutureResponse, a, ..Entry::default() });
+                self.world.write_u8(target, 0);
+                self.world.write_u32(target + 8, future);
+            }
+            Err(code) => self.lower_error(target, 8, code),
+        }
     }
 }

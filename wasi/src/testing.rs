@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor, Needs};
 use crate::filesystem::{At, OpenFlags};
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
+use crate::io::May;
 use crate::pack;
 use crate::preview1::Which;
 use crate::{State, Wasi, World};
@@ -27,7 +28,19 @@ struct Sides {
     body: Vec<u8>,
     sent: Vec<u8>,
     starts: u32,
+    /// Requests that were sent and not closed: what was asked of each.
+    fetches: std::collections::BTreeMap<u32, u32>,
+    fetched: u32,
     files: &'static [u8],
+}
+
+impl Sides {
+    /// Returns how often a request was asked for something before. A handle that names none is a fault.
+    fn ask(&mut self, handle: u32) -> u32 {
+        let asked = self.fetches.get_mut(&handle).expect("a handle that the host knows");
+        *asked += 1;
+        *asked
+    }
 }
 
 thread_local! {
@@ -125,6 +138,78 @@ impl World for Test {
         sides(|sides| sides.now = sides.now.saturating_add(ns));
     }
 
+    fn fetch(&mut self, record: u32) -> i32 {
+        assert!(record >= BASE && record.is_multiple_of(8));
+        sides(|sides| {
+            if sides.fetches.len() == 16 {
+                return -2 - 11;
+            }
+            sides.fetched += 1;
+            sides.fetches.insert(sides.fetched, 0);
+            i32::try_from(sides.fetched).unwrap()
+        })
+    }
+
+    fn fetch_write(&mut self, handle: u32, piece: &[u8]) -> i32 {
+        assert!(!piece.is_empty());
+        let taken = i32::try_from(piece.len().min(1000)).unwrap();
+        sides(|sides| if sides.ask(handle) % 3 == 1 { -1 } else { taken })
+    }
+
+    fn fetch_finish(&mut self, handle: u32) -> i32 {
+        sides(|sides| sides.ask(handle));
+        0
+    }
+
+    fn fetch_head(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        let asked = sides(|sides| sides.ask(handle));
+        match asked % 8 {
+            1 => -1,
+            3 => -2 - 33,
+            _ => {
+                // 200, with one header: `a: b`.
+                target[..8].copy_from_slice(&[200, 0, 0, 0, 1, 0, 0, 0]);
+                for (at, number) in [(8, 24u32), (12, 1), (16, 25), (20, 1)] {
+                    target[at..at + 4].copy_from_slice(&number.to_le_bytes());
+                }
+                target[24..26].copy_from_slice(b"ab");
+                26
+            }
+        }
+    }
+
+    fn fetch_read(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        assert!(!target.is_empty());
+        let asked = sides(|sides| sides.ask(handle));
+        match asked % 5 {
+            1 | 3 => -1,
+            4 => 0,
+            _ => {
+                target[0] = b'x';
+                1
+            }
+        }
+    }
+
+    fn fetch_close(&mut self, handle: u32) {
+        sides(|sides| {
+            sides.ask(handle);
+            sides.fetches.remove(&handle);
+        });
+    }
+
+    fn wait(&mut self, rows: &mut [u8], time: i64) {
+        assert!(rows.len().is_multiple_of(8) && !rows.is_empty());
+        for row in rows.chunks_exact_mut(8) {
+            let handle = u32::from_le_bytes(*row[4..].first_chunk().unwrap());
+            if row[0] != crate::fetch::WAIT_BODY {
+                sides(|sides| sides.ask(handle));
+            }
+            row[2..4].copy_from_slice(&[1, 0]);
+        }
+        sides(|sides| sides.now = sides.now.saturating_add(u64::try_from(time).unwrap_or(0)));
+    }
+
     fn exit(&mut self, _: u32) -> ! {
         trapped("exit")
     }
@@ -174,10 +259,21 @@ fn block(bytes: &mut [u8]) -> u32 {
 type Call = (u8, u32, u32, u32, u32, u32);
 
 fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
-    let kinds = [Kind::Fields, Kind::Request, Kind::OutgoingBody, Kind::Output, Kind::Pollable];
+    let kinds = [
+        Kind::Fields,
+        Kind::Request,
+        Kind::OutgoingBody,
+        Kind::Output,
+        Kind::Pollable,
+        Kind::FutureResponse,
+        Kind::IncomingResponse,
+        Kind::IncomingBody,
+        Kind::Input,
+    ];
+    let may = if e & 1 == 0 { May::Wait } else { May::NotWait };
     let text = crate::outgoing::OptionalText { is_some: b & 3, text: [c, d] };
     let (path, at) = ([b, c], At { this: a, path: [b, c] });
-    match function % 96 {
+    match function % 103 {
         0 => drop(w.fields_new()),
         1 => w.fields_from_list(b, c, d),
         2 => w.fields_get(a, b, c, d),
@@ -203,15 +299,15 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
         22 => w.outgoing_write(a, b),
         23 => w.outgoing_finish(a, b & 3, c, d),
         24 => w.outparam_set(a, b & 3, c),
-        25 => w.input_read(a, u64::from(b), c),
-        26 => w.input_skip(a, u64::from(b), c),
+        25 => w.input_read(a, u64::from(b), c, may),
+        26 => w.input_skip(a, u64::from(b), c, may),
         27 => drop(w.input_subscribe(a)),
         28 => w.output_check(a, b),
         29 => w.output_write(a, b, c, d),
         30 => w.output_zeros(a, u64::from(b), c),
         31 => w.output_flush(a, b),
         32 => drop(w.output_subscribe(a)),
-        33 => w.output_splice(a, b, u64::from(c), d),
+        33 => w.output_splice(a, b, u64::from(c), d, may),
         34 => w.poll(a, b, c),
         35 => drop(w.subscribe_duration(u64::from(a))),
         36 => w.random_bytes(u64::from(a), b),
@@ -272,6 +368,13 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
         92 => w.change_at(at, Needs::Folder, d),
         93 => w.move_at(at, At { this: d, path: [b, c] }, e),
         94 => w.drop_resource(a, &[Kind::Descriptor, Kind::Entries, Kind::File]),
+        95 => drop(w.future_subscribe(a)),
+        96 => w.future_get(a, b),
+        97 => drop(w.response_in_headers(a)),
+        98 => w.response_in_consume(a, b),
+        99 => w.output_drain(a),
+        100 => drop(w.pollable_ready(a)),
+        101 => w.pollable_block(a),
         _ => w.write_via_stream(a, b),
     }
 }
@@ -375,6 +478,42 @@ proptest! {
             prop_assert!(text.starts_with("trap: "), "{text}");
         }
     }
+}
+
+/// A request of the guest's, sent with a body, answered, read to its end, and dropped.
+#[test]
+fn a_request_is_sent_and_answered() {
+    let authority = 512;
+    let calls = [
+        (0, 0, 0, 0, 0, 0),          // 3: fields
+        (44, 3, 0, 0, 0, 0),         // 3: the request
+        (53, 3, 1, authority, 3, 0), // its authority
+        (46, 3, 256, 0, 0, 0),       // 4: its body
+        (57, 3, 0, 0, 264, 0),       // 3: sent
+        (22, 4, 256, 0, 0, 0),       // 5: a stream
+        (29, 5, 0, 5, 256, 0),       // written
+        (99, 5, 0, 0, 0, 0),         // and all of it sent
+        (38, 5, 0, 0, 0, 0),
+        (23, 4, 0, 0, 272, 0), // the body's end
+        (95, 3, 0, 0, 0, 0),   // 4: waited for
+        (101, 4, 0, 0, 0, 0),
+        (38, 4, 0, 0, 0, 0),
+        (96, 3, 304, 0, 0, 0),   // 4: the response
+        (98, 4, 256, 0, 0, 0),   // 5: its body
+        (15, 5, 256, 0, 0, 0),   // 6: a stream
+        (25, 6, 100, 256, 0, 0), // read
+        (38, 6, 0, 0, 0, 0),
+        (38, 5, 0, 0, 0, 0),
+        (38, 4, 0, 0, 0, 0),
+        (38, 3, 0, 0, 0, 0),
+    ];
+    let mut memory = vec![0; 600];
+    memory[authority as usize..][..3].copy_from_slice(b"a.b");
+    assert_eq!(run(&calls, false, &memory, b""), None);
+    sides(|sides| {
+        assert_eq!(sides.fetched, 1);
+        assert!(sides.fetches.is_empty(), "it was closed");
+    });
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A container of the static program by runc: its default settings, but for the network, which is the machine's.
+//! A container of the static program by runc, or by crun, which takes the same words: with their default settings, but for
+//! the network, which is the machine's.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,13 +9,22 @@ use serde_json::{Value, json};
 
 use super::{Comparison, Launch, Need, Place, Row, System, program};
 
-pub(super) const SYSTEM: System = System {
+pub(super) const RUNC: System = System {
     name: "runc",
     needs: &[
         Need { program: "runc", npm: &[], install: "apt-get install runc, and be root" },
         program::COMPILER,
     ],
     rows: &[Row { name: "runc, static program", within: &[Comparison::Boot], target: "/", launch }],
+};
+
+pub(super) const CRUN: System = System {
+    name: "crun",
+    needs: &[
+        Need { program: "crun", npm: &[], install: "apt-get install crun, and be root" },
+        program::COMPILER,
+    ],
+    rows: &[Row { name: "crun, static program", within: &[Comparison::Boot], target: "/", launch }],
 };
 
 fn launch(place: &Place<'_>) -> Result<Launch> {
@@ -24,7 +34,7 @@ fn launch(place: &Place<'_>) -> Result<Launch> {
     let built = program::build(&place.programs[1], place.folder)?;
     std::fs::rename(built, root.join("program"))?;
     let mut spec: Value = serde_json::from_str(&default_spec(place.program(), &bundle)?)?;
-    adapt(&mut spec, place.address.port()).context("what `runc spec` wrote is no settings")?;
+    adapt(&mut spec, place.address.port()).context("what `spec` wrote is no settings")?;
     std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)?;
     let mut command = Command::new(place.program());
     command.arg("--root").arg(place.folder.join("state")).args(["run", "--bundle"]).arg(&bundle);
@@ -33,12 +43,13 @@ fn launch(place: &Place<'_>) -> Result<Launch> {
     Ok(Launch { cleans_up: true, ..Launch::from(command) })
 }
 
-fn default_spec(runc: &Path, bundle: &Path) -> Result<String> {
-    let mut command = Command::new(runc);
-    command.args(["spec", "--bundle"]).arg(bundle).stdin(Stdio::null());
-    let ended = command.output().context("cannot start runc")?;
+fn default_spec(runtime: &Path, bundle: &Path) -> Result<String> {
+    let mut command = Command::new(runtime);
+    // crun's `spec` knows no bundle but the folder that it is in.
+    command.arg("spec").current_dir(bundle).stdin(Stdio::null());
+    let ended = command.output().context("cannot start the container's runtime")?;
     let why = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "runc spec: {}", why.lines().next().unwrap_or(""));
+    ensure!(ended.status.success(), "spec: {}", why.lines().next().unwrap_or(""));
     Ok(std::fs::read_to_string(bundle.join("config.json"))?)
 }
 

@@ -16,7 +16,13 @@ use super::{Comparison, Launch, Need, Place, Row, System, program};
 const KVM_START_MAX: Duration = Duration::from_secs(5);
 
 /// Memory of the machine, in MiB: room for the kernel of any distribution.
-const MEMORY_MIB: &str = "256";
+pub(super) const MEMORY_MIB: u32 = 256;
+
+/// Words for the kernel: what it has to say would stand before the response, and where it fails it ends the machine.
+pub(super) const QUIET: &str = "console=null quiet loglevel=0 panic=-1";
+
+/// Words for it that make the program its first process, and tell the program where to speak.
+pub(super) const FIRST_PROCESS: &str = "rdinit=/init -- serial";
 
 pub(super) const SYSTEM: System = System {
     name: "qemu",
@@ -57,18 +63,14 @@ fn launch(place: &Place<'_>, processor: &[&str]) -> Result<Launch> {
     let image = place.folder.join("image.cpio");
     std::fs::write(&image, archive(&program))?;
     let mut command = Command::new(place.program());
-    command.args(processor).args(["-m", MEMORY_MIB, "-smp", "1"]);
+    command.args(processor).args(["-m", &MEMORY_MIB.to_string(), "-smp", "1"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     // Without ACPI; a timer that works without the help of KVM.
     command.args(["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on"]);
     let port = place.address.port();
     command.arg("-serial").arg(format!("tcp:127.0.0.1:{port},server=on,wait=off"));
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    // What the kernel has to say would stand before the response. Where it fails it ends the machine.
-    command.args([
-        "-append",
-        "console=null quiet loglevel=0 panic=-1 reboot=t rdinit=/init -- serial",
-    ]);
+    command.arg("-append").arg(format!("{QUIET} reboot=t {FIRST_PROCESS}"));
     Ok(Launch { greets: true, ..Launch::from(command) })
 }
 
@@ -81,7 +83,7 @@ fn newest_kernel(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Makes the machine's first files: the program as `/init`, and the devices that it and the kernel open.
-fn archive(program: &[u8]) -> Vec<u8> {
+pub(super) fn archive(program: &[u8]) -> Vec<u8> {
     const FOLDER: u32 = 0o040_755;
     const DEVICE: u32 = 0o020_600;
     const PROGRAM: u32 = 0o100_755;

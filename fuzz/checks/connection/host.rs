@@ -150,7 +150,7 @@ impl Host {
                 self.calls[place].is_waiting = false;
                 self.drive(endpoint, place);
             }
-            Event::Woken => unreachable!("nothing is watched"),
+            Event::Woken | Event::Fetch(_) => unreachable!("nothing is watched, or fetched"),
         }
     }
 

@@ -142,6 +142,42 @@ pub const FAMILIES: &[Family] = &[
         "Calls that wait for their client or for time to pass",
     ),
     family(
+        "midge_outgoing_requests",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches[0].get()),
+        "Requests that functions made of other servers",
+    ),
+    family(
+        "midge_outgoing_failed",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches[1].get()),
+        "Those that had no whole response",
+    ),
+    family(
+        "midge_outgoing_reused",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches[2].get()),
+        "Those that went out on a connection that had rested",
+    ),
+    family(
+        "midge_outgoing_repeated",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches[3].get()),
+        "Those that were sent anew, for that connection had been closed",
+    ),
+    family(
+        "midge_outgoing_connections",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches[4].get()),
+        "Connections to other servers that were begun",
+    ),
+    family(
+        "midge_outgoing_denied",
+        &["worker"],
+        Source::WorkerCount(|worker| worker.fetches_denied.get()),
+        "Requests to other servers, or addresses of theirs, that nothing grants",
+    ),
+    family(
         "midge_bodies_reserved_bytes",
         &["worker"],
         Source::WorkerGauge(|worker| worker.bodies_bytes.get()),
@@ -212,6 +248,12 @@ pub const FAMILIES: &[Family] = &[
         &["function"],
         Source::FunctionCount(|function| &function.dirty_pages),
         "Memory pages that calls wrote to",
+    ),
+    family(
+        "midge_function_fuel",
+        &["function"],
+        Source::FunctionCount(|function| &function.fuel),
+        "Instructions of calls, of functions that are metered by fuel",
     ),
     family(
         "midge_function_discards",

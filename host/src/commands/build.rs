@@ -37,7 +37,7 @@ struct Report {
 /// The module is refused, or the artifact cannot be written; a file that was there is unchanged then.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let began = Instant::now();
-    let recipe = Recipe { module: &args.file, isolation: args.isolation, files: &args.files.files };
+    let recipe = Recipe { module: &args.file, form: args.form.form(), files: &args.files.files };
     let compiled = compile::of_file(&recipe, &args.limits.limits())?;
     // What was built is opened once, so that no artifact is written that this host would refuse.
     let opened = Artifact::from_bytes(&compiled.artifact, &Engines::new())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 use midge_loader::artifact::Artifact;
-use midge_loader::build::build_isolated;
+use midge_loader::build::build_as;
 use midge_loader::engine::Engines;
 use midge_loader::files;
 use midge_loader::link::attach;
@@ -46,7 +46,7 @@ struct Example {
     shows: &'static str,
 }
 
-const EXAMPLES: [Example; 13] = [
+const EXAMPLES: [Example; 14] = [
     Example {
         name: "hello",
         module: include_bytes!("../../../examples/hello/hello.wasm"),
@@ -167,6 +167,15 @@ const EXAMPLES: [Example; 13] = [
         target: "/lookup?https",
         shows: "a program that reads a file of its own, packed with it",
     },
+    Example {
+        name: "work",
+        module: include_bytes!("../../../examples/work/work.wasm"),
+        routes: &["/work"],
+        files: &[],
+        options: "",
+        target: "/work?us=1000&kib=256&pages=3",
+        shows: "as much time and memory as it is told to take: a call of a trace",
+    },
 ];
 
 /// Runs the command.
@@ -238,7 +247,7 @@ fn open(recipe: &Recipe<'_>, engines: &Engines, _limits: &BuildLimits) -> Result
     } else {
         attach(example.module, &files::of_texts("/data", example.files)?)
     };
-    let built = build_isolated(example.name, &module, recipe.isolation, engines)?;
+    let built = build_as(example.name, &module, recipe.form, engines)?;
     Ok(Artifact::from_bytes(&built.bytes, engines)?)
 }
 

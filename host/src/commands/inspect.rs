@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{FolderRow, GlobalValue, Isolation, Manifest};
+use midge_abi::manifest::{CodeForm, FolderRow, GlobalValue, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::module::FEATURE_NAMES;
@@ -114,7 +114,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         let rows = rows.collect();
         report(args, "artifact", artifact.file_bytes(), artifact.manifest(), rows)
     } else {
-        let recipe = Recipe { module: &args.file, isolation: Isolation::default(), files: &[] };
+        let recipe = Recipe { module: &args.file, form: CodeForm::PLAIN, files: &[] };
         let compiled = compile::of_file(&recipe, &args.limits.limits())?;
         let artifact = Artifact::from_bytes(&compiled.artifact, &engines)?;
         let rows = compiled.sections.into_iter().map(|(name, bytes)| SectionRow { name, bytes });

@@ -62,6 +62,9 @@ struct Report {
     technique: &'static str,
     tier: &'static str,
     dirty_pages: usize,
+    /// Instructions, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fuel_used: Option<u64>,
     response: ResponseReport,
     phases_ns: serde_json::Map<String, serde_json::Value>,
     total_ns: Quantiles,
@@ -94,7 +97,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let recipe = Recipe { module: &args.file, isolation: args.isolation, files: &args.files.files };
+    let recipe = Recipe { module: &args.file, form: args.form.form(), files: &args.files.files };
     let file = ArtifactFile::of(&recipe, &args.limits.limits())?;
 
     let mut times = Times::default();
@@ -114,6 +117,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         technique: invocation.function.technique().name(),
         tier: called.tier,
         dirty_pages: called.dirty_pages,
+        fuel_used: called.fuel_used,
         response: called.response,
         total_ns: times.total(),
         phases_ns: times.phases()?,
@@ -158,6 +162,7 @@ struct Invocation {
 struct Called {
     tier: &'static str,
     dirty_pages: usize,
+    fuel_used: Option<u64>,
     response: ResponseReport,
 }
 
@@ -181,7 +186,7 @@ impl Invocation {
 
         let choice = choice(args.technique, &artifact, Machine::of_this_process())?;
         let began = Instant::now();
-        let limits = FunctionLimits { memory_bytes_max: MEMORY_BYTES_MAX };
+        let limits = FunctionLimits { memory_bytes_max: MEMORY_BYTES_MAX, fuel: args.fuel.into() };
         let services = Arc::clone(services);
         let function = Function::register(&artifact, choice.technique, engines, services, limits)?;
         times.push("register", nanoseconds(began));
@@ -230,11 +235,12 @@ impl Invocation {
         times.push("guest", nanoseconds(called));
         let response = response(&used, collector.into_written())?;
         let dirty_pages = used.dirty_page_count();
+        let fuel_used = used.fuel_used();
         let restored = Instant::now();
         let _discard = self.technique.give(used);
         times.push("restore", nanoseconds(restored));
         times.totals.push(nanoseconds(began));
-        Ok(Called { tier: started.tier.name(), dirty_pages, response })
+        Ok(Called { tier: started.tier.name(), dirty_pages, fuel_used, response })
     }
 }
 
@@ -243,6 +249,9 @@ fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
         CallEnd::Returned(address) => *address,
         CallEnd::Trapped(trap) => anyhow::bail!("the function trapped: {trap:?}"),
         CallEnd::NoStack => anyhow::bail!("there is no memory or no mapping for a fiber's stack"),
+        CallEnd::FuelExhausted => {
+            anyhow::bail!("the function used up its instructions; --fuel allows more")
+        }
         CallEnd::DeadlineExceeded => anyhow::bail!("the function ran for longer than 10 s"),
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

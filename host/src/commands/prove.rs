@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::CodeForm;
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::link::attach;
@@ -112,8 +112,7 @@ pub fn run(args: &ProveArgs) -> Result<ExitCode> {
         None => draw_seed()?,
     };
     let given = args.requests.as_deref().map(read_folder).transpose()?.unwrap_or_default();
-    let recipe =
-        Recipe { module: &args.file, isolation: Isolation::default(), files: &args.files.files };
+    let recipe = Recipe { module: &args.file, form: CodeForm::PLAIN, files: &args.files.files };
     let subject = subject(&recipe, &engines, &args.limits.limits())?;
     let choice = choice(args.technique, subject.artifact(), Machine::of_this_process())?;
     let settings = ProofSettings {

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
+use midge_net::Networks;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{RunArgs, ServeArgs};
+use crate::cli::{FormArgs, RunArgs, ServeArgs};
+use crate::config::keys::SLOTS_OF_WAITING;
 use crate::config::{Complaints, ConfigError, Mappings, Origin, Setting, Settings, counted};
 use crate::deployment::open;
+use crate::grant::Grant;
 use crate::host::Host;
 use crate::log::start_host_log;
 use crate::output::{self, Failure};
@@ -61,7 +64,17 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let mut settings = Settings::of_one(&args.file, &args.host.overrides(matches));
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
-        function.isolation = Setting { value: args.isolation, origin: Origin::Flag("--isolation") };
+        let FormArgs { isolation, metering } = args.form;
+        function.isolation = Setting { value: isolation, origin: Origin::Flag("--isolation") };
+        function.metering = Setting { value: metering, origin: Origin::Flag("--metering") };
+        function.fuel = Setting { value: args.fuel, origin: Origin::Flag("--fuel") };
+        let networks = args.grant_network.iter().map(String::as_str);
+        let networks = Networks::parse(networks).context("the networks were read before")?;
+        let grant = Grant { http: args.grant_http.clone(), networks };
+        if !grant.is_empty() {
+            function.slots = Setting::default(SLOTS_OF_WAITING.min(function.concurrency.value));
+        }
+        function.grant = Setting { value: grant, origin: Origin::Flag("--grant-http") };
         function.files =
             Setting { value: Mappings(args.files.files.clone()), origin: Origin::Flag("--files") };
     }

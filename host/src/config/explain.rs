@@ -25,6 +25,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         workers,
         ring_tier,
         drain_timeout,
+        certificates,
         limits,
         build,
         log,
@@ -32,6 +33,10 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         statics,
         ..
     } = settings;
+    let certificates_text = match &certificates.value {
+        Some(path) => path.display().to_string(),
+        None => "the system's".to_owned(),
+    };
     let mut rows = vec![
         shown("listen", listen),
         shown("listen_on_cpu", listen_on_cpu),
@@ -41,6 +46,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         shown("workers", workers),
         shown("ring_tier", ring_tier),
         quantity("drain_timeout", drain_timeout),
+        row("certificates", certificates_text, certificates.origin),
         quantity("limits.header_deadline", &limits.header_deadline),
         quantity("limits.idle", &limits.idle),
         quantity("limits.write_stall", &limits.write_stall),
@@ -56,6 +62,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         quantity("limits.bodies", &limits.bodies),
         quantity("limits.head_bytes", &limits.head_bytes),
         shown("limits.requests_per_connection", &limits.requests_per_connection),
+        shown("limits.outgoing_connections", &limits.outgoing_connections),
         quantity("build.memory", &build.memory),
         quantity("build.time", &build.time),
         shown("log.level", &log.level),
@@ -71,6 +78,11 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
     let routes: Vec<_> = function.routes.value.iter().map(ToString::to_string).collect();
     let host = function.host.value.as_deref().unwrap_or("any");
     let module = function.module.value.display().to_string();
+    let granted = &function.grant.value;
+    let http: Vec<_> = granted.http.iter().map(ToString::to_string).collect();
+    let http = if http.is_empty() { "none".to_owned() } else { http.join(" ") };
+    let networks = granted.networks.to_string();
+    let networks = if networks.is_empty() { "none".to_owned() } else { networks };
     let rows = [
         shown("name", &function.name),
         row("module", module, function.module.origin),
@@ -79,6 +91,8 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("methods", &function.methods),
         shown("technique", &function.technique),
         shown("isolation", &function.isolation),
+        shown("metering", &function.metering),
+        shown("fuel", &function.fuel),
         quantity("deadline", &function.deadline),
         quantity("memory", &function.memory),
         quantity("body", &function.body),
@@ -91,6 +105,8 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         shown("compress", &function.compress),
         shown("arguments", &function.arguments),
         shown("environment", &function.environment),
+        row("grant.http", http, function.grant.origin),
+        row("grant.networks", networks, function.grant.origin),
         shown("files", &function.files),
     ];
     let name = function.name.value.clone();
@@ -152,7 +168,9 @@ mod tests {
                 (Part::Limits, name) => format!("limits.{name}"),
                 (Part::Build, name) => format!("build.{name}"),
                 (Part::Log, name) => format!("log.{name}"),
+                (Part::Function, "grant") => continue, // below
                 (Part::Function, name) => format!("function.hello.{name}"),
+                (Part::Grant, name) => format!("function.hello.grant.{name}"),
             };
             assert!(explained.contains(&name), "{name}");
         }

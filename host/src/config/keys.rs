@@ -1,6 +1,6 @@
 //! Every setting: its limits, and the table from which the manual's is generated.
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Metering};
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
 use midge_net::settings as network;
@@ -74,6 +74,8 @@ pub const CONCURRENCY_MAX: u32 = 16_384;
 
 /// Slots that one worker keeps ready for a function; more are made when calls overlap.
 pub const SLOTS_DEFAULT: u32 = 8;
+/// The same for a function that asks other servers.
+pub const SLOTS_OF_WAITING: u32 = CONCURRENCY_DEFAULT;
 /// One.
 pub const SLOTS_MIN: u32 = 1;
 /// No more than calls.
@@ -154,6 +156,8 @@ pub const DRAIN_TIMEOUT: Bounds<Duration> =
     bounds(DRAIN_TIMEOUT_DEFAULT, DRAIN_TIMEOUT_MIN, DRAIN_TIMEOUT_MAX);
 /// Bounds of `deadline`.
 pub const DEADLINE: Bounds<Duration> = bounds(DEADLINE_DEFAULT, DEADLINE_MIN, DEADLINE_MAX);
+/// Bounds of `fuel`: by default about as much as `deadline` lets through.
+pub const FUEL: Bounds<u32> = bounds(100_000_000, 1_000, u32::MAX);
 /// Bounds of `memory`.
 pub const MEMORY: Bounds<ByteSize> = bounds(MEMORY_DEFAULT, MEMORY_MIN, MEMORY_MAX);
 /// Bounds of `body`.
@@ -177,6 +181,8 @@ pub const LINGER: Bounds<Duration> = bounds(LINGER_DEFAULT, LINGER_MIN, LINGER_M
 /// Bounds of `connections_per_worker`.
 pub const CONNECTIONS_PER_WORKER: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_DEFAULT, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
+/// Bounds of `outgoing_connections`.
+pub const OUTGOING_CONNECTIONS: Bounds<u32> = bounds(256, 1, network::OUTGOING_MAX);
 /// Bounds of `connections_per_source`; by default a source may have all there are.
 pub const CONNECTIONS_PER_SOURCE: Bounds<u32> =
     bounds(CONNECTIONS_PER_WORKER_MAX, CONNECTIONS_PER_WORKER_MIN, CONNECTIONS_PER_WORKER_MAX);
@@ -246,6 +252,8 @@ pub enum Part {
     Log,
     /// Each `[[function]]`.
     Function,
+    /// Its `[function.grant]`.
+    Grant,
     /// Each `[[static]]`.
     Static,
 }
@@ -288,6 +296,8 @@ pub enum Takes {
     Ring,
     /// The name of an isolation.
     Isolation,
+    /// The name of a metering.
+    Metering,
     /// A level's name.
     Level,
     /// A format's name.
@@ -311,6 +321,7 @@ impl Part {
             Self::Build => "[build]",
             Self::Log => "[log]",
             Self::Function => "[[function]]",
+            Self::Grant => "[function.grant]",
             Self::Static => "[[static]]",
         }
     }
@@ -355,6 +366,7 @@ impl Takes {
             Self::Technique => (names(Technique::ALL.map(Technique::name)), "auto".into()),
             Self::Ring => (names(RingChoice::ALL.map(RingChoice::name)), "auto".into()),
             Self::Isolation => (names(Isolation::ALL.map(Isolation::name)), "guard-pages".into()),
+            Self::Metering => (names(Metering::ALL.map(Metering::name)), "epochs".into()),
             Self::Level => (names(LogLevel::ALL.map(LogLevel::name)), "info".into()),
             Self::Format => (names(LogFormat::ALL.map(LogFormat::name)), "text".into()),
             Self::Required(form) => (form.into(), "required".into()),
@@ -417,6 +429,12 @@ pub const KEYS: &[Key] = &[
         "drain_timeout",
         Takes::Duration(DRAIN_TIMEOUT),
         "how long a stop waits for requests in flight",
+    ),
+    key(
+        Part::Top,
+        "certificates",
+        Takes::Optional("path", "the system's"),
+        "authorities that outgoing requests trust, a PEM file; relative to this file",
     ),
     key(Part::Top, "limits", Takes::Tables, "limits of the network, below"),
     key(Part::Top, "build", Takes::Tables, "limits of compiling a module, below"),
@@ -509,6 +527,12 @@ pub const KEYS: &[Key] = &[
         "requests on one connection; then closed after the response",
     ),
     key(
+        Part::Limits,
+        "outgoing_connections",
+        Takes::Count(OUTGOING_CONNECTIONS),
+        "connections of a worker to other servers; then requests wait for one",
+    ),
+    key(
         Part::Build,
         "memory",
         Takes::Size(BUILD_MEMORY),
@@ -566,6 +590,13 @@ pub const KEYS: &[Key] = &[
         Takes::Isolation,
         "what keeps it inside its memory, at least: docs/SECURITY.md",
     ),
+    key(Part::Function, "metering", Takes::Metering, "what bounds a call: docs/manual/metering.md"),
+    key(
+        Part::Function,
+        "fuel",
+        Takes::Count(FUEL),
+        "instructions of one call, if `metering` is `fuel`; then 504",
+    ),
     key(Part::Function, "deadline", Takes::Duration(DEADLINE), "time for one call; then 504"),
     key(Part::Function, "memory", Takes::Size(MEMORY), "what a call may grow its memory to"),
     key(Part::Function, "body", Takes::Size(BODY), "request body; longer ones get 413"),
@@ -592,7 +623,7 @@ pub const KEYS: &[Key] = &[
         Part::Function,
         "slots",
         Takes::Count(SLOTS),
-        "instances that one worker keeps ready, at most `concurrency`",
+        "instances that one worker keeps ready, at most `concurrency`; 64 with a `grant`",
     ),
     key(
         Part::Function,
@@ -617,6 +648,19 @@ pub const KEYS: &[Key] = &[
         "environment",
         Takes::Optional("list of `NAME=value`", "none"),
         "what a program finds in its environment beside the request",
+    ),
+    key(Part::Function, "grant", Takes::Tables, "what it may reach, below"),
+    key(
+        Part::Grant,
+        "http",
+        Takes::Optional("list of `http(s)://HOST[:PORT]`", "none"),
+        "servers that it may ask; `*.` in front of a name stands for all names below it",
+    ),
+    key(
+        Part::Grant,
+        "networks",
+        Takes::Optional("list of networks", "none"),
+        "where names of these servers may lead, besides public addresses",
     ),
     key(
         Part::Function,
@@ -676,6 +720,7 @@ pub fn manual_tables() -> String {
         Part::Build,
         Part::Log,
         Part::Function,
+        Part::Grant,
         Part::Static,
     ] {
         if !part.heading().is_empty() {

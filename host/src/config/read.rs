@@ -3,7 +3,7 @@
 //! A fault is noted and the walk goes on with the default, so that one look finds them all. Settings are
 //! handed out only if nothing was noted.
 
-use midge_abi::manifest::Isolation;
+use midge_abi::manifest::{Isolation, Metering};
 use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
 
 use toml::{
@@ -11,7 +11,10 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
+use midge_net::Networks;
+
 use crate::extras::{Extras, is_variable};
+use crate::grant::{ENTRIES_MAX, Grant, GrantedOrigin};
 
 use super::{
     BuildLimits, ByteSize, ClientAddress, Complaints, Function, Limits, LogFormat, LogLevel,
@@ -124,6 +127,7 @@ impl<'s> Reader<'s> {
             workers: over.workers.unwrap_or(workers),
             ring_tier: over.ring_tier.unwrap_or(ring_tier),
             drain_timeout: self.quantity(top, "drain_timeout", &keys::DRAIN_TIMEOUT),
+            certificates: self.certificates(top),
             limits: self.limits(&limits),
             build: self.build(&build, overrides),
             log: self.log(&log, overrides),
@@ -160,6 +164,11 @@ impl<'s> Reader<'s> {
                 section,
                 "requests_per_connection",
                 &keys::REQUESTS_PER_CONNECTION,
+            ),
+            outgoing_connections: self.count(
+                section,
+                "outgoing_connections",
+                &keys::OUTGOING_CONNECTIONS,
             ),
         }
     }
@@ -241,6 +250,7 @@ impl<'s> Reader<'s> {
         routes: Setting<Vec<Pattern>>,
     ) -> Function {
         let techniques = Technique::ALL.map(|technique| (technique.name(), technique));
+        let meterings = Metering::ALL.map(|metering| (metering.name(), metering));
         let isolations = Isolation::ALL.map(|isolation| (isolation.name(), isolation));
         let concurrency = self.count(section, "concurrency", &keys::CONCURRENCY);
         let slots = self.slots(section, concurrency.value);
@@ -252,6 +262,8 @@ impl<'s> Reader<'s> {
             methods: self.methods(section),
             technique: self.choice(section, "technique", &techniques, Technique::Auto),
             isolation: self.choice(section, "isolation", &isolations, Isolation::GuardPages),
+            metering: self.choice(section, "metering", &meterings, Metering::Epochs),
+            fuel: self.count(section, "fuel", &keys::FUEL),
             deadline: self.quantity(section, "deadline", &keys::DEADLINE),
             memory: self.quantity(section, "memory", &keys::MEMORY),
             body: self.quantity::<ByteSize>(section, "body", &keys::BODY),
@@ -265,8 +277,78 @@ impl<'s> Reader<'s> {
             arguments: self
                 .words(section, "arguments", "[\"--verbose\"]", |word| !word.contains('\0')),
             environment: self.words(section, "environment", "[\"NAME=value\"]", is_variable),
+            grant: self.grant(section),
             files: self.mappings(section),
         }
+    }
+
+    fn grant(&mut self, section: &Section<'_>) -> Setting<Grant> {
+        let Some(value) = section.get("grant") else { return Setting::default(Grant::default()) };
+        let empty = DeTable::new();
+        let section = self.table(section, "grant", Part::Grant, &empty);
+        let origin = "\"https://api.example.com\"";
+        let http = self.list(&section, "http", origin, |text| text.parse::<GrantedOrigin>());
+        let network = |text: &str| Networks::parse([text]).map(|_| text.to_owned());
+        let networks = self.list(&section, "networks", "\"10.0.0.0/8\"", network);
+        let networks = Networks::parse(networks.iter().map(String::as_str)).unwrap_or_default();
+        self.set(value, Grant { http, networks })
+    }
+
+    /// Reads a list of texts, each by its own rule.
+    fn list<T, E: std::fmt::Display>(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        example: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<T> {
+        let Some(value) = section.get(name) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, name, "a list of texts", &format!("[{example}]"));
+            return Vec::new();
+        };
+        if array.len() > ENTRIES_MAX {
+            let what = format!("{} entries of `{name}`, at most {ENTRIES_MAX}", array.len());
+            self.fault(&value.span(), &what, "fewer, or a wider one");
+            return Vec::new();
+        }
+        let mut entries = Vec::new();
+        for entry in array.iter() {
+            let Some(text) = self.text(entry, name, example) else { continue };
+            match read(text) {
+                Ok(read) => entries.push(read),
+                Err(error) => {
+                    let what = format!("`{}` is not fit for `{name}`: {error}", shortened(text));
+                    self.fault(&entry.span(), &what, example);
+                }
+            }
+        }
+        entries
+    }
+
+    fn certificates(&mut self, section: &Section<'_>) -> Setting<Option<PathBuf>> {
+        let Some(value) = section.get("certificates") else { return Setting::default(None) };
+        let example = "\"certificates.pem\"";
+        let Some(name) = self.text(value, "certificates", example) else {
+            return Setting::default(None);
+        };
+        let path = self.source.folder().join(name);
+        match fs::metadata(&path) {
+            Ok(found) if found.is_file() => return self.set(value, Some(path)),
+            Ok(_) => {
+                let what = format!("`{}` is not a file", shortened(name));
+                self.fault(&value.span(), &what, "a file in PEM");
+            }
+            Err(error) => {
+                let what = format!("certificates `{}`: {}", shortened(name), plain_cause(&error));
+                self.fault(
+                    &value.span(),
+                    &what,
+                    "the path of a file in PEM, relative to this file",
+                );
+            }
+        }
+        Setting::default(None)
     }
 
     /// Reads a list of words, each of a form.
@@ -414,7 +496,10 @@ impl<'s> Reader<'s> {
     fn slots(&mut self, section: &Section<'_>, concurrency: u32) -> Setting<u32> {
         let slots = self.count(section, "slots", &keys::SLOTS);
         let Some(value) = section.get("slots") else {
-            return Setting::default(keys::SLOTS_DEFAULT.min(concurrency));
+            // Calls that wait for other servers overlap as a rule: each wants its slot.
+            let waits = section.get("grant").is_some();
+            let most = if waits { keys::SLOTS_OF_WAITING } else { keys::SLOTS_DEFAULT };
+            return Setting::default(most.min(concurrency));
         };
         if slots.value > concurrency {
             let what = format!("{} slots are more than {concurrency} calls use", slots.value);

@@ -1,7 +1,8 @@
-//! Threads that may wait for a disk, and compute for long, so that workers need not.
+//! Threads that may wait for a disk or a name server, and compute for long, so that workers need not.
 
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::route::FunctionIndex;
 const THREADS: usize = 4;
 /// Jobs that wait for a thread; beyond them requests get 503.
 const JOBS_MAX: usize = 1024;
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
 /// Bytes read at once.
 pub const READ_BYTES: usize = 64 * 1024;
 
@@ -52,6 +55,8 @@ pub enum Task {
     Read(ConnectionId, Arc<File>, u64, usize),
     /// Make a response smaller.
     Compress(Box<Compressing>),
+    /// Find the addresses of a name.
+    Resolve(Arc<str>),
 }
 
 /// What became of it.
@@ -63,6 +68,8 @@ pub enum Done {
     Read(ConnectionId, io::Result<Vec<u8>>),
     /// The response, as it is to be sent.
     Compressed(Box<Compressing>),
+    /// The addresses, in the order in which they should be tried.
+    Resolved(Arc<str>, io::Result<Vec<IpAddr>>),
 }
 
 /// The way back to a worker.
@@ -125,11 +132,21 @@ fn work(inbox: &Receiver<Job>) {
                 response.run();
                 Done::Compressed(response)
             }
+            Task::Resolve(name) => {
+                let found = resolve(&name);
+                Done::Resolved(name, found)
+            }
         };
         // A worker that has ended needs it no more.
         let _ignored = desk.results.send(done);
         desk.waker.wake();
     }
+}
+
+/// Asks the system: its files, its name servers, in its order (RFC 6724).
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let found = (name, 0).to_socket_addrs()?;
+    Ok(found.map(|address| address.ip()).take(ADDRESSES_MAX).collect())
 }
 
 fn read(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {

@@ -36,7 +36,7 @@ use crate::route::FunctionIndex;
 
 /// The files that a worker sends, and its desk at the threads that wait for disks.
 pub(super) struct Files {
-    desk: Arc<Desk>,
+    pub(super) desk: Arc<Desk>,
     done: Receiver<Done>,
     /// By the connection's slot.
     sending: Vec<Option<Box<Sending>>>,
@@ -142,6 +142,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                     looking.target = looking.target.filter(|_| is_current);
                     self.answer_file(&looking, opened);
                 }
+                Done::Resolved(name, found) => self.resolved(&name, found),
                 Done::Compressed(response) => {
                     let (connection, status) = (response.connection, response.status);
                     self.endpoint.respond(connection, status, response.lines(), &response.body);

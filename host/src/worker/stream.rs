@@ -50,13 +50,15 @@ pub(super) struct Parked {
 }
 
 /// What became of an ask.
-enum Satisfied {
+pub(super) enum Satisfied {
     /// Answer it, and go on.
     Answer(Result<u32, AskFault>),
     /// An event of its connection tells when to look again.
     Later,
-    /// At this time, by the coarse clock.
+    /// At this time, by the precise clock.
     At(u64),
+    /// As both of these.
+    LaterOrAt(u64),
 }
 
 impl<R: Ring, C: Clock> Worker<R, C> {
@@ -67,6 +69,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             let mut waiting = match progress {
                 Progress::Done(used) => return self.finish(pending, used),
                 Progress::Suspended(running) => {
+                    // Epochs have a deadline of their own; instructions have no clock.
+                    if self.is_out_of_time(&pending) {
+                        drop(running);
+                        return self.give_up(pending);
+                    }
                     self.endpoint.defer(pending.connection);
                     let pending = Pending { was_suspended: true, ..pending };
                     let paused = Paused::Slice(running);
@@ -88,10 +95,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             match self.satisfy(&mut pending, &mut waiting) {
                 Satisfied::Answer(answer) => {
                     pending.piece_bytes = None;
+                    pending.waits_until_ns = None;
                     progress = waiting.answer(answer);
                 }
                 Satisfied::Later => return self.park(pending, waiting, 0),
-                Satisfied::At(wakes_ns) => return self.park(pending, waiting, wakes_ns),
+                Satisfied::At(wakes_ns) | Satisfied::LaterOrAt(wakes_ns) => {
+                    return self.park(pending, waiting, wakes_ns);
+                }
             }
         }
     }
@@ -114,6 +124,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                     Satisfied::At(self.clock.precise_ns().saturating_add(ns))
                 }
             },
+            Ask::Fetch(record) => self.fetch(pending, waiting, record),
+            Ask::FetchWrite(handle, region) => self.fetch_write(pending, waiting, handle, region),
+            Ask::FetchFinish(handle) => self.fetch_finish(pending, handle),
+            Ask::FetchHead(handle, region) => self.fetch_head(pending, waiting, handle, region),
+            Ask::FetchRead(handle, region) => self.fetch_read(pending, waiting, handle, region),
+            Ask::FetchClose(handle) => self.fetch_close(pending, handle),
+            Ask::Wait(rows, ns) => self.wait(pending, waiting, rows, ns),
         }
     }
 
@@ -313,8 +330,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
 
     /// Counts a slot out whose call does not come to its end.
     pub(super) fn lose(&mut self, pending: &Pending) {
+        self.end_fetches(pending.connection);
         if pending.generation == self.generation {
-            self.slots[index(pending.function.0)].lost();
+            self.shelf.lost(index(pending.function.0));
             self.assignment.stats.discarded(pending.function, Discard::Abandoned);
         }
     }

@@ -1,6 +1,6 @@
 //! Which technique a module may use, which it gets, and why.
 
-use midge_abi::manifest::{Isolation, Manifest};
+use midge_abi::manifest::{CodeForm, Isolation, Manifest, Metering};
 
 use crate::engine::{POOL_MEMORIES_MAX, POOL_MEMORY_BYTES_MAX, POOL_TABLES_MAX};
 use crate::start::Technique;
@@ -69,9 +69,10 @@ pub fn choose(manifest: &Manifest, machine: Machine) -> Choice {
         let reason = "every state that the module can change is held exactly".to_owned();
         return Choice { technique: Technique::Restore, reason };
     };
-    let fallbacks = match manifest.isolation {
-        Isolation::GuardPages => [Technique::PoolScan, Technique::Pool, Technique::Cow].as_slice(),
-        Isolation::BoundsChecked => &[Technique::Mmap],
+    let fallbacks = if manifest.form() == CodeForm::PLAIN {
+        [Technique::PoolScan, Technique::Pool, Technique::Cow].as_slice()
+    } else {
+        &[Technique::Mmap]
     };
     let technique = fallbacks
         .iter()
@@ -93,6 +94,11 @@ fn obstacle(technique: Technique, manifest: &Manifest, machine: Machine) -> Opti
         return Some(
             "it is isolated by bounds checks, which the code of `jit`, `cow` and the pools has not"
                 .into(),
+        );
+    }
+    if manifest.metering == Metering::Fuel && !technique.uses_templates() {
+        return Some(
+            "it is metered by fuel, which the code of `jit`, `cow` and the pools is not".into(),
         );
     }
     match technique {
@@ -168,6 +174,7 @@ mod tests {
             machine: String::new(),
             isolation: Isolation::GuardPages,
             files: None,
+            metering: Metering::Epochs,
         }
     }
 

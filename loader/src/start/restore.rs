@@ -19,14 +19,17 @@ pub const DIRTY_PAGES_MAX: usize = 4096;
 /// Keeps slots and restores them.
 pub struct Restore {
     function: Arc<Function>,
+    /// By when they were given back, the latest last. Grows with the first that are kept: most functions of many
+    /// never keep as many as they may.
     idle: Vec<Pristine>,
+    slots_max: usize,
 }
 
 impl Restore {
     /// Makes the technique; it keeps up to `slots_max` slots.
     #[must_use]
     pub fn new(function: Arc<Function>, slots_max: usize) -> Self {
-        Self { function, idle: Vec::with_capacity(slots_max) }
+        Self { function, idle: Vec::new(), slots_max }
     }
 }
 
@@ -49,7 +52,7 @@ impl StartTechnique for Restore {
             return Some(Discard::Heavy);
         }
         match used.restore() {
-            Ok(pristine) if self.idle.len() < self.idle.capacity() => {
+            Ok(pristine) if self.idle.len() < self.slots_max => {
                 self.idle.push(pristine);
                 None
             }
@@ -65,5 +68,17 @@ impl StartTechnique for Restore {
         let count = self.idle.len();
         self.idle.clear();
         count
+    }
+
+    fn idle_count(&self) -> usize {
+        self.idle.len()
+    }
+
+    fn shed_one(&mut self) -> bool {
+        let has_one = !self.idle.is_empty();
+        if has_one {
+            drop(self.idle.remove(0));
+        }
+        has_one
     }
 }

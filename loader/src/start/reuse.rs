@@ -14,14 +14,17 @@ use crate::start::{StartTechnique, Started, Tier};
 /// Keeps slots and hands them out as they are.
 pub struct Reuse {
     function: Arc<Function>,
+    /// By when they were given back, the latest last. Grows with the first that are kept: most functions of many
+    /// never keep as many as they may.
     idle: Vec<Pristine>,
+    slots_max: usize,
 }
 
 impl Reuse {
     /// Makes the technique; it keeps up to `slots_max` slots.
     #[must_use]
     pub fn new(function: Arc<Function>, slots_max: usize) -> Self {
-        Self { function, idle: Vec::with_capacity(slots_max) }
+        Self { function, idle: Vec::new(), slots_max }
     }
 }
 
@@ -36,7 +39,7 @@ impl StartTechnique for Reuse {
     /// A trapped instance is not used again: its stack pointer and its data are where the trap left them.
     fn give(&mut self, used: Used) -> Option<Discard> {
         let has_returned = matches!(used.end(), CallEnd::Returned(_));
-        if !has_returned || used.is_exhausted() || self.idle.len() == self.idle.capacity() {
+        if !has_returned || used.is_exhausted() || self.slots_max <= self.idle.len() {
             return Some(Discard::Abandoned);
         }
         // Nothing is restored here; it is watched so that its dirty pages are told at no cost.
@@ -51,5 +54,17 @@ impl StartTechnique for Reuse {
         let count = self.idle.len();
         self.idle.clear();
         count
+    }
+
+    fn idle_count(&self) -> usize {
+        self.idle.len()
+    }
+
+    fn shed_one(&mut self) -> bool {
+        let has_one = !self.idle.is_empty();
+        if has_one {
+            drop(self.idle.remove(0));
+        }
+        has_one
     }
 }

@@ -360,7 +360,7 @@ impl World {
                 self.host.streams[place].is_waiting = false;
                 self.drive(place);
             }
-            Event::Woken => unreachable!("nothing is watched"),
+            Event::Woken | Event::Fetch(_) => unreachable!("nothing is watched, or fetched"),
         }
     }
 

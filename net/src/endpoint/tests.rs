@@ -67,7 +67,7 @@ impl World {
             Event::Request(id) => respond(endpoint, id, 200),
             Event::Refused(id, refusal) => respond(endpoint, id, refusal.status()),
             Event::Head(id) => endpoint.admit(id, 100),
-            Event::Gone(_) | Event::Woken | Event::Body(_) | Event::Room(_) => {}
+            Event::Gone(_) | Event::Woken | Event::Body(_) | Event::Room(_) | Event::Fetch(_) => {}
         })
     }
 

@@ -155,6 +155,10 @@ impl Ring for FakeRing {
         None
     }
 
+    fn adopt(&mut self, _id: ConnectionId, _socket: OwnedFd) -> io::Result<()> {
+        Ok(())
+    }
+
     fn enters(&self) -> u64 {
         0
     }

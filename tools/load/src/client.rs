@@ -30,10 +30,11 @@ use rand_distr::weighted::WeightedAliasIndex;
 
 use self::answers::{Answers, Current, Flight};
 use self::connect::{Connect, SLOW_READ_BYTES, open};
-use crate::plan::{Choice, Pace, Plan};
+use crate::plan::{Choice, Fields, Pace, Plan};
 use crate::record::{EXAMPLE_BYTES_MAX, Progress, Record, Wrong, thread_cpu};
 use crate::response::{ReadError, Reader};
 use crate::schedule::{Due, Piece, Schedule};
+use crate::trace::Work;
 
 /// Requests that wait for a connection, of one thread; more are counted as not sent.
 pub const WAITING_MAX: usize = 1 << 20;
@@ -172,9 +173,13 @@ impl<'a> Client<'a> {
         };
         let warmup = nanoseconds(plan.warmup);
         let window = warmup..warmup + nanoseconds(plan.duration);
-        let popularity = match plan.choice {
+        let popularity = match &plan.choice {
             Choice::InTurn => None,
-            Choice::Zipf(exponent) => Some(zipf(plan.targets.len(), exponent)),
+            Choice::Zipf(exponent) => Some(zipf(plan.targets.len(), *exponent)),
+            Choice::Weighted(weights) => {
+                assert_eq!(weights.len(), plan.targets.len(), "a weight for each target");
+                Some(weighted(weights.to_vec()))
+            }
         };
         let mut client = Self {
             plan,
@@ -291,9 +296,9 @@ impl<'a> Client<'a> {
     #[inline]
     fn release(&mut self, now: u64) {
         let Some(schedule) = &mut self.schedule else { return };
-        while let Some(due) = schedule.next_if(|(time, _)| *time <= now) {
-            if self.window.contains(&due.0) {
-                self.record.lag.saturating_record(now - due.0);
+        while let Some(due) = schedule.next_if(|due| due.ns <= now) {
+            if self.window.contains(&due.ns) {
+                self.record.lag.saturating_record(now - due.ns);
             }
             if self.waiting.len() < WAITING_MAX {
                 self.waiting.push_back(due);
@@ -312,7 +317,7 @@ impl<'a> Client<'a> {
         }
         while let Some(&slot) = self.ready.front() {
             let due = if is_closed_loop {
-                (now, None)
+                Due { ns: now, call: None }
             } else {
                 match self.waiting.pop_front() {
                     Some(due) => due,
@@ -333,12 +338,12 @@ impl<'a> Client<'a> {
     }
 
     /// Makes a request on a connection that has room.
-    fn send(&mut self, slot: usize, (due, function): Due, now: u64) {
+    fn send(&mut self, slot: usize, due: Due, now: u64) {
         let number = self.count * self.share.threads as u64 + self.share.thread as u64;
         self.count += 1;
         let count = self.plan.targets.len();
-        let target = match (function, &self.popularity) {
-            (Some(function), _) => function as usize % count,
+        let target = match (due.call, &self.popularity) {
+            (Some((function, _)), _) => function as usize % count,
             (None, Some(popularity)) => popularity.sample(&mut self.random),
             (None, None) => usize::try_from(number).unwrap_or(0) % count,
         };
@@ -354,11 +359,13 @@ impl<'a> Client<'a> {
         let of = &self.plan.targets[target];
         let is_last = self.plan.requests_per_connection.is_some_and(|count| count <= peer.made);
         let request = if is_last { &of.last_request } else { &of.request };
-        request.write(number, &mut peer.output);
+        let work = due.call.map_or(Work::default(), |(_, work)| work);
+        let fields = Fields { number, work };
+        request.write(&fields, &mut peer.output);
         peer.is_last_made = is_last;
         #[expect(clippy::cast_possible_truncation, reason = "targets are fewer than 2^32")]
         let target = target as u32;
-        peer.flight.push_back(Flight { due, sent: now, number, target });
+        peer.flight.push_back(Flight { due: due.ns, sent: now, fields, target });
         self.under_way += 1;
         self.mark_unsent(slot);
         self.make_ready(slot);
@@ -594,7 +601,7 @@ impl<'a> Client<'a> {
         let peer = &mut self.peers[slot];
         self.under_way -= peer.flight.len();
         for flight in peer.flight.drain(..) {
-            self.record.count_wrong(wrong, || format!("request {}: {why}", flight.number));
+            self.record.count_wrong(wrong, || format!("request {}: {why}", flight.fields.number));
         }
     }
 
@@ -687,7 +694,7 @@ impl<'a> Client<'a> {
         if !self.marks.is_over
             && let Some(schedule) = &mut self.schedule
         {
-            let due = schedule.peek().map_or(self.window.end, |(time, _)| *time);
+            let due = schedule.peek().map_or(self.window.end, |due| due.ns);
             let left = due.saturating_sub(now);
             if left < SLEEP_NS_MIN {
                 return (Wait::Poll, None);
@@ -764,7 +771,10 @@ fn schedule(plan: &Plan, share: Share) -> Option<Schedule> {
 
 fn zipf(count: usize, exponent: f64) -> WeightedAliasIndex<f64> {
     #[expect(clippy::cast_precision_loss, reason = "ranks, far below 2^53")]
-    let weights = (1..=count).map(|rank| (rank as f64).powf(-exponent)).collect();
+    weighted((1..=count).map(|rank| (rank as f64).powf(-exponent)).collect())
+}
+
+fn weighted(weights: Vec<f64>) -> WeightedAliasIndex<f64> {
     WeightedAliasIndex::new(weights).expect("weights above zero")
 }
 

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client; // one thread of load
+pub mod output; // the one place that prints results
 pub mod plan; // what is sent, and what must come back
 pub mod plot; // lines over logarithmic axes, as SVG
 pub mod record; // what was measured

@@ -10,7 +10,7 @@ use midge_load::plan::{
 };
 use midge_load::run::learn;
 use midge_load::schedule::{Piece, Spacing};
-use midge_load::trace::{self, azure_2019};
+use midge_load::trace::{self, CALLS_MAX, Durations, Extras, Heaps, Scale, Shape, Wanted};
 use socket2::SockAddr;
 
 /// Targets of a run.
@@ -30,7 +30,8 @@ const WRITE_PART_BYTES: usize = 1024;
 ///
 /// Before it begins it asks for each target twice, and expects from then on what both answers had in common.
 /// `{number}` in a target or a body stands for the number of the request, in 16 digits: where the answer repeats it,
-/// each response is known to belong to its request.
+/// each response is known to belong to its request. `{us}`, `{kib}` and `{pages}` stand for what a call of a trace takes,
+/// in 10 digits: its duration, its heap, the pages of 4 KiB that it writes to.
 #[derive(Debug, clap::Parser)]
 #[command(name = "midge-load", version, about, after_help = AFTER_HELP, args_override_self = true)]
 pub(crate) struct Options {
@@ -61,15 +62,29 @@ pub(crate) struct Options {
     /// Searches the highest rate whose p99 stays below so many milliseconds.
     #[arg(long, value_name = "MS", group = "pace")]
     pub(crate) knee: Option<f64>,
-    /// A file of calls: `SECONDS` or `SECONDS,FUNCTION` on each line, or a file of the Azure Functions traces of
-    /// 2019 or 2021; functions are the targets, in order.
+    /// A file of calls: `SECONDS,FUNCTION,US,KIB,PAGES` on each line, of which all but the first may be left out, or a
+    /// file of the Azure Functions traces of 2019 or 2021, or of Huawei's of 2023 or 2025; functions are the targets, in
+    /// order.
     #[arg(long, value_name = "FILE", group = "pace")]
     replay: Option<PathBuf>,
     /// Divides the times of --replay by this; only what is due within --duration then is asked for.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "replay")]
     speed: f64,
+    /// Durations for the counts of the Azure trace of 2019: function_durations_percentiles.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    durations: Option<PathBuf>,
+    /// Heaps for them: app_memory_percentiles.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    memory: Option<PathBuf>,
+    /// Divides the durations of calls by this, where a target has `{us}`: 1000 makes milliseconds of seconds.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    duration_scale: f64,
+    /// Divides the heaps of calls by this, where a target has `{kib}`; none is above 64 MiB.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    heap_scale: f64,
     /// How requests are spaced: fixed, poisson, gamma:CV (bursts, for a coefficient of variation above 1), or
-    /// azure-2019: targets are functions of that trace's shape, called at --rate in all.
+    /// azure-2019, azure-2021, huawei-2023, huawei-2025: targets are functions as those clouds have them, called at --rate
+    /// in all.
     #[arg(long, value_name = "SPACING", default_value = "poisson", value_parser = arrivals)]
     arrivals: Arrivals,
     /// Requests under way on a connection.
@@ -217,6 +232,12 @@ impl Options {
             targets.push(self.expected(&address, &request, timeout)?);
         }
         let (pace, course) = self.pace(targets.len())?;
+        let tells_work = targets.iter().any(|target: &Target| target.request.tells_work());
+        ensure!(
+            !tells_work || matches!(pace, Pace::Replay(_)),
+            "a target holds {{us}}, {{kib}} or {{pages}}: calls of traces alone tell them, those of --replay or of \
+             --rate with --arrivals azure-2019, azure-2021, huawei-2023 or huawei-2025"
+        );
         let warmup = match &pace {
             Pace::Replay(_) => Duration::ZERO,
             _ => seconds("--warmup", self.warmup)?,
@@ -257,7 +278,13 @@ impl Options {
         ensure!((1..=DEPTH_MAX).contains(&self.pipeline), "--pipeline: 1 to {DEPTH_MAX}");
         ensure!(self.split != Some(0), "--split: 1 or more");
         ensure!(self.requests_per_connection != Some(0), "--requests-per-connection: 1 or more");
-        ensure!(self.speed.is_finite() && self.speed > 0.0, "--speed: above 0");
+        for (name, factor) in [
+            ("--speed", self.speed),
+            ("--duration-scale", self.duration_scale),
+            ("--heap-scale", self.heap_scale),
+        ] {
+            ensure!(factor.is_finite() && factor > 0.0, "{name}: above 0");
+        }
         ensure!(
             self.zipf.is_none_or(|exponent| (0.0..=10.0).contains(&exponent)),
             "--zipf: 0 to 10"
@@ -280,8 +307,31 @@ impl Options {
     pub(crate) fn spacing(&self) -> Result<Spacing> {
         match self.arrivals {
             Arrivals::Spaced(spacing) => Ok(spacing),
-            Arrivals::Azure2019 => bail!("--arrivals azure-2019 goes with --rate"),
+            Arrivals::Shape(shape) => bail!("--arrivals {} goes with --rate", shape.name()),
         }
+    }
+
+    /// Returns what of a trace is wanted.
+    fn wanted(&self, seconds: f64) -> Wanted {
+        let scale = Scale { duration: self.duration_scale, heap: self.heap_scale };
+        Wanted { seconds, speed: self.speed, scale, seed: self.seed }
+    }
+
+    /// Reads the files beside the counts of the Azure trace of 2019.
+    fn extras(&self) -> Result<Extras> {
+        let text = |file: &PathBuf| {
+            let text = String::from_utf8(read(file)?);
+            text.with_context(|| format!("{} is no text", file.display()))
+        };
+        let of = |file: &PathBuf| format!("{} cannot be read", file.display());
+        let mut extras = Extras::default();
+        if let Some(file) = &self.durations {
+            extras.durations = Some(Durations::read(&text(file)?).with_context(|| of(file))?);
+        }
+        if let Some(file) = &self.memory {
+            extras.heaps = Some(Heaps::read(&text(file)?).with_context(|| of(file))?);
+        }
+        Ok(extras)
     }
 
     fn duration(&self) -> Result<Duration> {
@@ -300,10 +350,19 @@ impl Options {
             let pieces = vec![Piece { seconds: duration, from, to }];
             match self.arrivals {
                 Arrivals::Spaced(spacing) => Ok(Pace::Open { pieces, spacing }),
-                Arrivals::Azure2019 if self.rate.is_some() => {
-                    Ok(Pace::Replay(azure_2019(functions, from, duration, self.seed)))
+                Arrivals::Shape(shape) if self.rate.is_some() => {
+                    #[expect(clippy::cast_precision_loss, reason = "a bound, with room")]
+                    let has_room = from * duration < CALLS_MAX as f64 / 2.0;
+                    ensure!(has_room, "a trace holds fewer than {} calls", CALLS_MAX / 2);
+                    let calls = shape.calls(functions, from, &self.wanted(duration));
+                    ensure!(
+                        !calls.is_empty(),
+                        "of a few functions with bursts no call is due within --duration: take a longer one, or \
+                         another --seed"
+                    );
+                    Ok(Pace::Replay(calls))
                 }
-                Arrivals::Azure2019 => bail!("--arrivals azure-2019 goes with --rate"),
+                Arrivals::Shape(shape) => bail!("--arrivals {} goes with --rate", shape.name()),
             }
         };
         if let Some(rate) = self.rate {
@@ -330,7 +389,7 @@ impl Options {
         }
         if let Some(file) = &self.replay {
             let text = String::from_utf8(read(file)?).context("a trace is text")?;
-            let calls = trace::read(&text, self.speed, duration, self.seed)
+            let calls = trace::read(&text, &self.extras()?, &self.wanted(duration))
                 .with_context(|| format!("{} is no trace", file.display()))?;
             return Ok((Pace::Replay(calls), Course::One));
         }
@@ -359,8 +418,10 @@ impl Options {
     ) -> Result<Target> {
         let any = Expected { status: self.status, body: Body::Any };
         let mut target = request.target(any);
-        let learned = learn(address, &target, self.status, timeout)?;
-        target.expected = learned;
+        let is_told = self.expect_any || self.expect.is_some() || self.expect_file.is_some();
+        if self.status.is_none() || !is_told {
+            target.expected = learn(address, &target, self.status, timeout)?;
+        }
         if self.expect_any {
             target.expected.body = Body::Any;
         }
@@ -385,11 +446,18 @@ struct Url<'a> {
 
 impl<'a> Url<'a> {
     fn parse(text: &'a str) -> Result<Self> {
-        let rest = text.strip_prefix("http://").with_context(|| {
-            format!(
-                "`{text}` is no URL of the form http://HOST[:PORT]/PATH (TLS is not spoken here)"
-            )
-        })?;
+        let rest = match text.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some(("https", _)) => bail!(
+                "`{text}`: TLS is not spoken here; ask the server behind whatever ends it, by http://"
+            ),
+            Some((scheme, _)) => {
+                bail!("`{text}`: `{}` is not spoken here, http:// alone", scheme.escape_debug())
+            }
+            None => {
+                bail!("`{}` is no URL of the form http://HOST[:PORT]/PATH", text.escape_debug())
+            }
+        };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         ensure!(!authority.is_empty(), "`{text}` names no host");
@@ -441,18 +509,23 @@ fn pair(text: &str) -> Result<(f64, f64)> {
 pub(crate) enum Arrivals {
     /// One process, whatever the target.
     Spaced(Spacing),
-    /// Functions of the shape of the Azure trace of 2019.
-    Azure2019,
+    /// Functions as a cloud has them.
+    Shape(Shape),
 }
 
 fn arrivals(text: &str) -> Result<Arrivals> {
+    if let Some(shape) = Shape::from_name(text) {
+        return Ok(Arrivals::Shape(shape));
+    }
     Ok(Arrivals::Spaced(match text {
-        "azure-2019" => return Ok(Arrivals::Azure2019),
         "fixed" => Spacing::Fixed,
         "poisson" => Spacing::Poisson,
         _ => match text.strip_prefix("gamma:").map(str::parse::<f64>) {
             Some(Ok(variation)) if (0.01..=100.0).contains(&variation) => Spacing::Gamma(variation),
-            _ => bail!("fixed, poisson, gamma:CV with a CV of 0.01 to 100, or azure-2019"),
+            _ => {
+                let shapes = Shape::ALL.map(Shape::name).join(", ");
+                bail!("fixed, poisson, gamma:CV with a CV of 0.01 to 100, {shapes}")
+            }
         },
     }))
 }
@@ -482,6 +555,7 @@ mod tests {
     #[test]
     fn spacings_have_names() {
         assert_eq!(arrivals("gamma:4").unwrap(), Arrivals::Spaced(Spacing::Gamma(4.0)));
+        assert_eq!(arrivals("huawei-2025").unwrap(), Arrivals::Shape(Shape::Huawei2025));
         assert!(arrivals("gamma:0").is_err() && arrivals("uniform").is_err());
     }
 

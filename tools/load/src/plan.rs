@@ -1,21 +1,15 @@
 //! What is sent, and what must come back.
 //!
 //! A request is made once, as bytes. Where its target or body holds `{number}`, the request's number is written in
-//! before it leaves, always [`NUMBER_DIGITS`] wide; a body that is expected to hold the same number shows that
-//! each response belongs to its request.
+//! before it leaves, always as wide; a body that is expected to hold the same number shows that each response belongs
+//! to its request. `{us}`, `{kib}` and `{pages}` stand for what a call of a trace takes, in the same way.
 
 use std::time::Duration;
 
 use socket2::SockAddr;
 
 use crate::schedule::{Piece, Spacing};
-use crate::trace::Call;
-
-/// What stands for the request's number.
-pub const NUMBER: &str = "{number}";
-
-/// Digits of a request's number.
-pub const NUMBER_DIGITS: usize = 16;
+use crate::trace::{Call, Work};
 
 /// Requests that may be under way on one connection.
 pub const DEPTH_MAX: usize = 1024;
@@ -61,12 +55,14 @@ pub struct Plan {
 }
 
 /// How often each target is asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Choice {
     /// All alike, in turn.
     InTurn,
     /// The k-th as often as k to the power of minus this.
     Zipf(f64),
+    /// Each by its weight, of those that stand here.
+    Weighted(std::sync::Arc<[f64]>),
 }
 
 /// When requests are due.
@@ -125,63 +121,142 @@ pub enum Body {
     },
 }
 
-/// Bytes with places for the request's number.
+/// A number that differs from request to request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The request's number.
+    Number,
+    /// How long its call lasts, in microseconds.
+    Us,
+    /// Its call's heap, in KiB.
+    Kib,
+    /// Pages that its call writes to.
+    Pages,
+}
+
+impl Field {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Number, Self::Us, Self::Kib, Self::Pages];
+
+    /// Returns what stands for it in a text.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Number => "{number}",
+            Self::Us => "{us}",
+            Self::Kib => "{kib}",
+            Self::Pages => "{pages}",
+        }
+    }
+
+    /// Returns how many digits it is written with.
+    #[must_use]
+    pub const fn digits(self) -> usize {
+        match self {
+            Self::Number => DIGITS_MAX,
+            Self::Us | Self::Kib | Self::Pages => 10,
+        }
+    }
+}
+
+/// Digits of the longest field.
+const DIGITS_MAX: usize = 16;
+
+/// The fields of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fields {
+    /// The request's number.
+    pub number: u64,
+    /// What its call takes.
+    pub work: Work,
+}
+
+impl Fields {
+    fn of(&self, field: Field) -> u64 {
+        match field {
+            Field::Number => self.number,
+            Field::Us => self.work.us.into(),
+            Field::Kib => self.work.kib.into(),
+            Field::Pages => self.work.pages.into(),
+        }
+    }
+
+    /// Returns a field's text.
+    #[must_use]
+    pub fn text(&self, field: Field) -> String {
+        format!("{:0width$}", self.of(field), width = field.digits())
+    }
+}
+
+/// Bytes with places for fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbered {
     /// The bytes, with zeros in those places.
     pub bytes: Vec<u8>,
-    /// Where the places begin.
-    pub places: Vec<usize>,
+    /// Where the places begin, ascending, and what stands there.
+    pub places: Vec<(usize, Field)>,
 }
 
 impl Numbered {
-    /// Makes bytes of `text`, in which [`NUMBER`] is a place.
+    /// Makes bytes of `text`, in which a field's name is a place.
     #[must_use]
     pub fn new(text: &[u8]) -> Self {
         let mut numbered = Self::default();
         let mut rest = text;
-        while let Some(at) = find(rest, NUMBER.as_bytes()) {
-            numbered.bytes.extend_from_slice(&rest[..at]);
-            numbered.places.push(numbered.bytes.len());
-            numbered.bytes.extend_from_slice(&[b'0'; NUMBER_DIGITS]);
-            rest = &rest[at + NUMBER.len()..];
+        while let Some(at) = rest.iter().position(|byte| *byte == b'{') {
+            let (before, from) = rest.split_at(at);
+            numbered.bytes.extend_from_slice(before);
+            let field =
+                Field::ALL.into_iter().find(|field| from.starts_with(field.name().as_bytes()));
+            let Some(field) = field else {
+                numbered.bytes.push(b'{');
+                rest = &from[1..];
+                continue;
+            };
+            numbered.places.push((numbered.bytes.len(), field));
+            numbered.bytes.extend(std::iter::repeat_n(b'0', field.digits()));
+            rest = &from[field.name().len()..];
         }
         numbered.bytes.extend_from_slice(rest);
         numbered
     }
 
-    /// Appends the bytes with `number` in their places.
+    /// True if something of it is what a call of a trace takes.
+    #[must_use]
+    pub fn tells_work(&self) -> bool {
+        self.places.iter().any(|(_, field)| *field != Field::Number)
+    }
+
+    /// Appends the bytes with the fields in their places.
     #[inline]
-    pub fn write(&self, number: u64, into: &mut Vec<u8>) {
+    pub fn write(&self, fields: &Fields, into: &mut Vec<u8>) {
         let start = into.len();
         into.extend_from_slice(&self.bytes);
-        if !self.places.is_empty() {
-            let digits = digits(number);
-            for place in &self.places {
-                into[start + place..start + place + NUMBER_DIGITS].copy_from_slice(&digits);
-            }
+        for (place, field) in &self.places {
+            let width = field.digits();
+            let digits = digits(fields.of(*field));
+            into[start + place..start + place + width]
+                .copy_from_slice(&digits[DIGITS_MAX - width..]);
         }
     }
 
-    /// Tells whether `piece` is what stands from `offset` on, with `number` in the places.
+    /// Tells whether `piece` is what stands from `offset` on, with the fields in their places.
     #[inline]
     #[must_use]
-    pub fn holds(&self, number: u64, offset: usize, piece: &[u8]) -> bool {
+    pub fn holds(&self, fields: &Fields, offset: usize, piece: &[u8]) -> bool {
         let Some(wanted) = self.bytes.get(offset..offset + piece.len()) else { return false };
-        if self.places.is_empty() {
-            return wanted == piece;
-        }
-        let digits = digits(number);
         let mut at = 0;
-        for place in &self.places {
+        for (place, field) in &self.places {
+            let width = field.digits();
             // The part of the place that lies in the piece.
             let from = place.saturating_sub(offset).min(piece.len()).max(at);
-            let to = (place + NUMBER_DIGITS).saturating_sub(offset).min(piece.len()).max(from);
+            let to = (place + width).saturating_sub(offset).min(piece.len()).max(from);
             if wanted[at..from] != piece[at..from] {
                 return false;
             }
             if from < to {
-                let first = offset + from - place;
+                let first = DIGITS_MAX - width + (offset + from - place);
+                let digits = digits(fields.of(*field));
                 if piece[from..to] != digits[first..first + (to - from)] {
                     return false;
                 }
@@ -192,12 +267,8 @@ impl Numbered {
     }
 }
 
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
-}
-
-fn digits(mut number: u64) -> [u8; NUMBER_DIGITS] {
-    let mut digits = [b'0'; NUMBER_DIGITS];
+fn digits(mut number: u64) -> [u8; DIGITS_MAX] {
+    let mut digits = [b'0'; DIGITS_MAX];
     for digit in digits.iter_mut().rev() {
         let value = (number % 10) as u8;
         *digit = b'0' + value;
@@ -253,7 +324,7 @@ impl Request<'_> {
         let mut request = Numbered::new(head.as_bytes());
         let shift = request.bytes.len();
         request.bytes.extend_from_slice(&body.bytes);
-        request.places.extend(body.places.iter().map(|place| place + shift));
+        request.places.extend(body.places.iter().map(|(place, field)| (place + shift, *field)));
         request
     }
 }
@@ -262,32 +333,40 @@ impl Request<'_> {
 mod tests {
     use super::*;
 
+    fn fields(number: u64) -> Fields {
+        Fields { number, work: Work { us: 1500, kib: 64, pages: 3 } }
+    }
+
     #[test]
-    fn numbers_stand_in_their_places() {
-        let numbered = Numbered::new(b"a{number}b{number}");
+    fn fields_stand_in_their_places() {
+        let numbered = Numbered::new(b"a{number}b{number}{us}{x}{");
         let mut bytes = Vec::new();
-        numbered.write(42, &mut bytes);
-        assert_eq!(bytes, b"a0000000000000042b0000000000000042");
+        numbered.write(&fields(42), &mut bytes);
+        assert_eq!(bytes, b"a0000000000000042b00000000000000420000001500{x}{");
+        assert!(numbered.tells_work() && !Numbered::new(b"{number}").tells_work());
+        let text = fields(42).text(Field::Kib);
+        assert_eq!((text.as_str(), fields(42).text(Field::Number).len()), ("0000000064", 16));
     }
 
     #[test]
     fn a_body_is_compared_in_any_pieces() {
-        let numbered = Numbered::new(b"x{number}yz{number}");
+        let numbered = Numbered::new(b"x{number}yz{pages}w{number}");
         let mut right = Vec::new();
-        numbered.write(1_234_567, &mut right);
+        numbered.write(&fields(1_234_567), &mut right);
         for from in 0..right.len() {
             for to in from..=right.len() {
                 let piece = &right[from..to];
-                assert!(numbered.holds(1_234_567, from, piece), "{from}..{to}");
+                assert!(numbered.holds(&fields(1_234_567), from, piece), "{from}..{to}");
                 for at in 0..piece.len() {
                     let mut wrong = piece.to_vec();
                     wrong[at] ^= 1;
-                    assert!(!numbered.holds(1_234_567, from, &wrong), "{from}..{to}, byte {at}");
+                    let is_held = numbered.holds(&fields(1_234_567), from, &wrong);
+                    assert!(!is_held, "{from}..{to}, byte {at}");
                 }
             }
         }
-        assert!(!numbered.holds(1_234_568, 0, &right), "another request's response");
-        assert!(!numbered.holds(1_234_567, right.len(), b"x"), "more than was expected");
+        assert!(!numbered.holds(&fields(1_234_568), 0, &right), "another request's response");
+        assert!(!numbered.holds(&fields(1_234_567), right.len(), b"x"), "more than was expected");
     }
 
     #[test]
@@ -301,7 +380,7 @@ mod tests {
         };
         let target = request.target(Expected { status: None, body: Body::Any });
         let mut bytes = Vec::new();
-        target.last_request.write(7, &mut bytes);
+        target.last_request.write(&fields(7), &mut bytes);
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(
             text,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use midge_load::output::line;
 use midge_load::plan::{Body, Choice, Pace, Plan};
 use midge_load::plot::{Line, Titles, svg};
 use midge_load::record::Wrong;
@@ -184,11 +185,9 @@ impl Report {
         self.verdict
     }
 
-    #[expect(clippy::print_stdout, reason = "the command's result")]
     pub(crate) fn print(&self, is_json: bool) -> Result<()> {
         let text = if is_json { serde_json::to_string_pretty(self)? } else { self.text() };
-        println!("{text}");
-        Ok(())
+        Ok(line(format_args!("{text}"))?)
     }
 
     fn text(&self) -> String {
@@ -351,15 +350,15 @@ pub(crate) fn headline(plan: &Plan, url: &str) -> String {
             format!("{} requests of {} functions, replayed", calls.len(), functions(calls))
         }
     };
-    let choice = match plan.choice {
-        Choice::InTurn => String::new(),
+    let choice = match &plan.choice {
+        Choice::InTurn | Choice::Weighted(_) => String::new(),
         Choice::Zipf(exponent) => format!(", {} targets by Zipf {exponent}", plan.targets.len()),
     };
     format!("{url}: {} connections, {pace}{choice}", plan.connections)
 }
 
 fn functions(calls: &[Call]) -> usize {
-    let mut all: Vec<u32> = calls.iter().map(|(_, function)| *function).collect();
+    let mut all: Vec<u32> = calls.iter().map(|call| call.function).collect();
     all.sort_unstable();
     all.dedup();
     all.len()

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rand_distr::{Distribution, Exp1, Gamma};
 
-use crate::trace::Call;
+use crate::trace::{Call, Work};
 
 /// How arrivals of rate one are spaced.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,8 +59,14 @@ impl Piece {
     }
 }
 
-/// A request that is due: when, in nanoseconds from the start, and which function it is of, if the schedule says.
-pub type Due = (u64, Option<u32>);
+/// A request that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When, in nanoseconds from the start.
+    pub ns: u64,
+    /// Which function it is of, and what it takes, if the schedule says.
+    pub call: Option<(u32, Work)>,
+}
 
 /// One thread's requests.
 #[derive(Debug, Clone)]
@@ -118,8 +124,12 @@ impl Schedule {
             area_before: 0.0,
             arrival: 0.0,
         };
-        // Fixed arrivals of several threads interleave; random ones need no shift.
-        profile.arrival = if spacing == Spacing::Fixed { shift } else { profile.space() };
+        profile.arrival = match spacing {
+            // Fixed arrivals of several threads interleave; random ones need no shift.
+            Spacing::Fixed => shift,
+            Spacing::Poisson => profile.space(),
+            Spacing::Gamma(variation) => profile.rest_of_a_space(variation),
+        };
         Self { way: Way::Profile(Box::new(profile)) }
     }
 
@@ -136,11 +146,11 @@ impl Iterator for Schedule {
     #[inline]
     fn next(&mut self) -> Option<Due> {
         match &mut self.way {
-            Way::Profile(profile) => profile.next().map(|time| (time, None)),
+            Way::Profile(profile) => profile.next().map(|ns| Due { ns, call: None }),
             Way::Replay { calls, next, step } => {
-                let call = calls.get(*next).map(|&(time, function)| (time, Some(function)));
+                let call = calls.get(*next).copied();
                 *next += *step;
-                call
+                call.map(|call| Due { ns: call.due_ns, call: Some((call.function, call.work)) })
             }
         }
     }
@@ -157,6 +167,16 @@ impl Profile {
                 gamma.sample(&mut self.random)
             }
         }
+    }
+
+    /// Returns what is left of a space into which a moment falls that has nothing to do with it: the longer a space, the
+    /// likelier. A run that began with an arrival would begin with a burst, and have more of them than its rate says, by
+    /// half of the variation's square.
+    fn rest_of_a_space(&mut self, variation: f64) -> f64 {
+        let shape = 1.0 / (variation * variation);
+        let longer = Gamma::new(shape + 1.0, 1.0 / shape).expect("a coefficient above zero");
+        let part = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
+        part * longer.sample(&mut self.random)
     }
 
     fn next(&mut self) -> Option<u64> {
@@ -188,7 +208,7 @@ mod tests {
     fn times(pieces: &[Piece], spacing: Spacing, threads: usize) -> Vec<u64> {
         let mut all: Vec<u64> = (0..threads)
             .flat_map(|thread| Schedule::new(pieces, spacing, 7, thread, threads))
-            .map(|(time, _)| time)
+            .map(|due| due.ns)
             .collect();
         all.sort_unstable();
         all
@@ -246,6 +266,17 @@ mod tests {
     }
 
     #[test]
+    fn bursts_keep_their_rate_however_short_the_run() {
+        let count = |seed| {
+            let pieces = [Piece::level(1.0, 1.0)];
+            Schedule::new(&pieces, Spacing::Gamma(10.0), seed, 0, 1).count()
+        };
+        // Runs in which one arrival is due, on average: most have none, a few have many.
+        let sum: usize = (0..20_000).map(count).sum();
+        assert!((16_000..24_000).contains(&sum), "{sum} of 20 000");
+    }
+
+    #[test]
     fn a_seed_gives_the_same_times_again() {
         let pieces = [Piece::level(1.0, 500.0)];
         assert_eq!(times(&pieces, Spacing::Poisson, 2), times(&pieces, Spacing::Poisson, 2));
@@ -253,9 +284,11 @@ mod tests {
 
     #[test]
     fn a_replay_is_shared_by_threads() {
-        let calls: Arc<[Call]> = [(1, 7), (5, 8), (9, 7), (12, 9)].into();
+        let call = |due_ns, function| Call { due_ns, function, work: Work::default() };
+        let calls: Arc<[Call]> = [call(1, 7), call(5, 8), call(9, 7), call(12, 9)].into();
+        let due = |ns, function| Due { ns, call: Some((function, Work::default())) };
         let odd: Vec<Due> = Schedule::replay(calls.clone(), 1, 2).collect();
-        assert_eq!(odd, [(5, Some(8)), (12, Some(9))]);
+        assert_eq!(odd, [due(5, 8), due(12, 9)]);
         assert_eq!(Schedule::replay(calls, 0, 1).count(), 4);
     }
 }

@@ -294,6 +294,105 @@ fn a_trace_is_replayed_on_its_functions() {
     assert!((300..900).contains(&responses), "2000 a second for 0.3 s: {report}");
 }
 
+/// What a call of a trace takes stands in its target, and an answer that repeats it is compared with that very call.
+#[test]
+fn a_trace_tells_what_its_calls_take() {
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let address = answering(move |head, _| {
+        let target = head.split(' ').nth(1).unwrap_or("").to_owned();
+        seen.lock().expect("a list").push(target.clone());
+        Some(ok(&target))
+    });
+    let path = "/f?us={us}&kib={kib}&pages={pages}&n={number}";
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let targets = folder.join("many.txt");
+    let lines: String = (0..60).map(|number| format!("/{number}{}\n", &path[2..])).collect();
+    std::fs::write(&targets, lines).unwrap();
+    let targets = ["--targets", targets.to_str().unwrap(), "--rate", "3000", "--arrivals"];
+    for shape in ["azure-2019", "azure-2021", "huawei-2023", "huawei-2025"] {
+        let (status, report) = load(address, path, &[&targets[..], &[shape]].concat());
+        assert!(RIGHT.contains(&status), "{shape}: {report}");
+        assert_eq!(report["verified"]["by_number"], 61, "{shape}: {report}");
+    }
+    let trace = folder.join("work.csv");
+    std::fs::write(&trace, "0.0,0,1500,2048,7\n0.1,0,2500,4096,9\n").unwrap();
+    asked.lock().expect("a list").clear();
+    let scales = ["--duration-scale", "10", "--heap-scale", "2", "--replay"];
+    let (status, report) = load(address, path, &[&scales[..], &[trace.to_str().unwrap()]].concat());
+    assert!(RIGHT.contains(&status), "{report}");
+    // Not held: the server would wait for it.
+    let asked = asked.lock().expect("a list").clone();
+    let mut asked: Vec<_> = asked.iter().filter_map(|target| target.split("&n=").next()).collect();
+    asked.sort_unstable();
+    // The first two are those that learn; lines of one's own are as they are.
+    let wanted = [
+        "/f?us=0000000003&kib=0000000064&pages=0000000007",
+        "/f?us=0000000004&kib=0000000128&pages=0000000008",
+        "/f?us=0000001500&kib=0000002048&pages=0000000007",
+        "/f?us=0000002500&kib=0000004096&pages=0000000009",
+    ];
+    assert_eq!(asked, wanted);
+    let (status, report) = load(address, path, &["--rate", "300"]);
+    let text = report.as_str().expect("no report");
+    assert!(status == 1 && text.contains("calls of traces alone tell them"), "{text}");
+}
+
+#[test]
+fn files_of_clouds_are_replayed_and_a_faulty_line_is_named() {
+    let address = answering(|_, _| Some(ok("hello")));
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = |name: &str, text: &str| {
+        let file = folder.join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let minutes = file("minutes.csv", "day,time,0,1\n0,0,3.0,\n0,60,,2\n");
+    let (status, report) = load(address, "/", &["--speed", "300", "--replay", &minutes]);
+    assert!(RIGHT.contains(&status), "{report}");
+    // 0.3 s at 300 times its speed are 90 s: the first minute whole, and what falls into half of the second.
+    let responses = report["runs"][0]["responses"].as_u64().expect("a count");
+    assert!((3..=5).contains(&responses), "{report}");
+    let faulty = file("faulty.csv", "day,time,0,1\n0,0,3.0,x\n");
+    let (status, report) = load(address, "/", &["--replay", &faulty]);
+    let text = report.as_str().expect("no report");
+    assert!(status == 1 && text.contains("faulty.csv") && text.contains("line 2"), "{text}");
+    let alone = ["--replay", &minutes, "--durations", &minutes];
+    let (status, report) = load(address, "/", &alone);
+    let text = report.as_str().expect("no report");
+    assert!(status == 1 && text.contains("function_durations_percentiles"), "{text}");
+}
+
+/// Whoever looks at the first line alone closes the pipe: no error.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let address = answering(|_, _| Some(ok("hello")));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_midge-load"));
+    command.args(["-d", "0.1", "--warmup", "0", "-c", "1", "--quiet"]);
+    command.arg(format!("http://{address}/"));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| RIGHT.contains(&code)), "{text}");
+    assert_eq!(text, "");
+}
+
+#[test]
+fn another_scheme_is_refused_by_name() {
+    for (url, word) in [
+        ("https://localhost/", "TLS"),
+        ("ftp://localhost/", "`ftp`"),
+        ("localhost/", "http://HOST"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_midge-load")).arg(url).output();
+        let output = output.expect("the program runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && text.contains(word), "{text}");
+    }
+}
+
 #[test]
 fn a_plot_and_a_histogram_log_are_written() {
     let address = answering(|_, _| Some(ok("hello")));

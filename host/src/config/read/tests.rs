@@ -76,8 +76,8 @@ fn unknown_keys_are_named_with_the_nearest() {
             "1:1 `lissten` is no setting of the file -> listen",
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
-             methods technique isolation deadline memory body stream_body stream_time response \
-             concurrency slots server_timing compress arguments environment files",
+             methods technique isolation metering fuel deadline memory body stream_body stream_time response \
+             concurrency slots server_timing compress arguments environment grant files",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
@@ -228,6 +228,37 @@ mod props {
             }
         }
     }
+}
+
+#[test]
+fn a_grant_names_servers_and_networks() {
+    let with = |lines: &str| load(&format!("{HELLO}{lines}\n"), &Overrides::default());
+    let table = "[function.grant]\nhttp = [\"https://A.example\", \"http://*.b.example:81\"]\n\
+                 networks = [\"10.0.0.0/8\"]";
+    let inline = "grant = { http = [\"https://a.example:443/\", \"http://*.B.example:81\"], \
+                  networks = [\"10.0.0.0/8\"] }";
+    for lines in [table, inline] {
+        let settings = with(lines).unwrap();
+        let grant = &settings.functions[0].grant.value;
+        let http: Vec<_> = grant.http.iter().map(ToString::to_string).collect();
+        assert_eq!(http, ["https://a.example", "http://*.b.example:81"]);
+        assert_eq!(grant.networks.to_string(), "10.0.0.0/8");
+    }
+    assert!(with("").unwrap().functions[0].grant.value.is_empty());
+    assert_eq!(with(inline).unwrap().functions[0].slots, Setting::default(64));
+    assert_eq!(with("").unwrap().functions[0].slots, Setting::default(8));
+    check(
+        &format!(
+            "{HELLO}[function.grant]\nhttp = [\"a.example\"]\nnetworks = [\"here\"]\nhtp = 1\n"
+        ),
+        &[
+            "6:9 `a.example` is not fit for `http`: it begins with neither `http://` nor `https://` \
+             -> \"https://api.example.com\"",
+            "7:13 `here` is not fit for `networks`: `here` is no address and no network such as \
+             `10.0.0.0/8` -> \"10.0.0.0/8\"",
+            "8:1 `htp` is no setting of [function.grant] -> http",
+        ],
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::plan::{Body, Target};
+use crate::plan::{Body, Fields, Target};
 use crate::record::{EXAMPLE_BYTES_MAX, Record, Wrong};
 use crate::response::{Facts, Sink, Unexpected};
 
@@ -12,7 +12,7 @@ use crate::response::{Facts, Sink, Unexpected};
 pub(super) struct Flight {
     pub(super) due: u64,
     pub(super) sent: u64,
-    pub(super) number: u64,
+    pub(super) fields: Fields,
     pub(super) target: u32,
 }
 
@@ -81,7 +81,7 @@ impl Sink for Answers<'_> {
             Body::Any | Body::Length(_) => {}
             Body::Bytes(wanted) => {
                 let offset = usize::try_from(current.size).unwrap_or(usize::MAX);
-                if current.wrong.is_none() && !wanted.holds(flight.number, offset, bytes) {
+                if current.wrong.is_none() && !wanted.holds(&flight.fields, offset, bytes) {
                     current.wrong = Some(Wrong::Body);
                 }
             }
@@ -121,7 +121,10 @@ impl Sink for Answers<'_> {
             let excerpt = self.current.excerpt.escape_ascii().to_string();
             let status = facts.map_or(0, |facts| facts.status);
             self.record.count_wrong(wrong, || {
-                format!("request {}: status {status}, {size} bytes: {excerpt}", flight.number)
+                format!(
+                    "request {}: status {status}, {size} bytes: {excerpt}",
+                    flight.fields.number
+                )
             });
         } else if self.window.contains(&flight.due) {
             self.record.responses += 1;

@@ -1,0 +1,604 @@
+//! Requests that functions make: granted, forwarded both ways, and what servers may do to them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use midge_tests::guests::example;
+use midge_tests::host::{Host, Setup};
+use midge_tests::http::{Request, Response};
+use midge_tests::wait::{PATIENCE, wait_for};
+
+/// A server of the test's: each connection is served by a thread that runs its script.
+struct Upstream {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    fn new(script: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (script, count) = (Arc::new(script), Arc::clone(&accepted));
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let number = count.fetch_add(1, SeqCst);
+                let script = Arc::clone(&script);
+                connection.set_read_timeout(Some(PATIENCE)).expect("a time");
+                thread::spawn(move || script(connection, number));
+            }
+        });
+        Self { address, accepted }
+    }
+
+    /// One that answers each request by `answer`, for as long as the connection lasts.
+    fn answering(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::new(move |connection, _| {
+            let mut writer = connection.try_clone().expect("a second handle");
+            let mut reader = BufReader::new(connection);
+            while let Some(asked) = Asked::read(&mut reader) {
+                if writer.write_all(&answer(&asked)).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// One that says this to the first request of a connection, and no more.
+    fn saying(response: &'static [u8]) -> Self {
+        Self::new(move |connection, _| {
+            let mut writer = connection.try_clone().expect("a second handle");
+            let mut reader = BufReader::new(connection);
+            if Asked::read(&mut reader).is_some() {
+                // A host that has seen enough may be gone.
+                let _gone = writer.write_all(response);
+            }
+        })
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(SeqCst)
+    }
+}
+
+/// A request, as a server reads it.
+struct Asked {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Asked {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let mut body = Vec::new();
+        if let Some((_, rest)) = head.split_once("content-length: ") {
+            let size = rest.split("\r\n").next()?.parse().ok()?;
+            body.resize(size, 0);
+            reader.read_exact(&mut body).ok()?;
+        } else if head.contains("transfer-encoding: chunked") {
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).ok()?;
+                let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
+                let start = body.len();
+                body.resize(start + size + 2, 0);
+                reader.read_exact(&mut body[start..]).ok()?;
+                body.truncate(start + size);
+                if size == 0 {
+                    break;
+                }
+            }
+        }
+        Some(Self { head, body })
+    }
+}
+
+fn plain(body: &[u8]) -> Vec<u8> {
+    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut response = response.into_bytes();
+    response.extend_from_slice(body);
+    response
+}
+
+/// A host whose function forwards, with this grant.
+fn host(setup: Setup, grant: &str) -> Host {
+    setup.file("forward.wasm", example("forward")).serve(&format!(
+        "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n\
+         deadline = \"5s\"\n[function.grant]\n{grant}\n"
+    ))
+}
+
+fn granted(upstream: &Upstream) -> Host {
+    host(Setup::new(), &format!("http = [\"{}\"]", upstream.origin()))
+}
+
+fn ask(host: &Host, target: &str, origin: &str) -> Response {
+    host.client().ask(&Request::get(target).with("x-origin", origin))
+}
+
+#[test]
+fn requests_are_forwarded_by_every_ring_tier() {
+    for tier in ["a", "b", "c", "d"] {
+        let upstream = Upstream::answering(|asked| {
+            let line = asked.head.split("\r\n").next().unwrap_or_default().to_owned();
+            match line.split(' ').nth(1) {
+                Some("/chunks") => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                    3\r\none\r\n4;a=b\r\n two\r\n0\r\nx-trailer: y\r\n\r\n"
+                    .to_vec(),
+                Some("/head") => b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n".to_vec(),
+                Some("/none") => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+                Some("/interim") => b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n\
+                    HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+                    .to_vec(),
+                Some("/echo") => plain(&asked.body),
+                _ => plain(asked.head.as_bytes()),
+            }
+        });
+        let setup = Setup::new().argument("--ring-tier").argument(tier);
+        let host = host(setup, &format!("http = [\"{}\"]", upstream.origin()));
+        let mut client = host.client();
+        let origin = upstream.origin();
+        let mut ask = |request: Request| client.ask(&request.with("x-origin", &origin));
+        let response =
+            ask(Request::get("/forward/a?b=c").with("x-one", "1").with("te", "trailers"));
+        let authority = upstream.address;
+        assert_eq!(
+            response.text(),
+            format!(
+                "get /a?b=c http/1.1\r\nhost: {authority}\r\nuser-agent: midge-tests\r\n\
+                 accept: */*\r\nx-one: 1\r\n\r\n"
+            ),
+            "{tier}"
+        );
+        assert_eq!(ask(Request::get("/forward/chunks")).text(), "one two", "{tier}");
+        let head = ask(Request::of("HEAD /forward/head"));
+        assert_eq!(head.header("content-length"), Some("1000"), "{tier}");
+        assert_eq!(ask(Request::get("/forward/none")).status, 204, "{tier}");
+        assert_eq!(ask(Request::get("/forward/interim")).text(), "ok", "{tier}");
+        let body: Vec<u8> = (0..3_000_000u32).map(|number| number.to_le_bytes()[1]).collect();
+        assert!(ask(Request::post("/forward/echo", &body)).body == body, "{tier}");
+        // All of it on one connection, which rests between two.
+        assert_eq!(upstream.accepted(), 1, "{tier}");
+        let metrics = host.metrics();
+        assert_eq!(metrics.sum("midge_outgoing_requests_total", &[]), 6, "{tier}");
+        assert_eq!(metrics.sum("midge_outgoing_reused_total", &[]), 5, "{tier}");
+        assert_eq!(metrics.sum("midge_outgoing_failed_total", &[]), 0, "{tier}");
+    }
+}
+
+#[test]
+fn nothing_is_granted_until_it_is_named() {
+    let upstream = Upstream::answering(|_| plain(b"secret"));
+    let host = Setup::new().file("forward.wasm", example("forward")).function("forward.wasm");
+    let origin = upstream.origin();
+    let response = ask(&host, "/forward/", &origin);
+    assert_eq!((response.status, response.text()), (502, "HTTP-request-denied\n"));
+    let _line = host.wait_for_line(&[
+        "an outgoing request was denied; to allow it, add to its [function.grant]",
+        &format!("http = [\"{origin}\"]"),
+    ]);
+    assert_eq!(host.metrics().sum("midge_outgoing_denied_total", &[]), 1);
+    assert_eq!(upstream.accepted(), 0);
+}
+
+/// A name that leads to this machine is not what its grant was meant for.
+#[test]
+fn a_name_that_leads_to_a_private_address_needs_a_network() {
+    let upstream = Upstream::answering(|_| plain(b"hello"));
+    let origin = format!("http://localhost:{}", upstream.address.port());
+    let denied = host(Setup::new(), &format!("http = [\"{origin}\"]"));
+    assert_eq!(ask(&denied, "/forward/", &origin).text(), "destination-IP-prohibited\n");
+    let _line = denied.wait_for_line(&["localhost leads to", "networks = [\""]);
+    assert_eq!(upstream.accepted(), 0);
+    let networks = "networks = [\"127.0.0.0/8\", \"::1\"]";
+    let allowed = host(Setup::new(), &format!("http = [\"{origin}\"]\n{networks}"));
+    assert_eq!(ask(&allowed, "/forward/", &origin).text(), "hello");
+}
+
+/// What a connection rests for is looked at anew by each function: one that may not connect there does not get it.
+#[test]
+fn a_kept_connection_is_not_another_functions() {
+    let upstream = Upstream::answering(|_| plain(b"hello"));
+    let origin = format!("http://localhost:{}", upstream.address.port());
+    let function = |name: &str, grant: &str| {
+        format!(
+            "[[function]]\nname = \"{name}\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n\
+             host = \"{name}.test\"\n[function.grant]\nhttp = [\"{origin}\"]\n{grant}\n"
+        )
+    };
+    let settings = function("a", "networks = [\"127.0.0.1\", \"::1\"]") + &function("b", "");
+    let host = Setup::new().file("forward.wasm", example("forward")).serve(&settings);
+    let mut client = host.client();
+    for (name, expected) in [("a", "hello"), ("b", "destination-IP-prohibited\n"), ("a", "hello")] {
+        let request = Request::get("/forward/")
+            .with("host", &format!("{name}.test"))
+            .with("x-origin", &origin);
+        assert_eq!(client.ask(&request).text(), expected, "{name}");
+    }
+    assert_eq!(upstream.accepted(), 1);
+}
+
+#[test]
+fn what_is_no_response_is_named() {
+    let long: &'static [u8] = Box::leak(
+        format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(100_000)).into_bytes().into(),
+    );
+    let interim: &'static [u8] =
+        Box::leak("HTTP/1.1 103 x\r\n\r\n".repeat(100).into_bytes().into());
+    let cases: [(&'static [u8], &str); 12] = [
+        (b"", "connection-terminated\n"),
+        (b"HTTP/1.1 200", "HTTP-response-incomplete\n"),
+        (b"220 mail.example.com ESMTP\r\n", "HTTP-protocol-error\n"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+            "HTTP-protocol-error\n",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+            "HTTP-protocol-error\n",
+        ),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", "another error\n"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "HTTP-protocol-error\n"),
+        (b"HTTP/1.1 200 OK\r\nx\0y: z\r\n\r\n", "HTTP-protocol-error\n"),
+        (b"HTTP/1.1 99999 OK\r\n\r\n", "HTTP-protocol-error\n"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTP-protocol-error\n"),
+        (interim, "HTTP-protocol-error\n"),
+        (long, "another error\n"),
+    ];
+    for (said, expected) in cases {
+        let upstream = Upstream::saying(said);
+        let host = granted(&upstream);
+        let response = ask(&host, "/forward/", &upstream.origin());
+        let said = String::from_utf8_lossy(&said[..said.len().min(60)]).into_owned();
+        assert_eq!((response.status, response.text()), (502, expected), "{said}");
+        assert_eq!(host.metrics().sum("midge_outgoing_failed_total", &[]), 1, "{said}");
+    }
+}
+
+/// A body that breaks off breaks the forwarded one off as well: no client takes a part for the whole.
+#[test]
+fn a_body_that_breaks_off_is_cut() {
+    for said in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n",
+    ] {
+        let upstream = Upstream::saying(said);
+        let host = granted(&upstream);
+        let mut client = host.client();
+        let origin = upstream.origin();
+        let head = format!(
+            "GET /forward/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-origin: {origin}\r\n\r\n"
+        );
+        client.send(head.as_bytes());
+        let bytes = client.receive_to_end();
+        let text = String::from_utf8_lossy(&bytes);
+        let is_cut = text.contains("content-length: 10\r\n") || !text.ends_with("0\r\n\r\n");
+        assert!(text.starts_with("HTTP/1.1 502 ") || is_cut, "{text}");
+    }
+    // One that is longer than what is kept.
+    let upstream = Upstream::new(|connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        Asked::read(&mut reader).expect("a request");
+        let mut said = b"HTTP/1.1 200 OK\r\ncontent-length: 500000\r\n\r\n".to_vec();
+        said.resize(300_000, b'x');
+        writer.write_all(&said).expect("the host reads");
+    });
+    let host = granted(&upstream);
+    let mut client = host.client();
+    let origin = upstream.origin();
+    client.send(
+        format!("GET /forward/ HTTP/1.1\r\nhost: a\r\nx-origin: {origin}\r\n\r\n").as_bytes(),
+    );
+    let bytes = client.receive_to_end();
+    assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && bytes.len() < 400_000, "{}", bytes.len());
+}
+
+/// Bytes that nobody asked for must not answer the next request.
+#[test]
+fn what_follows_a_response_answers_nothing() {
+    let upstream = Upstream::new(|connection, number| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        while Asked::read(&mut reader).is_some() {
+            let mut said = plain(format!("right {number}").as_bytes());
+            said.extend(plain(b"smuggled"));
+            if writer.write_all(&said).is_err() {
+                return;
+            }
+        }
+    });
+    let host = granted(&upstream);
+    for number in 0..5 {
+        let response = ask(&host, "/forward/", &upstream.origin());
+        assert_eq!(response.text(), format!("right {number}"));
+    }
+    // The same, a moment later: while the connection rests.
+    let (go, more) = mpsc::channel::<()>();
+    let more = std::sync::Mutex::new(more);
+    let upstream = Upstream::new(move |connection, number| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        while Asked::read(&mut reader).is_some() {
+            let right = plain(format!("right {number}").as_bytes());
+            if writer.write_all(&right).is_err() {
+                return;
+            }
+            // Not before the test has its answer, and the connection rests.
+            more.lock().expect("one").recv_timeout(PATIENCE).expect("it goes on");
+            let _gone = writer.write_all(&plain(b"smuggled"));
+        }
+    });
+    let host = granted(&upstream);
+    for number in 0..2 {
+        let response = ask(&host, "/forward/", &upstream.origin());
+        assert_eq!(response.text(), format!("right {number}"));
+        go.send(()).expect("the server waits");
+        let gone = |host: &Host| host.proc("net/tcp").matches(&hex(upstream.address)).count();
+        wait_for("the host to drop it", || gone(&host) <= 1);
+    }
+}
+
+/// The address as the kernel's table has it, with the state of an established connection behind it.
+fn hex(address: SocketAddr) -> String {
+    format!("0100007F:{:04X} 01", address.port())
+}
+
+/// A server may close a connection while a request is on its way. What may be sent twice is; nothing else.
+#[test]
+fn a_kept_connection_that_was_closed_is_replaced() {
+    let upstream = Upstream::new(|connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        if Asked::read(&mut reader).is_some() && writer.write_all(&plain(b"once")).is_ok() {
+            // The next one is read and dropped.
+            let _dropped = Asked::read(&mut reader);
+        }
+    });
+    let host = granted(&upstream);
+    let origin = upstream.origin();
+    assert_eq!(ask(&host, "/forward/", &origin).text(), "once");
+    assert_eq!(ask(&host, "/forward/", &origin).text(), "once");
+    assert_eq!(host.metrics().sum("midge_outgoing_repeated_total", &[]), 1);
+    assert_eq!(upstream.accepted(), 2);
+    let post = Request::post("/forward/", b"not twice").with("x-origin", &origin);
+    let response = host.client().ask(&post);
+    assert_eq!((response.status, response.text()), (502, "connection-terminated\n"));
+    assert_eq!(upstream.accepted(), 2);
+}
+
+/// A guest that waits for an answer or a time gets the time, and what it gave up ends.
+#[test]
+fn a_silent_server_is_given_up() {
+    let (tell, told) = mpsc::channel();
+    let upstream = Upstream::new(move |connection, _| {
+        let mut reader = BufReader::new(connection);
+        let asked = Asked::read(&mut reader).expect("a request");
+        assert!(asked.head.starts_with("get /x http"));
+        let ended = reader.read(&mut [0; 16]);
+        tell.send(matches!(ended, Ok(0) | Err(_))).expect("the test waits");
+    });
+    let host = granted(&upstream);
+    let response = ask(&host, "/within/60/x", &upstream.origin());
+    assert_eq!((response.status, response.text()), (504, "too late\n"));
+    assert!(told.recv_timeout(PATIENCE).expect("the connection ended"));
+}
+
+#[test]
+fn a_client_that_goes_takes_its_requests_along() {
+    let (tell, told) = mpsc::channel();
+    let (ask, asked) = mpsc::channel();
+    let upstream = Upstream::new(move |connection, _| {
+        let mut reader = BufReader::new(connection);
+        Asked::read(&mut reader).expect("a request");
+        ask.send(()).expect("the test waits");
+        let ended = reader.read(&mut [0; 16]);
+        tell.send(matches!(ended, Ok(0) | Err(_))).expect("the test waits");
+    });
+    let host = granted(&upstream);
+    let mut client = host.client();
+    let origin = upstream.origin();
+    client.send(
+        format!("GET /forward/ HTTP/1.1\r\nhost: a\r\nx-origin: {origin}\r\n\r\n").as_bytes(),
+    );
+    asked.recv_timeout(PATIENCE).expect("it was asked");
+    drop(client);
+    assert!(told.recv_timeout(PATIENCE).expect("the connection ended"));
+    host.wait_for_metrics("the call is over", |metrics| {
+        metrics.sum("midge_calls_parked", &[]) == 0
+    });
+}
+
+/// More requests at once than connections: they wait for one another.
+#[test]
+fn requests_wait_for_a_connection() {
+    let upstream = Upstream::answering(|asked| {
+        plain(asked.head.split(' ').nth(1).unwrap_or_default().as_bytes())
+    });
+    let setup = Setup::new().file("forward.wasm", example("forward"));
+    let host = setup.serve(&format!(
+        "[limits]\noutgoing_connections = 2\n[[function]]\nname = \"forward\"\n\
+         module = \"forward.wasm\"\nroute = \"/*\"\n[function.grant]\nhttp = [\"{}\"]\n",
+        upstream.origin()
+    ));
+    let response = ask(&host, "/gather/8/x", &upstream.origin());
+    let expected: String = (0..8).map(|number| format!("200 /x?{number}\n")).collect();
+    assert_eq!(response.text(), expected);
+    let beyond = ask(&host, "/gather/16/x", &upstream.origin());
+    let (good, refused): (Vec<_>, Vec<_>) =
+        beyond.text().lines().partition(|line| line.starts_with("200"));
+    // Four requests for each connection, then they are refused at once.
+    assert_eq!((good.len(), refused.len()), (8, 8), "{}", beyond.text());
+}
+
+#[test]
+fn nobody_listens_there() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let origin = format!("http://{}", port.expect("a port that was free"));
+    let host = host(Setup::new(), &format!("http = [\"{origin}\"]"));
+    assert_eq!(ask(&host, "/forward/", &origin).text(), "connection-refused\n");
+    let strange = ask(&host, "/forward/", "http://nobody:1@here");
+    assert_eq!(strange.text(), "HTTP-request-URI-invalid\n");
+}
+
+/// A response may begin before the request has ended, and a slow reader of one holds up nobody else.
+#[test]
+fn both_ways_are_moved_at_once() {
+    let upstream = Upstream::new(|connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).expect("a head");
+        }
+        writer
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .expect("the host reads");
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size).expect("a chunk");
+            let count = usize::from_str_radix(size.trim_end(), 16).expect("a size");
+            let mut chunk = vec![0; count + 2];
+            reader.read_exact(&mut chunk).expect("a chunk");
+            writer.write_all(size.as_bytes()).expect("the host reads");
+            writer.write_all(&chunk).expect("the host reads");
+            if count == 0 {
+                return;
+            }
+        }
+    });
+    let host = granted(&upstream);
+    let mut client = host.client();
+    let origin = upstream.origin();
+    let head = format!(
+        "POST /forward/ HTTP/1.1\r\nhost: a\r\nx-origin: {origin}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    client.send(head.as_bytes());
+    // Each piece is answered before the next one is sent.
+    for number in 0..20 {
+        let text = format!("piece {number:04}");
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        client.send(chunk.as_bytes());
+        if number == 0 {
+            assert_eq!(client.receive_head().status, 200);
+        }
+        client.receive_text(&chunk);
+    }
+    client.send(b"0\r\n\r\n");
+    client.receive_text("0\r\n\r\n");
+}
+
+/// A server by TLS, whose certificate says `localhost`.
+fn tls_upstream() -> Upstream {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tls");
+    let certificate =
+        CertificateDer::from_pem_file(folder.join("server.pem")).expect("in the tree");
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("in the tree");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a pair");
+    let config = Arc::new(config);
+    Upstream::new(move |connection, _| {
+        let tls = rustls::ServerConnection::new(Arc::clone(&config)).expect("a server");
+        let mut reader = BufReader::new(rustls::StreamOwned::new(tls, connection));
+        while let Some(asked) = Asked::read(&mut reader) {
+            let answer = plain(&asked.body);
+            if reader.get_mut().write_all(&answer).and_then(|()| reader.get_mut().flush()).is_err()
+            {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn tls_is_spoken_with_servers_that_are_trusted() {
+    let upstream = tls_upstream();
+    let port = upstream.address.port();
+    let names =
+        ["localhost", "127.0.0.1", "127.0.0.2"].map(|name| format!("https://{name}:{port}"));
+    let grant = format!(
+        "http = [\"{}\", \"{}\", \"{}\", \"http://127.0.0.1:{port}\"]\nnetworks = [\"127.0.0.0/8\", \"::1\"]",
+        names[0], names[1], names[2]
+    );
+    let authority = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tls/ca.pem"));
+    let authority = authority.expect("in the tree");
+    let setup = Setup::new().file("ca.pem", authority).file("forward.wasm", example("forward"));
+    let function = format!(
+        "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n\
+         deadline = \"5s\"\n[function.grant]\n{grant}\n"
+    );
+    let host = setup.serve(&format!("certificates = \"ca.pem\"\n{function}"));
+    let body: Vec<u8> = (0..1_000_000u32).map(|number| number.to_le_bytes()[1]).collect();
+    for _ in 0..2 {
+        let post = Request::post("/forward/", &body).with("x-origin", &names[0]);
+        assert!(host.client().ask(&post).body == body);
+    }
+    assert_eq!(upstream.accepted(), 1);
+    assert_eq!(ask(&host, "/forward/", &names[1]).status, 200);
+    // No HTTP without TLS on its port.
+    let response = ask(&host, "/forward/", &format!("http://127.0.0.1:{port}"));
+    assert_eq!(response.status, 502);
+    // Nobody trusts its authority but who was told to: the system's are others.
+    if let Ok(authorities) = std::fs::metadata("/etc/ssl/certs/ca-certificates.crt")
+        && authorities.len() > 0
+    {
+        let setup = Setup::new().file("forward.wasm", example("forward"));
+        let host = setup.serve(&function);
+        let response = ask(&host, "/forward/", &names[0]);
+        assert_eq!(response.text(), "TLS-certificate-error\n");
+    }
+}
+
+/// Calls that began before a reload keep what they were granted.
+#[test]
+fn a_reload_takes_nothing_from_calls_under_way() {
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let upstream = Upstream::new(move |connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        Asked::read(&mut reader).expect("a request");
+        tell.send(()).expect("the test waits");
+        gone.lock().expect("one").recv_timeout(PATIENCE).expect("it goes on");
+        writer.write_all(&plain(b"late")).expect("the host reads");
+    });
+    let host = granted(&upstream);
+    let mut client = host.client();
+    let origin = upstream.origin();
+    client.send(
+        format!("GET /forward/ HTTP/1.1\r\nhost: a\r\nx-origin: {origin}\r\n\r\n").as_bytes(),
+    );
+    told.recv_timeout(PATIENCE).expect("it was asked");
+    host.write_settings(
+        "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n",
+    );
+    host.signal(rustix::process::Signal::HUP);
+    let _line = host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
+    go.send(()).expect("the server waits");
+    assert_eq!(client.receive().text(), "late");
+    assert_eq!(ask(&host, "/forward/", &origin).text(), "HTTP-request-denied\n");
+}
