@@ -15,6 +15,8 @@ use midge_bench::guests;
 use midge_bench::harness::{BROWSER, HEAD, Harness, artifact};
 use midge_bench::hot::{decoded, encoded, parsed, read, written};
 use midge_loader::engine::Engines;
+use midge_loader::files::of_texts;
+use midge_loader::link::attach;
 use midge_loader::start::Technique;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,12 @@ const BASELINE_FILE: &str = "bench/instructions.json";
 /// A program of WASI preview 1.
 const PROGRAM: &[u8] = include_bytes!("../../examples/cgi/cgi.wasm");
 
+/// A program that looks for the request's query in a file of its own.
+const READER: &[u8] = include_bytes!("../../examples/lookup/lookup.wasm");
+/// That file, in which it is found.
+const READ: &str =
+    concat!(include_str!("../../examples/lookup/data/ports.tsv"), "name=Ada\t1815\ttcp\n");
+
 /// One thing that is counted.
 struct Bench {
     name: &'static str,
@@ -41,7 +49,7 @@ struct Bench {
 /// Repetitions of the first run: enough to be past what happens once.
 const FIRST: u32 = 100;
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     Bench { name: "parse a small request", repetitions: 10_000, run: |count| parsed(HEAD, count) },
     Bench {
         name: "parse a browser's request",
@@ -76,6 +84,11 @@ const BENCHES: [Bench; 11] = [
         name: "call a program, restore",
         repetitions: 2000,
         run: |count| called(Technique::Restore, PROGRAM, count),
+    },
+    Bench {
+        name: "call a program with a file",
+        repetitions: 2000,
+        run: |count| called(Technique::Restore, &reader()?, count),
     },
 ];
 
@@ -219,6 +232,11 @@ fn called(technique: Technique, source: &[u8], count: u32) -> Result<()> {
         black_box(harness.call());
     }
     Ok(())
+}
+
+/// Returns the program with its file.
+fn reader() -> Result<Vec<u8>> {
+    Ok(attach(READER, &of_texts("/data", &[("ports.tsv", READ)])?))
 }
 
 fn print_table(report: &Report) -> Result<()> {

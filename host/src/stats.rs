@@ -100,6 +100,8 @@ pub struct FunctionStats {
     pub dirty_pages: Counter,
     /// Instructions of calls, where they are counted.
     pub fuel: Counter,
+    /// Requests that its calls made of other servers.
+    pub fetches: Counter,
     /// Slots given up, by [`Discard`].
     pub discards: [Counter; Discard::ALL.len()],
     /// CPU time and service time, for the first [`FUNCTION_HISTOGRAMS_MAX`] functions.
@@ -276,6 +278,11 @@ impl StatsWriter {
         for (counter, count) in self.mine().fetches.iter().zip(counts) {
             counter.raise_to(count);
         }
+    }
+
+    /// Counts an outgoing request that was begun.
+    pub fn fetch_begun(&self, function: FunctionIndex) {
+        self.function(function).fetches.add(1);
     }
 
     /// Counts an outgoing request that nothing grants.

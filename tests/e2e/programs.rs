@@ -71,6 +71,43 @@ fn a_client_cannot_set_variables() {
     assert_eq!(client.receive().status, 400);
 }
 
+/// Waits for stdin and for 80 ms, and tells which of them came: `t` for time, `i` for input, `b` for both.
+const WAITS: &str = r#"(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 1024) "tib")
+  (func (export "_start")
+    ;; A clock, monotonic, 80 ms from now.
+    (i64.store (i32.const 0) (i64.const 7))
+    (i32.store8 (i32.const 8) (i32.const 0))
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const 80000000))
+    ;; Stdin to be read.
+    (i64.store (i32.const 48) (i64.const 8))
+    (i32.store8 (i32.const 56) (i32.const 1))
+    (i32.store (i32.const 64) (i32.const 0))
+    (if (call $poll (i32.const 0) (i32.const 256) (i32.const 2) (i32.const 512)) (then unreachable))
+    (i32.store (i32.const 600) (i32.add (i32.const 1024)
+      (if (result i32) (i32.eq (i32.load (i32.const 512)) (i32.const 2)) (then (i32.const 2))
+        (else (i32.sub (i32.load (i32.const 256)) (i32.const 7))))))
+    (i32.store (i32.const 604) (i32.const 1))
+    (drop (call $write (i32.const 1) (i32.const 600) (i32.const 1) (i32.const 608)))))"#;
+
+#[test]
+fn a_program_waits_for_its_input_or_for_time() {
+    let host = Setup::new().file("waits.wat", WAITS).function("waits.wat");
+    let mut client = host.client();
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    // Nothing comes in time: the clock tells.
+    client.send(head);
+    assert_eq!(client.receive().text(), "t");
+    // It is there from the start, with its end.
+    let mut client = host.client();
+    client.send(&[&head[..], b"1\r\nx\r\n0\r\n\r\n"].concat());
+    assert_eq!(client.receive().text(), "i");
+}
+
 /// A case of the public test suite of WASI preview 1, and how it ended.
 fn passes(module: &Path, case: &Value) -> bool {
     let words = |name: &str| case[name].as_array().cloned().unwrap_or_default();

@@ -238,6 +238,11 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
+    /// True if a request was sent that may have a body.
+    pub(crate) const fn has_fetches(&self) -> bool {
+        self.state.has_fetches
+    }
+
     /// Returns how many bodies were begun.
     pub(crate) fn body_count(&self) -> u32 {
         self.state.bodies.count.into()
@@ -251,6 +256,7 @@ impl<W: World> Wasi<'_, W> {
     /// From now on a body goes to the host.
     pub(crate) fn set_body_fetch(&mut self, body: u32, handle: u32) {
         self.body(body).fetch = handle;
+        self.state.has_fetches = true;
     }
 
     /// Returns a body's length, if it was told or the body is whole.
@@ -278,6 +284,9 @@ impl<W: World> Wasi<'_, W> {
 
     /// Gives the host what a body has for a request, as much as it takes. Returns whether that was all.
     pub(crate) fn flush_body(&mut self, body: u32) -> bool {
+        if self.body(body).fetch == 0 {
+            return true;
+        }
         while self.body_is_pending(body) {
             let Body { buffer, filled, fetch, sent, .. } = *self.body(body);
             let rest = Span { at: buffer.at + sent, size: filled - sent };
@@ -293,9 +302,6 @@ impl<W: World> Wasi<'_, W> {
             }
         }
         let state = self.body(body);
-        if state.fetch == 0 {
-            return true;
-        }
         (state.filled, state.sent) = (0, 0);
         if state.stage == Stage::Finished && !state.is_ended {
             state.is_ended = true;
@@ -308,6 +314,9 @@ impl<W: World> Wasi<'_, W> {
     /// Lets everybody have what there is: the guest is about to wait. Returns whether that was all.
     pub(crate) fn flush_all(&mut self) -> bool {
         self.send_pending();
+        if !self.has_fetches() {
+            return true;
+        }
         let mut is_all = true;
         for body in 0..self.body_count() {
             is_all &= self.flush_body(body);
@@ -358,13 +367,12 @@ impl<W: World> Wasi<'_, W> {
     /// # Errors
     /// How much was written, if that is not what was said.
     pub fn finish_body(&mut self, body: u32) -> Result<(), u64> {
+        let Body { stage, length, written, .. } = *self.body(body);
         // The answer to a HEAD may tell a length that it does not have (RFC 9110, 9.3.2); so may a 304.
-        let is_bare = self.has_no_body(body);
+        let is_short = length.is_some_and(|length| length != written);
+        let is_bare = is_short && written == 0 && self.has_no_body(body);
         let state = self.body(body);
-        let is_bare = is_bare && state.written == 0;
-        if state.stage == Stage::Failed
-            || !is_bare && state.length.is_some_and(|length| length != state.written)
-        {
+        if stage == Stage::Failed || is_short && !is_bare {
             state.stage = Stage::Failed;
             return Err(state.written);
         }

@@ -174,7 +174,7 @@ impl<W: World> Wasi<'_, W> {
     fn descriptor(&mut self, number: u32) -> Result<Descriptor, Errno> {
         // Programs look for folders before anything else, and most have none: no table is made for that.
         if self.state.descriptors.is_standard() {
-            if number >= STANDARD_COUNT + self.bundle().folder_count() {
+            if number >= STANDARD_COUNT.saturating_add(self.bundle().folder_count()) {
                 return Err(Errno::BadFd);
             }
             self.make_table();

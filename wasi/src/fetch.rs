@@ -336,12 +336,26 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
-    /// Tells whether there is more of the guest's own request, or its end.
-    pub fn is_input_there(&mut self) -> bool {
+    /// Waits for more of the guest's own request, or its end, until a time; the end of time is none. Returns whether
+    /// it is there.
+    pub fn wait_for_input_until(&mut self, time: u64) -> bool {
+        let left = match time {
+            u64::MAX => -1,
+            0 => 0,
+            _ => i64::try_from(time.saturating_sub(self.world.monotonic_ns())).unwrap_or(i64::MAX),
+        };
+        if left != 0 {
+            self.flush_all();
+        }
         self.begin_rows();
         let row = self.add_row(WAIT_BODY, 0);
-        self.wait_rows(0);
+        self.wait_rows(left);
         self.is_row_ready(row)
+    }
+
+    /// Tells whether there is more of the guest's own request, or its end.
+    pub fn is_input_there(&mut self) -> bool {
+        self.wait_for_input_until(0)
     }
 
     /// Waits until one of the pollables is ready. Returns the time by which readiness is told.

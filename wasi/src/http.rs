@@ -103,6 +103,9 @@ impl<W: World> Wasi<'_, W> {
         state.descriptors.begin();
         state.request_headers = 0;
         state.is_command = false;
+        state.has_fetches = false;
+        state.fetch_scratch = Span::default();
+        state.rows = Span::default();
         let body = self.span(BODY);
         let has_more = self.own_u32(FLAGS) & BODY_PARTIAL != 0;
         self.state.input = Input { at: body.at, end: body.at + body.size, has_more };

@@ -205,6 +205,9 @@ impl<W: World> Wasi<'_, W> {
     /// The second half of functions that flush and wait for it: of the body of a request alone, for others go out
     /// before anybody waits.
     pub fn output_drain(&mut self, this: u32) {
+        if !self.has_fetches() {
+            return;
+        }
         let Entry { kind, a, .. } = *self.get(this, OUTPUT);
         if kind == Kind::Output {
             self.drain_body(a);

@@ -144,6 +144,8 @@ pub struct State {
     /// What is waited for, and how many rows there are of it.
     rows: own::Span,
     row_count: u32,
+    /// A body belongs to a request that was sent.
+    has_fetches: bool,
     /// Lines of stdout and stderr that have not ended yet.
     lines: [io::Line; 2],
     /// A program runs, whose stdout is the response.
@@ -172,6 +174,7 @@ impl State {
             fetch_scratch: own::Span { at: 0, size: 0 },
             rows: own::Span { at: 0, size: 0 },
             row_count: 0,
+            has_fetches: false,
             lines: [io::Line::NONE; 2],
             is_command: false,
             is_header_over: false,

@@ -362,11 +362,24 @@ impl<W: World> Wasi<'_, W> {
         for number in 0..count {
             first = first.min(self.time_of_subscription(list + number * 48, now, wall));
         }
-        self.wait_until(first);
+        let waits_for_input =
+            (0..count).any(|number| self.waits_for_input(list + number * 48, now, wall));
+        // Without a word on stdin there is nothing but time to wait for.
+        let has_input = waits_for_input && self.wait_for_input_until(first);
+        if !waits_for_input {
+            self.wait_until(first);
+        }
+        // What became due while the body was waited for has happened as well.
+        let first = if waits_for_input { self.world.monotonic_ns() } else { first };
         let mut happened = 0;
         for number in 0..count {
             let subscription = list + number * 48;
-            if self.time_of_subscription(subscription, now, wall) > first {
+            let is_due = if self.waits_for_input(subscription, now, wall) {
+                has_input
+            } else {
+                self.time_of_subscription(subscription, now, wall) <= first
+            };
+            if !is_due {
                 continue;
             }
             let event = events + happened * 32;
@@ -393,9 +406,23 @@ impl<W: World> Wasi<'_, W> {
         Errno::Success
     }
 
-    /// When a subscription is due, by the monotonic clock; 0 for at once.
+    /// True for a subscription to stdin, of which nothing is at hand.
+    fn waits_for_input(&mut self, subscription: u32, now: u64, wall: u64) -> bool {
+        self.time_of_subscription(subscription, now, wall) == u64::MAX
+            && self.guest_u32(subscription + 8) & 0xFF == 1
+    }
+
+    /// When a subscription is due, by the monotonic clock; 0 for at once, and the end of time for what only the
+    /// client can bring.
     fn time_of_subscription(&mut self, subscription: u32, now: u64, wall: u64) -> u64 {
-        if self.guest_u32(subscription + 8) & 0xFF != 0 {
+        let kind = self.guest_u32(subscription + 8) & 0xFF;
+        if kind == 1 && !self.has_input() && self.state.is_command {
+            let fd = self.guest_u32(subscription + 16);
+            if self.stream_of(fd) == Ok(STDIN) {
+                return u64::MAX;
+            }
+        }
+        if kind != 0 {
             return 0;
         }
         let clock = self.guest_u32(subscription + 16);

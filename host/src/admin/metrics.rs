@@ -256,6 +256,12 @@ pub const FAMILIES: &[Family] = &[
         "Instructions of calls, of functions that are metered by fuel",
     ),
     family(
+        "midge_function_outgoing",
+        &["function"],
+        Source::FunctionCount(|function| &function.fetches),
+        "Requests that the function's calls made of other servers",
+    ),
+    family(
         "midge_function_discards",
         &["function", "reason"],
         Source::FunctionDiscards,

@@ -163,6 +163,9 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             all.push(None);
         }
         all[place] = Some(id);
+        if pending.generation == self.generation {
+            self.assignment.stats.fetch_begun(pending.function);
+        }
         if self.endpoint.fetch_needs_address(id) {
             self.resolve(Resolving { id, origin, grant, pending: *pending });
         }
