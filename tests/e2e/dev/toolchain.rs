@@ -12,6 +12,11 @@ type Environment = Vec<(&'static str, OsString)>;
 /// The versions of clang that are looked for, besides the one without a number.
 const CLANG_VERSIONS: std::ops::RangeInclusive<u32> = 16..=30;
 
+/// Tells whether a template fetches its compiler itself.
+pub(crate) fn is_fetched(language: &str) -> bool {
+    ["js", "python", "assemblyscript"].contains(&language)
+}
+
 /// Finds what builds this language.
 ///
 /// # Errors
