@@ -44,6 +44,9 @@ pub struct Deployment {
     pub folders: Vec<Arc<Folder>>,
     /// The threads that wait for disks and make responses smaller, where that is asked for.
     pub pool: Option<Pool>,
+    /// The threads that wait for name servers, where requests to other servers are granted: of their own, for a
+    /// name server that is silent must hold up no file.
+    pub names: Option<Pool>,
     /// How a client's address is found, if not by the connection alone.
     pub clients: Option<Clients>,
     /// How outgoing requests are made by TLS, where any is granted.
@@ -107,6 +110,8 @@ pub struct Shared {
     pub key: RandomKey,
     /// The threads that wait for disks, once there are folders of files.
     pub files: OnceLock<Pool>,
+    /// The threads that wait for name servers, once anything is granted.
+    pub names: OnceLock<Pool>,
 }
 
 impl Shared {
@@ -115,12 +120,24 @@ impl Shared {
     /// # Errors
     /// If no thread can be had.
     pub fn pool(&self) -> Result<Pool> {
-        if let Some(pool) = self.files.get() {
-            return Ok(pool.clone());
-        }
-        let pool = Pool::start().context("cannot start the threads that read files")?;
-        Ok(self.files.get_or_init(|| pool).clone())
+        started(&self.files, "files")
     }
+
+    /// The same of those that wait for name servers.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn names(&self) -> Result<Pool> {
+        started(&self.names, "names")
+    }
+}
+
+fn started(pool: &OnceLock<Pool>, name: &str) -> Result<Pool> {
+    if let Some(pool) = pool.get() {
+        return Ok(pool.clone());
+    }
+    let made = Pool::start(name).with_context(|| format!("cannot start threads for {name}"))?;
+    Ok(pool.get_or_init(|| made).clone())
 }
 
 impl Deployment {
@@ -163,8 +180,8 @@ impl Deployment {
         let compresses = functions.iter().any(|deployed: &Deployed| deployed.compresses);
         let mut grants = functions.iter().map(|deployed| &deployed.grant);
         let needs_tls = grants.clone().any(|grant| grant.needs_tls());
-        // Names are resolved by its threads.
-        let needs_pool = compresses || !folders.is_empty() || grants.any(|grant| !grant.is_empty());
+        let needs_names = grants.any(|grant| !grant.is_empty());
+        let needs_pool = compresses || !folders.is_empty();
         let authorities = settings.certificates.value.as_deref();
         let trusted = settings.trusted_proxies.value.clone();
         Ok(Self {
@@ -172,6 +189,7 @@ impl Deployment {
             functions,
             idle_max: None,
             pool: needs_pool.then(|| shared.pool()).transpose()?,
+            names: needs_names.then(|| shared.names()).transpose()?,
             folders,
             clients: Clients::new(settings.client_address.value, trusted),
             tls: needs_tls.then(|| certificates::config(authorities)).transpose()?,

@@ -8,7 +8,7 @@
 //!
 //! A grant is looked at twice: by name before anything is resolved, and by address before anything is connected
 //! to. The address that was looked at is the one that is connected to, so a name that changes its address between
-//! the two gains nothing (DNS rebinding); and connections that rest are looked at anew by whoever takes them.
+//! the two gains nothing (DNS rebinding); and connections that rest are looked at anew before they are used again.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -200,7 +200,9 @@ static SPECIAL: LazyLock<Networks> = LazyLock::new(|| {
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        // Where clouds answer their machines; that of Azure beside it has a public number.
         "169.254.0.0/16",
+        "168.63.129.16/32",
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.0.2.0/24",
@@ -233,11 +235,12 @@ pub fn is_public(address: IpAddr) -> bool {
     }
     match address.to_canonical() {
         IpAddr::V4(_) => true,
+        // Beside those two, 2000::/3 is what has been given out (IANA, IPv6 address space).
         IpAddr::V6(address) => match (address.segments(), address.octets()) {
             // Translated (RFC 6052), and 6to4 (RFC 3056).
             ([0x64, 0xFF9B, 0, 0, 0, 0, ..], [.., a, b, c, d])
             | ([0x2002, ..], [_, _, a, b, c, d, ..]) => is_public(Ipv4Addr::new(a, b, c, d).into()),
-            _ => true,
+            ([first, ..], _) => first & 0xE000 == 0x2000,
         },
     }
 }
@@ -353,6 +356,9 @@ mod tests {
             ("fd00::1", false),
             ("fe80::1", false),
             ("ff02::1", false),
+            ("::ffff:0:7f00:1", false),
+            ("4000::1", false),
+            ("168.63.129.16", false),
         ] {
             assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
         }

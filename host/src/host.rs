@@ -110,6 +110,7 @@ impl Host {
             clock: CoarseClock::new(),
             key: RandomKey::draw().context("the system gives no random bytes")?,
             files: OnceLock::new(),
+            names: OnceLock::new(),
         };
         let ticker = Ticker::start(Arc::clone(&shared.engines), shared.clock.clone())
             .context("cannot start the ticker's thread")?;

@@ -384,12 +384,12 @@ async fn ask(
         Ask::Write(region) => region.size > 0,
         Ask::Start(_) => true,
         // A body that goes somewhere else, or comes from there, is an exchange as well.
-        Ask::FetchWrite(..) | Ask::FetchHead(..) | Ask::FetchRead(..) => {
-            answer > 0 && answer.cast_signed() > 0
-        }
+        Ask::FetchWrite(..) | Ask::FetchRead(..) => answer.cast_signed() > 0,
         Ask::Sleep(_)
         | Ask::Fetch(_)
         | Ask::FetchFinish(_)
+        // It may be looked at again and again.
+        | Ask::FetchHead(..)
         | Ask::FetchClose(_)
         | Ask::Wait(..) => false,
     };

@@ -178,7 +178,8 @@ impl GuestEngine {
             | EngineKind::Fueled
             | EngineKind::FueledChecked => {
                 if matches!(kind, EngineKind::Fueled | EngineKind::FueledChecked) {
-                    config.consume_fuel(true).epoch_interruption(false);
+                    // Epochs stay on: what the host does for a call burns nothing, and must give way as well.
+                    config.consume_fuel(true);
                 }
                 if matches!(kind, EngineKind::Checked | EngineKind::FueledChecked) {
                     // A reservation that a 32-bit address can leave makes the compiler compare; that a

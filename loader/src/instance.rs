@@ -2,7 +2,7 @@
 //!
 //! Epochs: a call may run for [`SLICE_TICKS`] of the engine's clock, then it yields to the worker and goes
 //! on when it is polled again; the callback looks at the real clock then, and stops a call that is past its
-//! deadline. Code that counts its instructions yields after so many of them, and ends where its budget does.
+//! deadline. Code that counts its instructions gives way in the same manner, and ends where its budget does.
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -31,8 +31,6 @@ use crate::witness::{self, ExportedFunction};
 pub const SLICE_TICKS: u64 = 2;
 /// Ticks that a call gets each time it goes on.
 pub const NEXT_SLICE_TICKS: u64 = 1;
-/// Instructions that a call may run before it yields, where they are counted: about as long as a slice.
-pub const SLICE_FUEL: u64 = 2_000_000;
 /// Ticks until a start without code of the guest's is preempted: never. The engine's own code, which puts
 /// elements of tables in place, looks at the epoch too, and is not on a fiber that could yield.
 const START_TICKS: u64 = u64::MAX / 2;
@@ -145,16 +143,13 @@ pub(crate) fn store(
     }
     let mut store = Store::new(engine, context);
     store.limiter(|context| context.limits());
-    if store.data().fuel().is_some() {
-        store.fuel_async_yield_interval(Some(SLICE_FUEL)).expect("its engine counts instructions");
-    }
     store.epoch_deadline_callback(slice_ended);
     store.set_epoch_deadline(SLICE_TICKS);
     store
 }
 
 fn slice_ended(mut store: StoreContextMut<'_, GuestContext>) -> wasmtime::Result<UpdateDeadline> {
-    if store.data_mut().is_past_deadline() {
+    if store.data().fuel().is_none() && store.data_mut().is_past_deadline() {
         return Err(DeadlineExceeded.into());
     }
     Ok(UpdateDeadline::Yield(NEXT_SLICE_TICKS))
@@ -165,11 +160,11 @@ fn instantiate(
     store: &mut Store<GuestContext>,
     pre: &InstancePre<GuestContext>,
 ) -> wasmtime::Result<wasmtime::Instance> {
-    if !store.data().may_wait() && store.data().fuel().is_none() {
+    if !store.data().may_wait() {
         return pre.instantiate(store);
     }
-    // The engine refuses the plain way for modules with imports that wait, and stores that yield by fuel. There
-    // is nothing to wait for here: no code of the guest's runs, and the epoch is far away.
+    // The engine refuses the plain way for modules with imports that wait. There is nothing to wait for here:
+    // no code of the guest's runs, and the epoch is far away.
     let made = std::pin::pin!(pre.instantiate_async(store));
     match made.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
         std::task::Poll::Ready(made) => made,
@@ -276,9 +271,9 @@ impl Instance {
         size: u32,
     ) -> CallEnd {
         self.store.data_mut().begin(request);
-        match self.store.data().fuel() {
-            None => self.store.set_epoch_deadline(SLICE_TICKS),
-            Some(fuel) => self.store.set_fuel(fuel).expect("its engine counts instructions"),
+        self.store.set_epoch_deadline(SLICE_TICKS);
+        if let Some(fuel) = self.store.data().fuel() {
+            self.store.set_fuel(fuel).expect("its engine counts instructions");
         }
         let arguments = (address.cast_signed(), size.cast_signed());
         match self.entry.call_async(&mut self.store, arguments).await {

@@ -44,7 +44,8 @@ pub use crate::http::refusal::Refusal;
 pub use crate::http::request::{Framing, Head, HeaderSpan, Method, Span};
 pub use crate::listen::{ListenOptions, Listener};
 pub use crate::outgoing::{
-    BodyLength, FetchError, FetchId, FetchRequest, Origin, Piece, ResponseHead, Timeouts, Want,
+    BodyLength, FetchError, FetchId, FetchRequest, Origin, Owner, Piece, ResponseHead, Timeouts,
+    Want,
 };
 pub use crate::ring::{ConnectionId, Wait};
 pub use crate::settings::Settings;

@@ -47,6 +47,8 @@ const FETCHES_PER_SOCKET: usize = 4;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Most memory of a socket and its fetches: windows both ways, what a turn may receive beyond one, and TLS.
 pub(crate) const SOCKET_BYTES_MAX: u64 = 16 * WINDOW_BYTES as u64;
+/// A head up to this size is read anew at every piece: what is no HTTP is known by its first bytes.
+const EAGER_BYTES_MAX: usize = 512;
 /// Interim responses that are read over.
 const INTERIM_MAX: u8 = 8;
 
@@ -135,6 +137,15 @@ pub enum FetchError {
     Internal = 38,
 }
 
+/// Whose a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Events name this.
+    pub call: u64,
+    /// Connections that rest are for fetches of the same group.
+    pub group: u64,
+}
+
 /// What a server is known by. Sockets are kept for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -201,6 +212,7 @@ struct Fetch {
     generation: u32,
     is_used: bool,
     owner: u64,
+    group: u64,
     origin: Option<Arc<Origin>>,
     timeouts: Timeouts,
     socket: Option<u32>,
@@ -228,6 +240,11 @@ struct Fetch {
     is_awaited: bool,
     /// When it last got on.
     since: Duration,
+    began: Duration,
+    /// Until when this address has time.
+    attempt_ends: Duration,
+    /// Bytes of a head that were looked at, in vain.
+    scanned: usize,
 }
 
 /// Fetches and sockets of one endpoint.
@@ -272,6 +289,16 @@ impl Outgoing {
         }
     }
 
+    fn set_tls<R: Ring>(&mut self, io: &mut Io<'_, R>, tls: Arc<ClientConfig>) {
+        self.tls = Some(tls);
+        // Connections that rest were made under what was trusted before.
+        let is_tls = |place: &u32| self.sockets[index(*place)].is_tls();
+        let old: Vec<_> = self.idle.iter().copied().filter(is_tls).collect();
+        for place in old {
+            self.end(io, place);
+        }
+    }
+
     fn fetch(&mut self, id: FetchId) -> Option<&mut Fetch> {
         let fetch = self.fetches.get_mut(index(id.slot))?;
         (fetch.is_used && fetch.generation == id.generation).then_some(fetch)
@@ -285,7 +312,7 @@ impl Outgoing {
     pub(crate) fn begin<'a, R: Ring>(
         &mut self,
         io: &mut Io<'_, R>,
-        owner: u64,
+        owner: Owner,
         origin: Arc<Origin>,
         timeouts: Timeouts,
         request: FetchRequest<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
@@ -306,7 +333,8 @@ impl Outgoing {
         *fetch = Fetch {
             generation: fetch.generation,
             is_used: true,
-            owner,
+            owner: owner.call,
+            group: owner.group,
             timeouts,
             is_idempotent: wire::is_idempotent(request.method),
             is_head_method: request.method == b"HEAD",
@@ -317,12 +345,14 @@ impl Outgoing {
             },
             kept: request.encode(),
             since: io.now,
+            began: io.now,
             ..Fetch::free()
         };
         io.counters.fetches += 1;
         let rested = self.idle.iter().rposition(|&place| {
             let socket = &self.sockets[index(place)];
-            socket.origin.as_ref().is_some_and(|its| *its == origin)
+            socket.group == owner.group
+                && socket.origin.as_ref().is_some_and(|its| *its == origin)
                 && socket.address.is_some_and(|address| may_use(address.ip()))
                 && io.now < socket.idle_since + IDLE_MAX
         });
@@ -365,10 +395,16 @@ impl Outgoing {
         self.try_next(io, id.slot, FetchError::Unavailable);
     }
 
-    /// Ends a fetch by an error, if it has not ended.
+    /// Ends a fetch by an error, if it has not ended. One that had no connection in time tries its next address.
     pub(crate) fn fail<R: Ring>(&mut self, io: &mut Io<'_, R>, id: FetchId, error: FetchError) {
-        if self.fetch(id).is_some() {
-            self.fail_at(io, id.slot, error);
+        let Some(fetch) = self.fetch(id) else { return };
+        let socket = fetch.socket.filter(|_| error == FetchError::ConnectTimeout);
+        match socket {
+            Some(place) if !fetch.addresses.is_empty() => {
+                self.end(io, place);
+                self.try_next(io, id.slot, error);
+            }
+            _ => self.fail_at(io, id.slot, error),
         }
     }
 
@@ -378,7 +414,10 @@ impl Outgoing {
             fetch.error = Some(error);
             io.counters.fetches_failed += 1;
         }
-        if let Some(place) = fetch.socket {
+        let socket = fetch.socket;
+        let id = self.id(slot);
+        self.waiting.retain(|waiting| *waiting != id);
+        if let Some(place) = socket {
             self.end(io, place);
         }
         self.notify(io, slot);
@@ -516,9 +555,11 @@ impl Outgoing {
         target.copy_from_slice(&fetch.input[fetch.read..end]);
         fetch.read = end;
         fetch.since = io.now;
-        if fetch.read == fetch.decoded {
+        // Not at each read, for the rest moves; and not only when nothing is left, which a guest may avoid.
+        if fetch.read == fetch.decoded || WINDOW_BYTES <= fetch.read {
             fetch.input.drain(..fetch.read);
-            (fetch.read, fetch.decoded) = (0, 0);
+            fetch.decoded -= fetch.read;
+            fetch.read = 0;
         }
         if let Some(place) = fetch.socket {
             self.settle(io, place);
@@ -549,16 +590,20 @@ impl Outgoing {
         let socket = self.fetch(id)?.socket.map(|place| self.sockets[index(place)].phase);
         let fetch = self.fetch(id)?;
         let Timeouts { connect, first_byte, between_bytes } = fetch.timeouts;
+        let left = |end: Duration| end.saturating_sub(now);
         let (time, error) = match (socket, fetch.is_given, want) {
-            (None, ..) if !fetch.is_resolved => (connect, FetchError::DnsTimeout),
-            (None | Some(Phase::Connecting), ..) | (_, false, _) => {
-                (connect, FetchError::ConnectTimeout)
+            (None, ..) if !fetch.is_resolved => {
+                return Some((left(fetch.began + connect), FetchError::DnsTimeout));
+            }
+            (None, ..) => return Some((left(fetch.began + connect), FetchError::ConnectTimeout)),
+            (Some(Phase::Connecting), ..) | (_, false, _) => {
+                return Some((left(fetch.attempt_ends), FetchError::ConnectTimeout));
             }
             (.., Want::Head) => (first_byte, FetchError::ResponseTimeout),
             (.., Want::Body) => (between_bytes, FetchError::ReadTimeout),
             (.., Want::Room) => (between_bytes, FetchError::WriteTimeout),
         };
-        Some(((fetch.since + time).saturating_sub(now), error))
+        Some((left(fetch.since + time), error))
     }
 
     /// Forgets a fetch. What was not read of its response, and not sent of its request, ends its connection.
@@ -568,6 +613,7 @@ impl Outgoing {
         let generation = fetch.generation.wrapping_add(1);
         *fetch = Fetch { generation, ..Fetch::free() };
         self.free_fetches.push(id.slot);
+        self.waiting.retain(|waiting| *waiting != id);
         if let Some(place) = socket {
             self.end(io, place);
         }
@@ -596,7 +642,7 @@ impl Outgoing {
         let Some(place) = fetch.socket else { return };
         let is_good = fetch.keeps_alive && fetch.sending == Sending::Whole;
         let socket = &mut self.sockets[index(place)];
-        if is_good && socket.unsent_bytes() == 0 && socket.phase == Phase::Open {
+        if is_good && socket.can_rest() {
             fetch.socket = None;
             socket.fetch = None;
             socket.idle_since = io.now;
@@ -685,17 +731,17 @@ impl Outgoing {
 impl<R: Ring, C: Clock> Endpoint<R, C> {
     /// Sets how requests by TLS are made. Without it there are none.
     pub fn set_tls(&mut self, tls: Arc<ClientConfig>) {
-        self.serve_outgoing(|outgoing, _| outgoing.tls = Some(tls));
+        self.serve_outgoing(|outgoing, io| outgoing.set_tls(io, tls));
     }
 
     /// Begins a request to another server. Where [`Endpoint::fetch_needs_address`], it goes on with
-    /// [`Endpoint::fetch_connect`]. An event names `owner` whenever what was found missing may be there.
+    /// [`Endpoint::fetch_connect`]. An event names the owner's call whenever what was found missing may be there.
     ///
     /// # Errors
     /// [`FetchError::Limit`] for too many requests, [`FetchError::Internal`] for TLS that was not set.
     pub fn fetch<'a>(
         &mut self,
-        owner: u64,
+        owner: Owner,
         origin: Arc<Origin>,
         timeouts: Timeouts,
         request: FetchRequest<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
@@ -788,6 +834,7 @@ impl Fetch {
             generation: 0,
             is_used: false,
             owner: 0,
+            group: 0,
             origin: None,
             timeouts: Timeouts { connect: none, first_byte: none, between_bytes: none },
             socket: None,
@@ -809,6 +856,9 @@ impl Fetch {
             error: None,
             is_awaited: false,
             since: none,
+            began: none,
+            attempt_ends: none,
+            scanned: 0,
         }
     }
 
@@ -825,13 +875,22 @@ impl Fetch {
     /// Reads on in what has come.
     fn advance(&mut self) -> Result<(), FetchError> {
         while matches!(self.receiving, Receiving::Head) {
+            // A head ends with a line: one that comes in tiny pieces is not read anew for each of them.
+            let is_on = self.input[self.scanned..].contains(&b'\n');
+            let is_long = EAGER_BYTES_MAX < self.input.len();
+            if !is_on && is_long && self.input.len() <= wire::HEAD_BYTES_MAX {
+                self.scanned = self.input.len();
+                return Ok(());
+            }
             let Some(parsed) = wire::parse(&self.input, self.is_head_method)? else {
+                self.scanned = self.input.len();
                 return Ok(());
             };
             self.input.drain(..parsed.size);
+            self.scanned = 0;
             match parsed.head.status() {
-                // Nobody asked for another protocol.
-                101 => return Err(FetchError::Protocol),
+                // Nobody asked for another protocol, and there is no class below.
+                0..=99 | 101 => return Err(FetchError::Protocol),
                 100..=199 => {
                     self.interim += 1;
                     if self.interim > INTERIM_MAX {

@@ -789,3 +789,86 @@ fn functions_cut_off_what_breaks_off() {
         let _line = host.wait_for_line(&["broke off"]);
     }
 }
+
+/// Counters are a deployment's: a call of one that is gone counts nowhere.
+#[test]
+fn a_call_outlives_its_function() {
+    let (tell, told) = mpsc::channel();
+    let upstream = Upstream::new(move |connection, _| {
+        let mut reader = BufReader::new(connection);
+        Asked::read(&mut reader).expect("a request");
+        tell.send(()).expect("the test waits");
+        let _ended = reader.read(&mut [0; 16]);
+    });
+    let function = |name: &str| {
+        format!(
+            "[[function]]\nname = \"{name}\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n\
+             host = \"{name}.test\"\nstream_time = \"1s\"\n[function.grant]\nhttp = [\"{}\"]\n",
+            upstream.origin()
+        )
+    };
+    let setup = Setup::new().file("forward.wasm", example("forward"));
+    let host = setup.serve(&(function("a") + &function("b")));
+    let mut client = host.client();
+    let origin = upstream.origin();
+    client.send(
+        format!("GET /forward/ HTTP/1.1\r\nhost: b.test\r\nx-origin: {origin}\r\n\r\n").as_bytes(),
+    );
+    told.recv_timeout(PATIENCE).expect("it was asked");
+    host.write_settings(&function("a"));
+    host.signal(rustix::process::Signal::HUP);
+    let _line = host.wait_for_line(&["SIGHUP: serving the settings as they are now"]);
+    let _id = client.receive().problem(504, "deadline-exceeded");
+    assert_eq!(ask(&host, "/nowhere", &origin).status, 404);
+}
+
+/// Asks, waits for 10 ms in vain, then rests for 400 ms, in which the answer comes. Tells how long it rested.
+const RESTS: &str = r#"(module
+  (import "midge" "fetch" (func $fetch (param i32) (result i32)))
+  (import "midge" "wait" (func $wait (param i32 i32 i64) (result i32)))
+  (import "midge" "sleep_ns" (func $sleep (param i64)))
+  (import "midge" "clock_monotonic_ns" (func $now (result i64)))
+  (memory (export "memory") 4)
+  (data (i32.const 64) "MDGE\01\00\00\00\00\00\01\00\00\00\01\00")
+  (data (i32.const 1024) "GET")
+  (data (i32.const 1032) "/late")
+  (data (i32.const 1040) "AUTHORITY")
+  (func (export "midge_contract") (result i32) i32.const 64)
+  (func (export "midge_handle") (param i32 i32) (result i32)
+    (local $began i64)
+    ;; The request's record.
+    (i32.store (i32.const 2052) (i32.const 1024)) (i32.store (i32.const 2056) (i32.const 3))
+    (i32.store (i32.const 2060) (i32.const 1040)) (i32.store (i32.const 2064) (i32.const SIZE))
+    (i32.store (i32.const 2068) (i32.const 1032)) (i32.store (i32.const 2072) (i32.const 5))
+    ;; A row: the head of its response.
+    (i32.store (i32.const 3072) (i32.const 2))
+    (i32.store (i32.const 3076) (call $fetch (i32.const 2048)))
+    (if (call $wait (i32.const 3072) (i32.const 1) (i64.const 10000000)) (then unreachable))
+    (local.set $began (call $now))
+    (call $sleep (i64.const 400000000))
+    (if (i64.lt_u (i64.sub (call $now) (local.get $began)) (i64.const 400000000)) (then unreachable))
+    (if (i32.eqz (call $wait (i32.const 3072) (i32.const 1) (i64.const 0))) (then unreachable))
+    (i32.store16 (i32.const 4096) (i32.const 204))
+    (i32.const 4096)))"#;
+
+#[test]
+fn a_rest_is_not_cut_by_what_was_waited_for_before() {
+    let upstream = Upstream::new(|connection, _| {
+        let mut writer = connection.try_clone().expect("a second handle");
+        let mut reader = BufReader::new(connection);
+        Asked::read(&mut reader).expect("a request");
+        // Within the rest, and after the wait.
+        thread::park_timeout(std::time::Duration::from_millis(150));
+        let _gone = writer.write_all(&plain(b"late"));
+        let _ended = reader.read(&mut [0; 16]);
+    });
+    let authority = upstream.address.to_string();
+    let module =
+        RESTS.replace("AUTHORITY", &authority).replace("SIZE", &authority.len().to_string());
+    let host = Setup::new().file("rests.wat", module).serve(&format!(
+        "[[function]]\nname = \"rests\"\nmodule = \"rests.wat\"\nroute = \"/*\"\n\
+         [function.grant]\nhttp = [\"{}\"]\n",
+        upstream.origin()
+    ));
+    assert_eq!(host.client().get("/").status, 204);
+}

@@ -17,6 +17,8 @@ const FIRST_BYTES: u32 = 256;
 pub const BODIES_MAX: usize = 16;
 /// `error-code`: the response's body has another size than its header says.
 pub const ERROR_RESPONSE_BODY_SIZE: u32 = 28;
+/// The same of a request's.
+pub const ERROR_REQUEST_BODY_SIZE: u32 = 17;
 
 /// How far a body is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +47,16 @@ pub struct Body {
     sent: u32,
     /// That knows of its end.
     is_ended: bool,
+    /// It was one of a request that was sent.
+    was_sent: bool,
+    /// The guest holds it no more.
+    is_released: bool,
+}
+
+impl Body {
+    const fn error_of_size(&self) -> u32 {
+        if self.was_sent { ERROR_REQUEST_BODY_SIZE } else { ERROR_RESPONSE_BODY_SIZE }
+    }
 }
 
 /// All bodies.
@@ -64,6 +76,8 @@ impl Body {
         fetch: 0,
         sent: 0,
         is_ended: false,
+        was_sent: false,
+        is_released: false,
     };
 }
 
@@ -132,6 +146,14 @@ impl Source {
 impl<W: World> Wasi<'_, W> {
     /// Begins a body of a length, if it is known. Returns its index.
     pub fn begin_body(&mut self, length: Option<u64>) -> u32 {
+        // Those of requests that are over give their places to others.
+        let is_over = |body: &Body| body.was_sent && body.fetch == 0 && body.is_released;
+        let count = usize::from(self.state.bodies.count);
+        if let Some(place) = self.state.bodies.bodies[..count].iter().position(is_over) {
+            let buffer = self.state.bodies.bodies[place].buffer;
+            self.state.bodies.bodies[place] = Body { length, buffer, ..Body::default() };
+            return crate::wire(place);
+        }
         let number = self.state.bodies.count;
         if usize::from(number) == BODIES_MAX {
             self.trap("wasi: more bodies were begun for one request than there is room for");
@@ -159,7 +181,10 @@ impl<W: World> Wasi<'_, W> {
         let written = state.written + u64::from(size);
         if state.length.is_some_and(|length| length < written) {
             state.stage = Stage::Failed;
-            return Err(ERROR_RESPONSE_BODY_SIZE);
+            let code = state.error_of_size();
+            let fetch = state.fetch;
+            self.fail_fetch(fetch);
+            return Err(code);
         }
         state.written = written;
         let mut left = size;
@@ -255,7 +280,8 @@ impl<W: World> Wasi<'_, W> {
 
     /// From now on a body goes to the host.
     pub(crate) fn set_body_fetch(&mut self, body: u32, handle: u32) {
-        self.body(body).fetch = handle;
+        let state = self.body(body);
+        (state.fetch, state.was_sent) = (handle, true);
         self.state.has_fetches = true;
     }
 
@@ -372,9 +398,12 @@ impl<W: World> Wasi<'_, W> {
         let is_short = length.is_some_and(|length| length != written);
         let is_bare = is_short && written == 0 && self.has_no_body(body);
         let state = self.body(body);
+        state.is_released = true;
         if stage == Stage::Failed || is_short && !is_bare {
             state.stage = Stage::Failed;
-            return Err(state.written);
+            let (written, fetch) = (state.written, state.fetch);
+            self.fail_fetch(fetch);
+            return Err(written);
         }
         state.stage = Stage::Finished;
         self.flush_body(body);
@@ -390,7 +419,16 @@ impl<W: World> Wasi<'_, W> {
 
     /// Gives a body up.
     pub fn abandon_body(&mut self, body: u32) {
-        self.body(body).stage = Stage::Failed;
+        let state = self.body(body);
+        state.stage = Stage::Failed;
+        state.is_released = true;
+        let fetch = state.fetch;
+        self.fail_fetch(fetch);
+    }
+
+    /// Returns the `error-code` of a body of another size than was told.
+    pub(crate) fn error_of_size(&mut self, body: u32) -> u32 {
+        self.body(body).error_of_size()
     }
 
     /// Ends the call. Returns the address of the response's record, or 0 where it was written already.

@@ -11,7 +11,7 @@
 //! Invariant: a handle of the host's is closed by whoever holds it last, and its body then knows none: the host
 //! gives the number to another request.
 
-use crate::body::PIECE_BYTES;
+use crate::body::{ERROR_REQUEST_BODY_SIZE, PIECE_BYTES};
 use crate::fields::is_forbidden;
 use crate::handles::{Entry, Kind, TAKEN};
 use crate::own::Span;
@@ -188,8 +188,14 @@ impl<W: World> Wasi<'_, W> {
             self.world.write_u8(target, 1);
             return self.world.write_u8(target + 8, 1);
         }
+        self.flush_all();
         let scratch = self.scratch();
-        let size = self.world.fetch_head(handle, &mut self.bytes[scratch.range()]);
+        let is_failed = self.has_failed(handle);
+        let size = if is_failed {
+            ERRORS_FROM - ERROR_REQUEST_BODY_SIZE.cast_signed()
+        } else {
+            self.world.fetch_head(handle, &mut self.bytes[scratch.range()])
+        };
         if size == LATER {
             return self.world.write_u8(target, 0);
         }
@@ -260,7 +266,19 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
+    /// The body of a request will never be whole: whoever waits for its response is told, and its end ends it.
+    pub(crate) fn fail_fetch(&mut self, handle: u32) {
+        if handle != 0 {
+            self.state.failed_fetches |= 1 << (handle % 32);
+        }
+    }
+
+    const fn has_failed(&self, handle: u32) -> bool {
+        self.state.failed_fetches & 1 << (handle % 32) != 0
+    }
+
     fn close_fetch(&mut self, handle: u32) {
+        self.state.failed_fetches &= !(1 << (handle % 32));
         self.world.fetch_close(handle);
         self.forget_fetch(handle);
     }
@@ -378,7 +396,8 @@ impl<W: World> Wasi<'_, W> {
                 }
             }
             let asked = self.state.row_count;
-            if may_wait && !is_any_ready && !self.flush_all() {
+            // What was written goes out even if the guest only looks, again and again.
+            if !is_any_ready && !self.flush_all() && may_wait {
                 self.add_pending_rows();
             }
             if self.state.row_count == 0 {
@@ -427,6 +446,7 @@ impl<W: World> Wasi<'_, W> {
         match flags {
             WAIT_BODY if self.has_input() => Need::Ready,
             WAIT_HEAD if self.get(u32::from(parent), FUTURE).flags & TAKEN != 0 => Need::Ready,
+            WAIT_HEAD if self.has_failed(a) => Need::Ready,
             WAIT_ROOM => match self.body_fetch(a) {
                 handle if handle != 0 && self.body_room(a) == 0 => Need::Row(WAIT_ROOM, handle),
                 _ => Need::Ready,

@@ -104,6 +104,7 @@ impl<W: World> Wasi<'_, W> {
         state.request_headers = 0;
         state.is_command = false;
         state.has_fetches = false;
+        state.failed_fetches = 0;
         state.fetch_scratch = Span::default();
         state.rows = Span::default();
         let body = self.span(BODY);
@@ -333,14 +334,15 @@ impl<W: World> Wasi<'_, W> {
             Ok(()) => self.world.write_u8(target, 0),
             Err(written) => {
                 self.world.write_u8(target, 1);
-                self.lower_body_size(target + error, written);
+                let code = self.error_of_size(body);
+                self.lower_body_size(target + error, code, written);
             }
         }
     }
 
     /// Lowers `HTTP-response-body-size(some(size))`.
-    fn lower_body_size(&mut self, target: u32, size: u64) {
-        self.world.write_u8(target, 28);
+    fn lower_body_size(&mut self, target: u32, code: u32, size: u64) {
+        self.world.write_u8(target, u8::try_from(code).expect("a case"));
         self.world.write_u8(target + 8, 1);
         self.world.write_u64(target + 16, size);
     }

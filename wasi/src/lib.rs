@@ -146,6 +146,8 @@ pub struct State {
     row_count: u32,
     /// A body belongs to a request that was sent.
     has_fetches: bool,
+    /// Bits of the host's handles of requests whose bodies will never be whole.
+    failed_fetches: u32,
     /// Lines of stdout and stderr that have not ended yet.
     lines: [io::Line; 2],
     /// A program runs, whose stdout is the response.
@@ -175,6 +177,7 @@ impl State {
             rows: own::Span { at: 0, size: 0 },
             row_count: 0,
             has_fetches: false,
+            failed_fetches: 0,
             lines: [io::Line::NONE; 2],
             is_command: false,
             is_header_over: false,

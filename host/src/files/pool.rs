@@ -90,12 +90,12 @@ impl Pool {
     ///
     /// # Errors
     /// If there is none to be had.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(name: &str) -> io::Result<Self> {
         let (jobs, inbox) = bounded(JOBS_MAX);
         for number in 0..THREADS {
             let inbox = inbox.clone();
             std::thread::Builder::new()
-                .name(format!("midge-files-{number}"))
+                .name(format!("midge-{name}-{number}"))
                 .spawn(move || work(&inbox))?;
         }
         Ok(Self { jobs })
@@ -112,8 +112,8 @@ impl Desk {
     /// Makes a worker's desk; the results come out of the other end, and the worker is woken for each.
     #[must_use]
     pub fn new(waker: Waker) -> (Arc<Self>, Receiver<Done>) {
-        // A connection waits for one task at a time, so the pool's bound is this one's.
-        let (results, inbox) = bounded(JOBS_MAX + THREADS);
+        // A connection waits for one task at a time, and so does a name: the bounds of the two pools are this one's.
+        let (results, inbox) = bounded(2 * (JOBS_MAX + THREADS));
         (Arc::new(Self { results, waker }), inbox)
     }
 }

@@ -26,7 +26,7 @@ use midge_loader::wait::AskFault;
 use midge_net::clock::Clock;
 use midge_net::ring::{ConnectionId, Ring};
 use midge_net::{
-    BodyLength, FetchError, FetchId, FetchRequest, Origin, Piece, Timeouts, Unread, Want,
+    BodyLength, FetchError, FetchId, FetchRequest, Origin, Owner, Piece, Timeouts, Unread, Want,
 };
 
 use crate::deployment::{Deployed, Deployment};
@@ -41,6 +41,8 @@ use super::{Pending, Worker};
 const RESOLVED_NS: u64 = 30_000_000_000;
 /// How long it is kept that there is none.
 const UNRESOLVED_NS: u64 = 1_000_000_000;
+/// Lines about one call's requests that nothing grants.
+const WARNINGS_MAX: u32 = 4;
 /// Names that are kept.
 const NAMES_MAX: usize = 1024;
 /// Times that hold where a guest asks for none, as other hosts of `wasi:http` have them but shorter.
@@ -55,12 +57,21 @@ const PREVIOUS_MAX: usize = 4;
 /// Fetches of this worker's calls.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    /// Those of a call, by its connection; a handle is a place here and one more.
-    by_call: HashMap<u64, Vec<Option<FetchId>>>,
+    /// Those of a call, by its connection.
+    by_call: HashMap<u64, Call>,
     resolving: HashMap<Arc<str>, Vec<Resolving>>,
     resolved: HashMap<Arc<str>, Resolved>,
     /// What was served before, for calls that began then.
     previous: Vec<(u64, Arc<Deployment>)>,
+}
+
+/// One call's.
+#[derive(Debug, Default)]
+struct Call {
+    /// A handle is a place here and one more.
+    fetches: Vec<Option<FetchId>>,
+    /// Lines that were written about what it may not.
+    warnings: u32,
 }
 
 /// A fetch that waits for addresses.
@@ -101,8 +112,8 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     }
 
     fn fetch_of(&self, pending: &Pending, handle: u32) -> Option<FetchId> {
-        let all = self.fetches.by_call.get(&pending.connection.to_u64())?;
-        *all.get(index(handle.checked_sub(1)?))?
+        let call = self.fetches.by_call.get(&pending.connection.to_u64())?;
+        *call.fetches.get(index(handle.checked_sub(1)?))?
     }
 
     /// Answers `fetch`.
@@ -122,14 +133,14 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             return Err(FetchError::Method);
         }
         let grant = self.deployed(pending).map(|deployed| Arc::clone(&deployed.grant));
-        let grant = grant.filter(|grant| grant.allows(&origin)).ok_or_else(|| {
+        let Some(grant) = grant.filter(|grant| grant.allows(&origin)) else {
             self.assignment.stats.fetch_denied();
             self.warn(pending, &denied(&origin));
-            FetchError::Denied
-        })?;
+            return Err(FetchError::Denied);
+        };
         let origin = Arc::new(origin);
         let owner = pending.connection.to_u64();
-        let all = self.fetches.by_call.entry(owner).or_default();
+        let all = &self.fetches.by_call.entry(owner).or_default().fetches;
         let place = all.iter().position(Option::is_none).unwrap_or(all.len());
         if place == FETCHES_PER_CALL_MAX {
             return Err(FetchError::Limit);
@@ -157,8 +168,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             },
         };
         let may_use = |address| grant.may_connect(&origin, address);
-        let id = self.endpoint.fetch(owner, Arc::clone(&origin), timeouts, request, may_use)?;
-        let all = self.fetches.by_call.entry(owner).or_default();
+        // Functions share no connections, whatever they may ask for.
+        let group = u64::from(pending.function.0) << 32 | pending.generation & 0xFFFF_FFFF;
+        let whose = Owner { call: owner, group };
+        let id = self.endpoint.fetch(whose, Arc::clone(&origin), timeouts, request, may_use)?;
+        let all = &mut self.fetches.by_call.entry(owner).or_default().fetches;
         if place == all.len() {
             all.push(None);
         }
@@ -188,7 +202,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         if let Some(others) = self.fetches.resolving.get_mut(&name) {
             return others.push(resolving);
         }
-        let pool = self.assignment.deployment.pool.as_ref();
+        let pool = self.assignment.deployment.names.as_ref();
         let desk = &self.files.desk;
         let is_asked = pool.is_some_and(|pool| pool.ask(Task::Resolve(Arc::clone(&name)), desk));
         if !is_asked {
@@ -240,7 +254,13 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }
     }
 
-    fn warn(&self, pending: &Pending, text: &str) {
+    /// Writes a line about what a call may not, if it has not had its share of them.
+    fn warn(&mut self, pending: &Pending, text: &str) {
+        let call = self.fetches.by_call.entry(pending.connection.to_u64()).or_default();
+        call.warnings += 1;
+        if call.warnings > WARNINGS_MAX || pending.generation != self.generation {
+            return;
+        }
         let event = LogEvent::guest(Level::Warn, text.as_bytes());
         self.log_line(pending.function, &pending.request_id, event);
     }
@@ -327,8 +347,8 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     pub(super) fn fetch_close(&mut self, pending: &Pending, handle: u32) -> Satisfied {
         let Some(id) = self.fetch_of(pending, handle) else { return unknown() };
         self.endpoint.fetch_close(id);
-        if let Some(all) = self.fetches.by_call.get_mut(&pending.connection.to_u64()) {
-            all[index(handle) - 1] = None;
+        if let Some(call) = self.fetches.by_call.get_mut(&pending.connection.to_u64()) {
+            call.fetches[index(handle) - 1] = None;
         }
         Satisfied::Answer(Ok(0))
     }
@@ -364,13 +384,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             };
             let Some(id) = self.fetch_of(pending, handle) else { return unknown() };
             let mut is_ready = self.endpoint.fetch_is_ready(id, want);
-            if !is_ready && let Some((left, error)) = self.endpoint.fetch_patience(id, want) {
+            // One that has no connection in time goes on with its next address, of which there are few.
+            while !is_ready && let Some((left, error)) = self.endpoint.fetch_patience(id, want) {
                 if left.is_zero() {
                     self.endpoint.fetch_fail(id, error);
-                    is_ready = true;
+                    is_ready = self.endpoint.fetch_is_ready(id, want);
+                    continue;
                 }
                 let left_ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
                 wakes_ns = wakes_ns.min(now_ns.saturating_add(left_ns));
+                break;
             }
             are_ready[place] = is_ready;
         }
@@ -392,11 +415,15 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     #[inline]
     pub(super) fn end_fetches(&mut self, connection: ConnectionId) {
         if !self.fetches.by_call.is_empty()
-            && let Some(all) = self.fetches.by_call.remove(&connection.to_u64())
+            && let Some(call) = self.fetches.by_call.remove(&connection.to_u64())
         {
-            for id in all.into_iter().flatten() {
+            for id in call.fetches.into_iter().flatten() {
                 self.endpoint.fetch_close(id);
             }
+        }
+        if !self.fetches.previous.is_empty() && self.parked_count == 0 && self.suspended.is_empty()
+        {
+            self.fetches.previous.clear();
         }
     }
 }

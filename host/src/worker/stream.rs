@@ -31,6 +31,8 @@ use super::{Paused, Pending, Suspended, Worker};
 
 /// What a call may ask for in one turn before others have theirs.
 const ASKS_PER_TURN: u32 = 64;
+/// Times of calls that may be stale before they are looked through.
+const SLEEPERS_MIN: usize = 1024;
 
 /// A response that is being written.
 #[derive(Debug, Clone, Copy)]
@@ -116,14 +118,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 }
                 self.write_piece(pending, waiting, region)
             }
-            Ask::Sleep(ns) => match pending.piece_bytes {
-                // It slept: this is its second time here.
-                Some(_) => Satisfied::Answer(Ok(0)),
-                None => {
-                    pending.piece_bytes = Some(0);
-                    Satisfied::At(self.clock.precise_ns().saturating_add(ns))
+            Ask::Sleep(ns) => {
+                let now_ns = self.clock.precise_ns();
+                let until_ns = now_ns.saturating_add(ns);
+                let until_ns = *pending.waits_until_ns.get_or_insert(until_ns);
+                if until_ns <= now_ns {
+                    return Satisfied::Answer(Ok(0));
                 }
-            },
+                // It may be woken by something that it waited for before; and no later than it may last.
+                Satisfied::At(until_ns.min(pending.ends_ns).max(now_ns + 1))
+            }
             Ask::Fetch(record) => self.fetch(pending, waiting, record),
             Ask::FetchWrite(handle, region) => self.fetch_write(pending, waiting, handle, region),
             Ask::FetchFinish(handle) => self.fetch_finish(pending, handle),
@@ -223,6 +227,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             self.parked.resize_with(slot + 1, || None);
         }
         if wakes_ns > 0 {
+            self.forget_sleepers();
             self.sleepers.push(Reverse((wakes_ns, connection.to_u64())));
         }
         debug_assert!(self.parked[slot].is_none(), "a connection has one call at a time");
@@ -232,6 +237,22 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             // Nothing else would tell that there is nobody to sleep for.
             self.endpoint.watch_peer(connection, true);
         }
+    }
+
+    /// Calls that were woken by something else leave their times behind: those are cleared away once they are many.
+    fn forget_sleepers(&mut self) {
+        let parked = usize::try_from(self.parked_count).unwrap_or(usize::MAX);
+        if self.sleepers.len() <= parked.saturating_mul(2) + SLEEPERS_MIN {
+            return;
+        }
+        let parked = &self.parked;
+        self.sleepers.retain(|Reverse((wakes_ns, connection))| {
+            let connection = ConnectionId::from_u64(*connection);
+            let call = parked.get(index(connection.slot())).and_then(Option::as_ref);
+            call.is_some_and(|call| {
+                call.pending.connection == connection && call.wakes_ns == *wakes_ns
+            })
+        });
     }
 
     /// Takes the parked call of a connection.
@@ -244,7 +265,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
 
     /// Something happened that a call waits for.
     pub(super) fn wake(&mut self, connection: ConnectionId) {
-        if let Some(Parked { waiting, pending, .. }) = self.unpark(connection) {
+        if let Some(Parked { waiting, pending, wakes_ns }) = self.unpark(connection) {
+            if wakes_ns > 0 {
+                self.endpoint.watch_peer(connection, false);
+            }
             self.go_on(pending, Progress::Waiting(waiting));
         }
     }
@@ -267,7 +291,6 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 })
             });
             if is_due {
-                self.endpoint.watch_peer(connection, false);
                 self.wake(connection);
             }
         }
@@ -310,7 +333,10 @@ impl<R: Ring, C: Clock> Worker<R, C> {
     #[cold]
     fn give_up(&mut self, pending: Pending) {
         self.lose(&pending);
-        self.assignment.stats.refused(pending.function, Problem::DeadlineExceeded);
+        // Counters of a later deployment are other functions'.
+        if pending.generation == self.generation {
+            self.assignment.stats.refused(pending.function, Problem::DeadlineExceeded);
+        }
         if pending.reply.is_some() {
             self.endpoint.abort(pending.connection);
         } else {

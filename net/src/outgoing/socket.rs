@@ -38,6 +38,8 @@ pub(super) struct Socket {
     pub(super) id: ConnectionId,
     pub(super) phase: Phase,
     pub(super) origin: Option<Arc<Origin>>,
+    /// Whose fetches may use it.
+    pub(super) group: u64,
     pub(super) address: Option<SocketAddr>,
     /// Whom it serves; nobody while it rests.
     pub(super) fetch: Option<u32>,
@@ -53,6 +55,8 @@ pub(super) struct Socket {
     is_receive_cancelled: bool,
     /// Nothing more can be sent. What the server said before may still come.
     is_send_broken: bool,
+    /// TLS has told that the server says no more.
+    has_ended: bool,
 }
 
 impl Socket {
@@ -65,6 +69,7 @@ impl Socket {
             id,
             phase: Phase::Free,
             origin: None,
+            group: 0,
             address: None,
             fetch: None,
             idle_since: Duration::ZERO,
@@ -77,7 +82,18 @@ impl Socket {
             is_receiving: false,
             is_receive_cancelled: false,
             is_send_broken: false,
+            has_ended: false,
         }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// True if another request may be sent on it.
+    pub(super) fn can_rest(&self) -> bool {
+        let is_quiet = self.unsent_bytes() == 0 && !self.is_send_broken && !self.has_ended;
+        is_quiet && self.phase == Phase::Open
     }
 
     /// Bytes that the kernel has not taken.
@@ -131,11 +147,16 @@ impl Outgoing {
         io.counters.fetches_connected += 1;
         socket.phase = Phase::Connecting;
         socket.origin = Some(origin);
+        socket.group = fetch.group;
         socket.address = Some(address);
         socket.tls = tls;
         let is_plain = socket.tls.is_none();
         fetch.is_given = false;
         fetch.since = io.now;
+        // What is left of the time is for this address and those that follow.
+        let left = (fetch.began + fetch.timeouts.connect).saturating_sub(io.now);
+        let addresses = u32::try_from(fetch.addresses.len()).unwrap_or(u32::MAX);
+        fetch.attempt_ends = io.now + left / addresses.saturating_add(1);
         self.attach(slot, place);
         if is_plain {
             self.give_all(io, slot);
@@ -298,7 +319,11 @@ impl Outgoing {
             return if is_good { self.settle(io, place) } else { self.end(io, place) };
         };
         let has_ended = match opened {
-            Ok(has_ended) => has_ended,
+            // Before its last bytes are taken: what it answered with them does not rest on it.
+            Ok(has_ended) => {
+                self.sockets[index(place)].has_ended = has_ended;
+                has_ended
+            }
             Err(error) => {
                 self.settle(io, place);
                 return self.fail_at(io, fetch, error);
@@ -386,14 +411,17 @@ impl Outgoing {
         }
         *socket = Socket::with_id(socket.id.next());
         self.free.push(place);
-        while let Some(id) = self.waiting.pop_front() {
+        // One whose connect fails at once leaves the place to the next.
+        while !self.free.is_empty()
+            && let Some(id) = self.waiting.pop_front()
+        {
             let is_alive = self.fetch(id).is_some_and(|fetch| {
                 fetch.error.is_none()
                     && fetch.socket.is_none()
                     && matches!(fetch.receiving, Receiving::Head)
             });
             if is_alive {
-                return self.try_next(io, id.slot, FetchError::Unavailable);
+                self.try_next(io, id.slot, FetchError::Unavailable);
             }
         }
     }

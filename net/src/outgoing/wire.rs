@@ -141,6 +141,7 @@ pub(crate) fn parse(bytes: &[u8], is_head_method: bool) -> Result<Option<Parsed>
     let lines: Vec<_> =
         response.headers.iter().map(|line| (of(line.name.as_bytes()), of(line.value))).collect();
     let mut keep_alive = minor == 1;
+    let mut closes = false;
     let (mut length, mut coding) = (None, None);
     for line in response.headers.iter() {
         if line.name.eq_ignore_ascii_case("content-length") {
@@ -157,7 +158,7 @@ pub(crate) fn parse(bytes: &[u8], is_head_method: bool) -> Result<Option<Parsed>
         } else if line.name.eq_ignore_ascii_case("connection") {
             for word in line.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
-                keep_alive &= !word.eq_ignore_ascii_case(b"close");
+                closes |= word.eq_ignore_ascii_case(b"close");
             }
         }
     }
@@ -172,7 +173,7 @@ pub(crate) fn parse(bytes: &[u8], is_head_method: bool) -> Result<Option<Parsed>
         (None, Some(length)) => Framing::Length(length),
         (None, None) => Framing::UntilClose,
     };
-    let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
+    let keep_alive = keep_alive && !closes && !matches!(framing, Framing::UntilClose);
     let head = ResponseHead { bytes: bytes[..size].to_vec(), status, lines };
     Ok(Some(Parsed { head, size, framing, keep_alive }))
 }
@@ -216,6 +217,10 @@ mod tests {
             ("HTTP/1.0 200 OK\ncontent-length: 5\n\n", Ok("5 false")),
             ("HTTP/1.0 200 OK\nconnection: Keep-Alive\ncontent-length: 5\n\n", Ok("5 true")),
             ("HTTP/1.1 200 OK\nconnection: x, close\ncontent-length: 5\n\n", Ok("5 false")),
+            (
+                "HTTP/1.1 200 OK\nconnection: close, keep-alive\ncontent-length: 5\n\n",
+                Ok("5 false"),
+            ),
             ("HTTP/2.0 200 OK\n\n", Err(Protocol)),
             ("SSH-2.0-server\n\n", Err(Protocol)),
         ] {
