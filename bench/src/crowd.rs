@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::answer::Answer;
 use crate::cpus::Cpus;
 use crate::peers::{start_hyper, start_midge, start_nginx};
-use crate::servers::{NGINX_MISSING, Server, find, find_midge};
+use crate::servers::{NGINX_MISSING, Server, find_midge, find_other};
 
 /// Latencies above this count as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut servers =
         vec![start_midge(&midge, "midge restore", "restore", arguments.cpus.servers, &limits)?];
     let mut left_out = Vec::new();
-    match find("nginx") {
+    match find_other("nginx") {
         Some(nginx) => servers.push(start_nginx(&nginx, arguments.cpus.servers, room)?),
         None => left_out.push(NGINX_MISSING.into()),
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
 use crate::peers::start_nginx;
-use crate::servers::{NGINX_MISSING, Server, find, find_midge, free_address};
+use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address};
 
 /// The component that forwards: the same for every host of components.
 const FORWARD: &[u8] = include_bytes!("../../examples/forward/forward.wasm");
@@ -74,7 +74,7 @@ struct Lane {
 /// If nginx is missing, or a server does not start or answers wrongly.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.cpus.check()?;
-    let nginx = find("nginx").context(NGINX_MISSING)?;
+    let nginx = find_other("nginx").context(NGINX_MISSING)?;
     let cpu = arguments.cpus.servers;
     let upstream = start_nginx(&nginx, arguments.cpus.load, CONNECTIONS)?;
     let mut servers = vec![
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         start_midge(&find_midge()?, cpu, upstream.address)?,
     ];
     let mut left_out = Vec::new();
-    match find("wasmtime").map(|wasmtime| start_wasmtime(&wasmtime, cpu)) {
+    match find_other("wasmtime").map(|wasmtime| start_wasmtime(&wasmtime, cpu)) {
         Some(Ok(server)) => servers.push(server),
         Some(Err(error)) => left_out.push(format!("wasmtime serve: {error:#}")),
         None => {

@@ -143,6 +143,14 @@ fn section(out: &mut String, report: &Value, all: &BTreeMap<(String, String), Fi
                 figure("high")
             ),
         );
+        // Reports of older versions have none.
+        if let Some(programs) = machine["programs"].as_object().filter(|some| !some.is_empty()) {
+            let versions: Vec<_> = programs
+                .iter()
+                .map(|(name, told)| format!("{}: {}", escaped(name), text(told)))
+                .collect();
+            push(out, format_args!("<p>{}</p>", versions.join("; ")));
+        }
     }
     let mut names: Vec<&String> = Vec::new();
     for (_, name) in all.keys() {
@@ -423,12 +431,14 @@ mod tests {
         let report = json!({"schema": "midge-lab/x/1", "rows": [
             {"server": "a<b", "cpu_ns": spread(100.0)},
             {"server": "c", "cpu_ns": spread(50.0)},
-        ], "machine": {"command": ["midge-lab", "x"], "cpu": "y", "reference_ms": spread(5.0)}});
+        ], "machine": {"command": ["midge-lab", "x"], "cpu": "y", "reference_ms": spread(5.0),
+            "programs": {"some <server>": "1.2"}}});
         let page = drawn(&report);
         assert_eq!(page.matches("<rect").count(), 2);
         assert!(page.contains("a&lt;b") && !page.contains("a<b"), "{page}");
         assert!(page.contains("100.0 (90.00..120.0)"), "{page}");
         assert!(page.contains("<code>midge-lab x</code>"));
+        assert!(page.contains("some &lt;server&gt;: 1.2"), "{page}");
     }
 
     #[test]

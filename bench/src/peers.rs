@@ -29,6 +29,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::cpus::Cpus;
+use crate::machine;
 use crate::servers::{Server, find, free_address};
 
 pub(crate) use hyper::start_hyper;
@@ -201,10 +202,15 @@ impl Selection {
                 continue;
             }
             match self.programs(system) {
-                Ok(programs) => found.extend(rows.into_iter().map(|row| {
-                    let is_ours = OURS.iter().any(|ours| ours.name == system.name);
-                    Found { row, programs: programs.clone(), is_ours }
-                })),
+                Ok(programs) => {
+                    for (need, program) in system.needs.iter().zip(&programs) {
+                        note_version(need, program);
+                    }
+                    found.extend(rows.into_iter().map(|row| {
+                        let is_ours = OURS.iter().any(|ours| ours.name == system.name);
+                        Found { row, programs: programs.clone(), is_ours }
+                    }));
+                }
                 Err(install) => left_out.push(format!("{}: {install}", system.name)),
             }
         }
@@ -263,6 +269,13 @@ impl Selection {
             of_npm.or_else(|| find(need.program)).ok_or(need.install)
         };
         system.needs.iter().map(found).collect()
+    }
+}
+
+/// Says the version of a program beside the result. Ours have the lab's own.
+fn note_version(need: &Need, program: &Path) {
+    if !need.program.starts_with("midge") {
+        machine::note_version(need.program, program);
     }
 }
 

@@ -167,6 +167,11 @@ pub(crate) fn find_midge() -> Result<PathBuf> {
     find("midge").context("midge is not beside this program: cargo build --release")
 }
 
+/// Finds another system's program, and notes its version.
+pub(crate) fn find_other(name: &str) -> Option<PathBuf> {
+    find(name).inspect(|program| crate::machine::note_version(name, program))
+}
+
 /// Finds a program beside this one, or on the path.
 #[must_use]
 pub(crate) fn find(name: &str) -> Option<PathBuf> {

@@ -16,7 +16,7 @@ use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
-use crate::servers::{NGINX_MISSING, Server, find, find_midge, free_address};
+use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address};
 
 /// A client that hears nothing for so long gives up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ fn start_all(
             cpu_ratio: new(),
         });
     };
-    match find("nginx") {
+    match find_other("nginx") {
         Some(nginx) => {
             for (row, sendfile) in [(NGINX, "off"), ("nginx, a file, sendfile on", "on")] {
                 lane(row, servers.len(), "/body", false);
