@@ -52,12 +52,13 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
     make(folder, build.as_deref())?;
     let settings = load()?;
     start_host_log(&settings.log)?;
+    // What a build itself writes is no change, so this look comes after it; and before anything is opened, so that
+    // whatever changes from there on is seen.
+    let mut bundles = bundles(&settings);
+    let mut seen = Seen::look(folder, &bundles)?;
     let mut host = Host::start(&settings, &open)?;
     let signals = catch_signals()?;
     announce(&host, args.json)?;
-    // What a build itself writes is no change, so this look comes after it.
-    let mut bundles = bundles(&settings);
-    let mut seen = Seen::look(folder, &bundles)?;
     tracing::info!("watching {} below {}", counted(seen.count, "file"), folder.display());
     let mut is_due = false;
     let look = |host: &mut Host| {
@@ -71,8 +72,10 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
             return;
         }
         let began = Instant::now();
+        let mut looked = None;
         let built = make(folder, build.as_deref()).and_then(|()| load()).and_then(|settings| {
             bundles = self::bundles(&settings);
+            looked = Seen::look(folder, &bundles).ok();
             host.reload(&settings, &open)
         });
         match built {
@@ -82,7 +85,7 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
                 tracing::warn!("serving what was there before");
             }
         }
-        seen = Seen::look(folder, &bundles).unwrap_or(now);
+        seen = looked.or_else(|| Seen::look(folder, &bundles).ok()).unwrap_or(now);
     };
     let reread = |_: &mut Host| tracing::warn!("SIGHUP: changes are taken up by themselves");
     until_stopped(&mut host, &signals, settings.drain_timeout.value, reread, look)?;
