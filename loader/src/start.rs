@@ -186,22 +186,6 @@ pub trait StartTechnique {
 
     /// Takes an instance back after its request. Says why it was given up, if it was.
     fn give(&mut self, used: Used) -> Option<Discard>;
-
-    /// Drops every slot that is kept and idle, and returns how many there were: the machine is short of
-    /// memory or mappings, and another function needs them now.
-    fn shed(&mut self) -> usize {
-        0
-    }
-
-    /// Returns how many slots are kept and idle.
-    fn idle_count(&self) -> usize {
-        0
-    }
-
-    /// Drops the slot that has been idle longest. False if there is none.
-    fn shed_one(&mut self) -> bool {
-        false
-    }
 }
 
 /// Any of the techniques. An enum and not a trait object: the request path makes no indirect call.
@@ -224,6 +208,42 @@ impl AnyTechnique {
             _ => Self::Fresh(fresh::Fresh::new(function)),
         }
     }
+
+    /// Drops every slot that is kept and idle, and returns how many there were: the machine is short of
+    /// memory or mappings, and another function needs them now.
+    pub fn shed(&mut self) -> usize {
+        self.idle_mut().map_or(0, |idle| idle.drain(..).count())
+    }
+
+    /// Returns how many slots are kept and idle.
+    #[must_use]
+    pub fn idle_count(&self) -> usize {
+        match self {
+            Self::Fresh(_) => 0,
+            Self::Restore(technique) => technique.idle.len(),
+            Self::Reuse(technique) => technique.idle.len(),
+        }
+    }
+
+    /// Drops the slot that has been idle longest. False if there is none.
+    pub fn shed_one(&mut self) -> bool {
+        match self.idle_mut() {
+            Some(idle) if !idle.is_empty() => {
+                drop(idle.remove(0));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the slots that are kept and idle, if the technique keeps any.
+    fn idle_mut(&mut self) -> Option<&mut Vec<Pristine>> {
+        match self {
+            Self::Fresh(_) => None,
+            Self::Restore(technique) => Some(&mut technique.idle),
+            Self::Reuse(technique) => Some(&mut technique.idle),
+        }
+    }
 }
 
 impl StartTechnique for AnyTechnique {
@@ -240,30 +260,6 @@ impl StartTechnique for AnyTechnique {
             Self::Fresh(technique) => technique.give(used),
             Self::Restore(technique) => technique.give(used),
             Self::Reuse(technique) => technique.give(used),
-        }
-    }
-
-    fn shed(&mut self) -> usize {
-        match self {
-            Self::Fresh(technique) => technique.shed(),
-            Self::Restore(technique) => technique.shed(),
-            Self::Reuse(technique) => technique.shed(),
-        }
-    }
-
-    fn idle_count(&self) -> usize {
-        match self {
-            Self::Fresh(technique) => technique.idle_count(),
-            Self::Restore(technique) => technique.idle_count(),
-            Self::Reuse(technique) => technique.idle_count(),
-        }
-    }
-
-    fn shed_one(&mut self) -> bool {
-        match self {
-            Self::Fresh(technique) => technique.shed_one(),
-            Self::Restore(technique) => technique.shed_one(),
-            Self::Reuse(technique) => technique.shed_one(),
         }
     }
 }

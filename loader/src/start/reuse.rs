@@ -16,7 +16,7 @@ pub struct Reuse {
     function: Arc<Function>,
     /// By when they were given back, the latest last. Grows with the first that are kept: most functions of many
     /// never keep as many as they may.
-    idle: Vec<Pristine>,
+    pub(super) idle: Vec<Pristine>,
     slots_max: usize,
 }
 
@@ -48,23 +48,5 @@ impl StartTechnique for Reuse {
         }
         self.idle.push(used.keep());
         None
-    }
-
-    fn shed(&mut self) -> usize {
-        let count = self.idle.len();
-        self.idle.clear();
-        count
-    }
-
-    fn idle_count(&self) -> usize {
-        self.idle.len()
-    }
-
-    fn shed_one(&mut self) -> bool {
-        let has_one = !self.idle.is_empty();
-        if has_one {
-            drop(self.idle.remove(0));
-        }
-        has_one
     }
 }
