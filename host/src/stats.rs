@@ -63,8 +63,16 @@ pub struct WorkerStats {
     pub queue_depth: Gauge,
     /// Calls that wait for their client or for time to pass.
     pub parked: Gauge,
-    /// Outgoing requests; those that failed, were reused, were repeated; and connections.
-    pub fetches: [Counter; 5],
+    /// Outgoing requests.
+    pub fetches: Counter,
+    /// Those that had no whole response.
+    pub fetches_failed: Counter,
+    /// Those on a connection that had rested.
+    pub fetches_reused: Counter,
+    /// Those that were sent anew.
+    pub fetches_repeated: Counter,
+    /// Connections for them that were begun.
+    pub fetches_connected: Counter,
     /// Those that nothing grants.
     pub fetches_denied: Counter,
     /// Bytes that request bodies and streams have reserved.
@@ -206,7 +214,11 @@ impl WorkerStats {
             ring_enters: Counter::default(),
             queue_depth: Gauge::default(),
             parked: Gauge::default(),
-            fetches: Default::default(),
+            fetches: Counter::default(),
+            fetches_failed: Counter::default(),
+            fetches_reused: Counter::default(),
+            fetches_repeated: Counter::default(),
+            fetches_connected: Counter::default(),
             fetches_denied: Counter::default(),
             bodies_bytes: Gauge::default(),
             body_read_bytes: Counter::default(),
@@ -268,16 +280,12 @@ impl StatsWriter {
 
     /// Notes what became of outgoing requests so far.
     pub fn fetched(&self, counters: &midge_net::counters::Counters) {
-        let counts = [
-            counters.fetches,
-            counters.fetches_failed,
-            counters.fetches_reused,
-            counters.fetches_repeated,
-            counters.fetches_connected,
-        ];
-        for (counter, count) in self.mine().fetches.iter().zip(counts) {
-            counter.raise_to(count);
-        }
+        let mine = self.mine();
+        mine.fetches.raise_to(counters.fetches);
+        mine.fetches_failed.raise_to(counters.fetches_failed);
+        mine.fetches_reused.raise_to(counters.fetches_reused);
+        mine.fetches_repeated.raise_to(counters.fetches_repeated);
+        mine.fetches_connected.raise_to(counters.fetches_connected);
     }
 
     /// Counts an outgoing request that was begun.

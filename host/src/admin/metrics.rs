@@ -144,31 +144,31 @@ pub const FAMILIES: &[Family] = &[
     family(
         "midge_outgoing_requests",
         &["worker"],
-        Source::WorkerCount(|worker| worker.fetches[0].get()),
+        Source::WorkerCount(|worker| worker.fetches.get()),
         "Requests that functions made of other servers",
     ),
     family(
         "midge_outgoing_failed",
         &["worker"],
-        Source::WorkerCount(|worker| worker.fetches[1].get()),
+        Source::WorkerCount(|worker| worker.fetches_failed.get()),
         "Those that had no whole response",
     ),
     family(
         "midge_outgoing_reused",
         &["worker"],
-        Source::WorkerCount(|worker| worker.fetches[2].get()),
+        Source::WorkerCount(|worker| worker.fetches_reused.get()),
         "Those that went out on a connection that had rested",
     ),
     family(
         "midge_outgoing_repeated",
         &["worker"],
-        Source::WorkerCount(|worker| worker.fetches[3].get()),
+        Source::WorkerCount(|worker| worker.fetches_repeated.get()),
         "Those that were sent anew, for that connection had been closed",
     ),
     family(
         "midge_outgoing_connections",
         &["worker"],
-        Source::WorkerCount(|worker| worker.fetches[4].get()),
+        Source::WorkerCount(|worker| worker.fetches_connected.get()),
         "Connections to other servers that were begun",
     ),
     family(
