@@ -316,10 +316,7 @@ fn print_table(report: &Report) -> Result<()> {
             row.teardown_ms.median,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }
 
 #[cfg(test)]

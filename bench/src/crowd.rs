@@ -293,8 +293,5 @@ fn print_table(report: &Report) -> Result<()> {
             mib(row.resident_bytes)
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

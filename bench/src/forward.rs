@@ -198,8 +198,5 @@ fn print_table(report: &Report) -> Result<()> {
             row.requests_per_second,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

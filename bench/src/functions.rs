@@ -433,10 +433,7 @@ fn print_table(report: &Report) -> Result<()> {
             row.kib_per_slot.median
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }
 
 #[cfg(test)]

@@ -233,6 +233,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says below a table what it does not have, with the reasons.
+fn print_left_out(left_out: &[String]) -> anyhow::Result<()> {
+    for line in left_out {
+        say!("left out: {line}");
+    }
+    Ok(())
+}
+
 /// Prints a report as one JSON object.
 fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut report = serde_json::to_value(report)?;

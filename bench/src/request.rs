@@ -212,8 +212,5 @@ fn print_table(report: &Report) -> Result<()> {
             row.pss_mib.median,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

@@ -341,8 +341,5 @@ fn print_table(report: &Report) -> Result<()> {
             row.ratio_to_one,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

@@ -459,10 +459,7 @@ fn print_table(report: &Report) -> Result<()> {
             row.pss_kib_per_instance.median
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }
 
 #[cfg(test)]

@@ -337,8 +337,5 @@ fn print_table(report: &Report) -> Result<()> {
             row.first_byte_us.median,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

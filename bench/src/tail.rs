@@ -239,8 +239,5 @@ fn print_table(report: &Report) -> Result<()> {
             row.refused,
         );
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }

@@ -266,8 +266,5 @@ fn print_table(report: &Report, kinds: &[Kind]) -> Result<()> {
     for kind in kinds {
         say!("{}: {}", kind.name, kind.about);
     }
-    for line in &report.left_out {
-        say!("left out: {line}");
-    }
-    Ok(())
+    crate::print_left_out(&report.left_out)
 }
