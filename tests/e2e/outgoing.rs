@@ -60,6 +60,33 @@ impl Upstream {
         })
     }
 
+    /// One that answers the first request of a connection before its body has come, and gives back each chunk.
+    fn echoing() -> Self {
+        Self::new(|connection, _| {
+            let mut writer = connection.try_clone().expect("a second handle");
+            let mut reader = BufReader::new(connection);
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                reader.read_line(&mut line).expect("a head");
+            }
+            let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            writer.write_all(head).expect("the host reads");
+            loop {
+                let mut size = String::new();
+                reader.read_line(&mut size).expect("a chunk");
+                let count = usize::from_str_radix(size.trim_end(), 16).expect("a size");
+                let mut chunk = vec![0; count + 2];
+                reader.read_exact(&mut chunk).expect("a chunk");
+                writer.write_all(size.as_bytes()).expect("the host reads");
+                writer.write_all(&chunk).expect("the host reads");
+                if count == 0 {
+                    return;
+                }
+            }
+        })
+    }
+
     fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -459,30 +486,7 @@ fn nobody_listens_there() {
 /// A response may begin before the request has ended, and a slow reader of one holds up nobody else.
 #[test]
 fn both_ways_are_moved_at_once() {
-    let upstream = Upstream::new(|connection, _| {
-        let mut writer = connection.try_clone().expect("a second handle");
-        let mut reader = BufReader::new(connection);
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).expect("a head");
-        }
-        writer
-            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-            .expect("the host reads");
-        loop {
-            let mut size = String::new();
-            reader.read_line(&mut size).expect("a chunk");
-            let count = usize::from_str_radix(size.trim_end(), 16).expect("a size");
-            let mut chunk = vec![0; count + 2];
-            reader.read_exact(&mut chunk).expect("a chunk");
-            writer.write_all(size.as_bytes()).expect("the host reads");
-            writer.write_all(&chunk).expect("the host reads");
-            if count == 0 {
-                return;
-            }
-        }
-    });
+    let upstream = Upstream::echoing();
     let host = granted(&upstream);
     let mut client = host.client();
     let origin = upstream.origin();
@@ -695,29 +699,7 @@ fn a_function_in_rust_passes_both_bodies_through() {
 /// Each piece comes back before the next one is sent: neither body waits for the other's end.
 #[test]
 fn a_function_in_rust_may_be_answered_while_it_sends() {
-    let upstream = Upstream::new(|connection, _| {
-        let mut writer = connection.try_clone().expect("a second handle");
-        let mut reader = BufReader::new(connection);
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).expect("a head");
-        }
-        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-        writer.write_all(head).expect("the host reads");
-        loop {
-            let mut size = String::new();
-            reader.read_line(&mut size).expect("a chunk");
-            let count = usize::from_str_radix(size.trim_end(), 16).expect("a size");
-            let mut chunk = vec![0; count + 2];
-            reader.read_exact(&mut chunk).expect("a chunk");
-            writer.write_all(size.as_bytes()).expect("the host reads");
-            writer.write_all(&chunk).expect("the host reads");
-            if count == 0 {
-                return;
-            }
-        }
-    });
+    let upstream = Upstream::echoing();
     let origin = upstream.origin();
     let host = contract_host("relay", &format!("\"{origin}\""));
     let mut client = host.client();
