@@ -36,10 +36,8 @@ pub struct Grant {
 /// One entry of `http`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantedOrigin {
-    is_tls: bool,
-    /// Without its `*.`, if it had one.
-    host: String,
-    port: u16,
+    /// Its host without its `*.`, if it had one.
+    origin: Origin,
     has_wildcard: bool,
 }
 
@@ -70,7 +68,7 @@ impl Grant {
     /// Tells whether any server is reached by TLS.
     #[must_use]
     pub fn needs_tls(&self) -> bool {
-        self.http.iter().any(|granted| granted.is_tls)
+        self.http.iter().any(|granted| granted.origin.is_tls)
     }
 
     /// Tells whether a server may be asked.
@@ -90,13 +88,14 @@ impl Grant {
 
 impl GrantedOrigin {
     fn is(&self, origin: &Origin) -> bool {
+        let Origin { is_tls, host, port } = &self.origin;
         let is_host = if self.has_wildcard {
-            let front = origin.host.strip_suffix(&self.host);
+            let front = origin.host.strip_suffix(host);
             front.is_some_and(|front| front.len() > 1 && front.ends_with('.'))
         } else {
-            self.host == origin.host
+            *host == origin.host
         };
-        is_host && self.is_tls == origin.is_tls && self.port == origin.port
+        is_host && *is_tls == origin.is_tls && *port == origin.port
     }
 }
 
@@ -117,21 +116,18 @@ impl FromStr for GrantedOrigin {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let Origin { host, port, .. } = parse_origin(is_tls, rest)?;
-        if has_wildcard && host.parse::<IpAddr>().is_ok() {
+        let origin = parse_origin(is_tls, rest)?;
+        if has_wildcard && origin.host.parse::<IpAddr>().is_ok() {
             return Err(OriginError::Host);
         }
-        Ok(Self { is_tls, host, port, has_wildcard })
+        Ok(Self { origin, has_wildcard })
     }
 }
 
 impl fmt::Display for GrantedOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wildcard = if self.has_wildcard { "*." } else { "" };
-        let scheme = if self.is_tls { "https" } else { "http" };
-        let authority =
-            authority(&Origin { is_tls: self.is_tls, host: self.host.clone(), port: self.port });
-        write!(formatter, "{scheme}://{wildcard}{authority}")
+        write!(formatter, "{}://{wildcard}{}", scheme(&self.origin), authority(&self.origin))
     }
 }
 
@@ -189,7 +185,11 @@ pub fn authority(origin: &Origin) -> String {
 /// Returns a server as a grant names it.
 #[must_use]
 pub fn url(origin: &Origin) -> String {
-    format!("http{}://{}", if origin.is_tls { "s" } else { "" }, authority(origin))
+    format!("{}://{}", scheme(origin), authority(origin))
+}
+
+const fn scheme(origin: &Origin) -> &'static str {
+    if origin.is_tls { "https" } else { "http" }
 }
 
 /// Networks of which no name of the public speaks: the special-purpose registries of IANA for IPv4 and IPv6 (RFC

@@ -147,7 +147,7 @@ pub struct Owner {
 }
 
 /// What a server is known by. Sockets are kept for it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// By TLS.
     pub is_tls: bool,
