@@ -32,6 +32,8 @@ pub const WAIT_ROWS_MAX: u32 = 64;
 /// Size of a [`WaitRow`].
 pub const WAIT_ROW_SIZE: usize = size_of::<WaitRow>();
 
+/// The code of a request that nothing grants.
+pub const DENIED: u8 = 15;
 /// Why there is no response: codes, which are those of `error-code` in `wasi:http`, and what the libraries for guests
 /// call them.
 pub const ERRORS: [(u8, &str); 24] = [
@@ -49,7 +51,7 @@ pub const ERRORS: [(u8, &str); 24] = [
     (12, "Tls"),
     (13, "Certificate"),
     (14, "Alert"),
-    (15, "Denied"),
+    (DENIED, "Denied"),
     (17, "BodySize"),
     (18, "Method"),
     (19, "Uri"),

@@ -9,9 +9,6 @@ use midge_abi::width::index;
 use crate::slot::{Progress, Waiting};
 use crate::wait::{Ask, AskFault};
 
-/// The error of a request that nothing grants (`HTTP-request-denied`).
-const DENIED: i32 = 15;
-
 /// A response that a guest wrote piece by piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -66,7 +63,7 @@ impl<'a> Collector<'a> {
                 Ok(0)
             }
             // There is no network here: it is as if nothing was granted.
-            Ask::Fetch(_) => Ok(fetch::ERRORS_FROM.wrapping_sub(DENIED).cast_unsigned()),
+            Ask::Fetch(_) => Ok((fetch::ERRORS_FROM - i32::from(fetch::DENIED)).cast_unsigned()),
             Ask::FetchWrite(..)
             | Ask::FetchFinish(_)
             | Ask::FetchHead(..)
