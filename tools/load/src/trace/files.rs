@@ -88,15 +88,9 @@ impl Durations {
     pub fn read(text: &str) -> Result<Self, Faulty> {
         const HEAD: &str = "HashOwner,HashApp,HashFunction,Average,Count,Minimum,Maximum,";
         let shares = [0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0];
-        let rows = rows(text, HEAD, "this is not function_durations_percentiles of Azure 2019")?;
-        let row = |(line, row): (usize, &str)| {
-            let fields: Vec<_> = row.split(',').collect();
-            let key = key::<3>(&fields);
-            let quantiles = Quantiles::read(&shares, fields.iter().skip(7).copied());
-            let why = "three hashes, four numbers and seven ascending percentiles are wanted";
-            key.zip(quantiles).ok_or(Faulty { line, why })
-        };
-        Ok(Self(rows.map(row).collect::<Result<_, _>>()?))
+        let kind = "this is not function_durations_percentiles of Azure 2019";
+        let row = "three hashes, four numbers and seven ascending percentiles are wanted";
+        Ok(Self(table(text, HEAD, &shares, [kind, row])?))
     }
 }
 
@@ -108,28 +102,30 @@ impl Heaps {
     pub fn read(text: &str) -> Result<Self, Faulty> {
         const HEAD: &str = "HashOwner,HashApp,SampleCount,AverageAllocatedMb,";
         let shares = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0];
-        let rows = rows(text, HEAD, "this is not app_memory_percentiles of Azure 2019")?;
-        let row = |(line, row): (usize, &str)| {
-            let fields: Vec<_> = row.split(',').collect();
-            let key = key::<2>(&fields);
-            let quantiles = Quantiles::read(&shares, fields.iter().skip(4).copied());
-            let why = "two hashes, two numbers and eight ascending percentiles are wanted";
-            key.zip(quantiles).ok_or(Faulty { line, why })
-        };
-        Ok(Self(rows.map(row).collect::<Result<_, _>>()?))
+        let kind = "this is not app_memory_percentiles of Azure 2019";
+        let row = "two hashes, two numbers and eight ascending percentiles are wanted";
+        Ok(Self(table(text, HEAD, &shares, [kind, row])?))
     }
 }
 
-/// Returns the lines behind the first with their numbers, from 1.
-fn rows<'a>(
-    text: &'a str,
+/// Reads percentiles of these shares, which follow the columns that `head` names, by the first `N` of those. A file that
+/// begins otherwise is faulty for the first reason, a line for the second.
+fn table<const N: usize>(
+    text: &str,
     head: &str,
-    why: &'static str,
-) -> Result<impl Iterator<Item = (usize, &'a str)>, Faulty> {
+    shares: &[f64],
+    [kind, wanted]: [&'static str; 2],
+) -> Result<HashMap<[String; N], Quantiles>, Faulty> {
     if !text.starts_with(head) {
-        return Err(Faulty { line: 1, why });
+        return Err(Faulty { line: 1, why: kind });
     }
-    Ok(lines(text).skip(1))
+    let named = head.matches(',').count();
+    let row = |(line, row): (usize, &str)| {
+        let fields: Vec<_> = row.split(',').collect();
+        let quantiles = Quantiles::read(shares, fields.iter().skip(named).copied());
+        key(&fields).zip(quantiles).ok_or(Faulty { line, why: wanted })
+    };
+    lines(text).skip(1).map(row).collect()
 }
 
 /// Returns the lines that hold something, with their numbers, from 1.
