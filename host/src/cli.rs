@@ -4,23 +4,21 @@
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
-use midge_abi::manifest::{CodeForm, Isolation, Metering};
-use midge_loader::files::Mapping;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
-
-pub use self::external::External;
+use midge_abi::manifest::{CodeForm, Isolation, Metering};
+use midge_loader::files::Mapping;
 use midge_net::Networks;
 
-use crate::grant::GrantedOrigin;
-
+pub use self::external::External;
 use crate::config::{
     BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
     RingChoice, Setting, Technique, Workers, keys,
 };
+use crate::grant::GrantedOrigin;
 
 const DESCRIPTION: &str = "\
 Serves WebAssembly functions, each request in an instance whose state is exactly that of a fresh one.

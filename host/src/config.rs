@@ -20,9 +20,10 @@ mod ring; // names of the ways to the kernel
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
+use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
 use midge_abi::manifest::{Isolation, Metering};
 use midge_loader::files::Mapping;
-use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use crate::grant::Grant;
 

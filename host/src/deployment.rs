@@ -14,9 +14,8 @@ use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
 use midge_loader::start::Technique;
-use rustls::ClientConfig;
-
 use midge_loader::start::choose::{Choice, Machine, check, choose};
+use rustls::ClientConfig;
 
 use crate::certificates;
 use crate::compile::{self, Recipe};

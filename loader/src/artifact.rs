@@ -4,8 +4,8 @@
 //! an artifact is to be trusted as far as a program is.
 //!
 //! Sections: `manifest` (midge_abi::manifest), `module` (the whole form of the module, for techniques that
-//! compile; without files), `image` (the templates' pages, and files), `code` (the lean form, compiled). The last two are absent where
-//! start-up code resists a snapshot.
+//! compile; without files), `image` (the templates' pages, and files), `code` (the lean form, compiled). The last
+//! two are absent where start-up code resists a snapshot.
 
 use std::borrow::Cow;
 use std::fs::File;
