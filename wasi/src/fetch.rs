@@ -517,3 +517,28 @@ impl<W: World> Wasi<'_, W> {
 fn answer(number: i32) -> Result<u32, u32> {
     u32::try_from(number).map_err(|_| ERRORS_FROM.wrapping_sub(number).unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests {
+    use midge_abi::fetch::{self, WaitFor};
+    use midge_abi::response;
+
+    /// This module is built without the host's crates: its numbers are held against theirs here.
+    #[test]
+    fn the_numbers_are_the_contracts() {
+        assert_eq!(super::LATER, fetch::LATER);
+        assert_eq!(super::ERRORS_FROM, fetch::ERRORS_FROM);
+        assert_eq!([super::TLS, super::BODY], [fetch::FETCH_TLS, fetch::FETCH_BODY]);
+        assert_eq!(crate::index(super::RECORD_SIZE), fetch::FETCH_RECORD_SIZE);
+        assert_eq!(super::METHOD_BYTES_MAX, fetch::METHOD_BYTES_MAX);
+        assert_eq!(super::AUTHORITY_BYTES_MAX, fetch::AUTHORITY_BYTES_MAX);
+        assert_eq!(super::TARGET_BYTES_MAX, fetch::TARGET_BYTES_MAX);
+        assert_eq!(super::HEADER_COUNT_MAX, response::HEADER_COUNT_MAX);
+        assert_eq!(crate::index(super::HEADER_BYTES_MAX), response::HEADER_BYTES_MAX);
+        assert_eq!(super::ROWS_MAX, fetch::WAIT_ROWS_MAX);
+        assert_eq!(crate::index(super::ROW_SIZE), fetch::WAIT_ROW_SIZE);
+        let kinds = [super::WAIT_BODY, super::WAIT_HEAD, super::WAIT_PIECE, super::WAIT_ROOM];
+        let hosts = [WaitFor::Body, WaitFor::FetchHead, WaitFor::FetchBody, WaitFor::FetchRoom];
+        assert_eq!(kinds.map(|kind| WaitFor::from_code(kind.into())), hosts.map(Some));
+    }
+}
