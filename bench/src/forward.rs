@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
 use crate::peers::start_nginx;
-use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address};
+use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address, serving};
 
 /// The component that forwards: the same for every host of components.
 const FORWARD: &[u8] = include_bytes!("../../examples/forward/forward.wasm");
@@ -104,11 +104,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for _ in 0..arguments.rounds {
         let mut proxy_us = None;
         for ((server, plan), lane) in servers.iter().zip(&plans).zip(&mut lanes) {
-            let before = server.cpu_time()?;
-            let outcome = load::run(server, plan)?;
-            let used = server.cpu_time()?.since(&before);
-            #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
-            let cpu_us = used.as_secs_f64() * 1e6 / outcome.record.responses as f64;
+            let (outcome, cpu_ns) = load::run_timed(server, plan)?;
+            let cpu_us = cpu_ns / 1000.0;
             let proxy_us = *proxy_us.get_or_insert(cpu_us);
             lane.cpu_us.push(cpu_us);
             lane.to_nginx.push(cpu_us / proxy_us);
@@ -149,16 +146,12 @@ fn start_proxy(nginx: &Path, cpu: usize, upstream: SocketAddr) -> Result<Server>
 
 fn start_midge(midge: &Path, cpu: usize, upstream: SocketAddr) -> Result<Server> {
     let (address, admin, folder) = (free_address()?, free_address()?, tempfile::tempdir()?);
-    let (module, settings) = (folder.path().join("forward.wasm"), folder.path().join("midge.toml"));
-    std::fs::write(module, FORWARD)?;
-    let text = format!(
-        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\
-         [log]\nlevel = \"error\"\n[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\n\
-         route = \"/*\"\n[function.grant]\nhttp = [\"http://{upstream}\"]\n"
+    std::fs::write(folder.path().join("forward.wasm"), FORWARD)?;
+    let functions = format!(
+        "[[function]]\nname = \"forward\"\nmodule = \"forward.wasm\"\nroute = \"/*\"\n\
+         [function.grant]\nhttp = [\"http://{upstream}\"]\n"
     );
-    std::fs::write(&settings, text)?;
-    let mut command = Command::new(midge);
-    command.arg("serve").arg(&settings);
+    let command = serving(midge, folder.path(), [address, admin], cpu, &functions)?;
     Server::start("midge, component", address, "/forward/", cpu, command, folder)
 }
 

@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::cpus::Cpus;
 use crate::load;
 use crate::processes::proportional_bytes;
-use crate::servers::{Server, find_midge, free_address};
+use crate::servers::{Server, find_midge, free_address, serving};
 
 /// Functions that a settings file may hold.
 const FUNCTIONS_MAX: usize = 100_000;
@@ -235,12 +235,8 @@ impl Lane {
     fn start(arguments: &Arguments, midge: &Path, module: &Path, functions: usize) -> Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let folder = tempfile::tempdir()?;
-        let settings = folder.path().join("midge.toml");
         let cpu = arguments.cpus.servers;
-        let mut text = format!(
-            "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n\
-             [log]\nlevel = \"error\"\n\n"
-        );
+        let mut text = String::new();
         for function in 0..functions {
             write!(
                 text,
@@ -250,9 +246,7 @@ impl Lane {
                 arguments.isolation.name()
             )?;
         }
-        std::fs::write(&settings, text)?;
-        let mut command = Command::new(midge);
-        command.arg("serve").arg(&settings);
+        let command = serving(midge, folder.path(), [address, admin], cpu, &text)?;
         let began = Instant::now();
         let server = Server::start("midge", address, "/f0", cpu, command, folder)
             .with_context(|| format!("a host of {functions} functions"))?;
@@ -290,15 +284,10 @@ impl Lane {
     }
 
     fn round(&mut self) -> Result<()> {
-        let before = self.server.cpu_time()?;
-        let outcome = load::run(&self.server, &self.plan)?;
-        let used = self.server.cpu_time()?.since(&before);
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-        let (responses, p99_ns) = (
-            outcome.record.responses as f64,
-            outcome.record.latency.value_at_quantile(0.99) as f64,
-        );
-        self.cpu_ns.push(used.as_secs_f64() * 1e9 / responses);
+        let (outcome, cpu_ns) = load::run_timed(&self.server, &self.plan)?;
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let p99_ns = outcome.record.latency.value_at_quantile(0.99) as f64;
+        self.cpu_ns.push(cpu_ns);
         self.rate.push(outcome.rate(&self.plan));
         self.p99_us.push(p99_ns / 1000.0);
         self.busy.push(outcome.busy);
@@ -322,14 +311,11 @@ impl Lane {
             timeout: SWEEP_MAX,
             ..self.plan.clone()
         };
-        let before = self.server.cpu_time()?;
-        let outcome = load::run(&self.server, &plan)?;
-        let used = self.server.cpu_time()?.since(&before);
+        let (outcome, cpu_ns) = load::run_timed(&self.server, &plan)?;
         let wanted = (self.functions * times) as u64;
         let responses = outcome.record.responses;
         ensure!(responses == wanted, "{responses} of {wanted} functions answered");
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-        Ok(used.as_secs_f64() * 1e9 / responses as f64)
+        Ok(cpu_ns)
     }
 
     fn starts(&self) -> Result<Starts> {

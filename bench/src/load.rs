@@ -108,3 +108,16 @@ pub(crate) fn run(server: &Server, plan: &Plan) -> Result<Outcome> {
     ensure!(record.responses > 0, "{} answered nothing", server.name);
     Ok(outcome)
 }
+
+/// As [`run`], with the server's nanoseconds of CPU time for each response.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_timed(server: &Server, plan: &Plan) -> Result<(Outcome, f64)> {
+    let before = server.cpu_time()?;
+    let outcome = run(server, plan)?;
+    let used = server.cpu_time()?.since(&before);
+    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
+    let cpu_ns = used.as_secs_f64() * 1e9 / outcome.record.responses as f64;
+    Ok((outcome, cpu_ns))
+}

@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use midge_bench::measure::Spread;
-use midge_load::plan::Plan;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
 use crate::peers::{Comparison, NGINX, Peer, Selection, YARDSTICK, start_all};
 use crate::processes::proportional_bytes;
-use crate::servers::Server;
 
 /// Options of `midge-lab request`.
 #[derive(Debug, clap::Args)]
@@ -115,11 +113,14 @@ fn compare(
         let mut round = Vec::with_capacity(peers.len());
         for ((peer, lane), plan) in peers.iter().zip(&mut lanes).zip(&plans) {
             let measured = match plan {
-                Some(plan) => peer.keep(&mut lane.failure, || measure(&peer.server, plan))?,
+                Some(plan) => peer.keep(&mut lane.failure, || {
+                    let (outcome, cpu_ns) = load::run_timed(&peer.server, plan)?;
+                    Ok((cpu_ns, outcome.rate(plan), outcome.busy))
+                })?,
                 None => None,
             };
-            round.push(measured.as_ref().map(|measured| measured.cpu_ns));
-            if let Some(Measured { cpu_ns, rate, busy }) = measured {
+            round.push(measured.map(|(cpu_ns, ..)| cpu_ns));
+            if let Some((cpu_ns, rate, busy)) = measured {
                 lane.cpu_ns.push(cpu_ns);
                 lane.rate.push(rate);
                 lane.busy.push(busy);
@@ -159,22 +160,6 @@ fn compare(
         });
     }
     Ok(rows)
-}
-
-struct Measured {
-    cpu_ns: f64,
-    rate: f64,
-    busy: f64,
-}
-
-fn measure(server: &Server, plan: &Plan) -> Result<Measured> {
-    let before = server.cpu_time()?;
-    let outcome = load::run(server, plan)?;
-    let used = server.cpu_time()?.since(&before);
-    #[expect(clippy::cast_precision_loss, reason = "a quotient for people")]
-    let responses = outcome.record.responses as f64;
-    let cpu_ns = used.as_secs_f64() * 1e9 / responses;
-    Ok(Measured { cpu_ns, rate: outcome.rate(plan), busy: outcome.busy })
 }
 
 fn print_table(report: &Report) -> Result<()> {

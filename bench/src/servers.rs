@@ -159,6 +159,29 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 /// What is said where nginx was left out.
 pub(crate) const NGINX_MISSING: &str = "nginx: apt-get install nginx-light";
 
+/// Writes settings into a folder; returns the command by which one worker, on this CPU, serves them. `sections` is what
+/// they have besides addresses, worker and log.
+///
+/// # Errors
+/// If they cannot be written.
+pub(crate) fn serving(
+    midge: &Path,
+    folder: &Path,
+    [address, admin]: [SocketAddr; 2],
+    cpu: usize,
+    sections: &str,
+) -> Result<Command> {
+    let settings = folder.join("midge.toml");
+    let text = format!(
+        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n\
+         [log]\nlevel = \"error\"\n\n{sections}"
+    );
+    std::fs::write(&settings, text)?;
+    let mut command = Command::new(midge);
+    command.arg("serve").arg(settings);
+    Ok(command)
+}
+
 /// Finds midge.
 ///
 /// # Errors

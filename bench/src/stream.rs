@@ -16,7 +16,7 @@ use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
-use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address};
+use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address, serving};
 
 /// A client that hears nothing for so long gives up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -172,7 +172,6 @@ fn start_midge(midge: &Path, cpu: usize, files: &Path, bytes: u64) -> Result<Ser
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("write.wat"), guests::writer(bytes))?;
     std::fs::write(folder.path().join("pass.wat"), guests::passer(bytes))?;
-    let settings = folder.path().join("midge.toml");
     let function = |name: &str| {
         format!(
             "[[function]]\nname = \"{name}\"\nmodule = \"{name}.wat\"\nroute = \"/{name}\"\n\
@@ -180,16 +179,12 @@ fn start_midge(midge: &Path, cpu: usize, files: &Path, bytes: u64) -> Result<Ser
         )
     };
     let text = format!(
-        "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n\
-         [log]\nlevel = \"error\"\n\n{}{}\
-         [[static]]\nname = \"files\"\nfolder = \"{}\"\nroute = \"/files/*\"\n",
+        "{}{}[[static]]\nname = \"files\"\nfolder = \"{}\"\nroute = \"/files/*\"\n",
         function("write"),
         function("pass"),
         files.display()
     );
-    std::fs::write(&settings, text)?;
-    let mut command = Command::new(midge);
-    command.arg("serve").arg(&settings);
+    let command = serving(midge, folder.path(), [address, admin], cpu, &text)?;
     Server::start("midge", address, "/", cpu, command, folder)
 }
 

@@ -1,6 +1,5 @@
 //! midge with one function, under some techniques.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +8,7 @@ use anyhow::{Result, ensure};
 use midge_bench::guests;
 
 use super::{Comparison, Launch, Need, Place, Row, System};
-use crate::servers::{Server, free_address};
+use crate::servers::{Server, free_address, serving};
 
 /// Dirty pages and globals of the function.
 const DIRTY_PAGES: u32 = 3;
@@ -118,20 +117,10 @@ impl Function<'_> {
         folder: &Path,
     ) -> Result<Command> {
         let Self { file, technique, limits } = self;
-        let admin = free_address()?;
-        let mut text = format!(
-            "listen = \"{address}\"\nadmin = \"{admin}\"\nworkers = \"{cpu}-{cpu}\"\n\n\
-             [log]\nlevel = \"error\"\n\n{limits}\n"
-        );
-        write!(
-            text,
-            "[[function]]\nname = \"guest\"\nmodule = \"{file}\"\nroute = \"/\"\n\
+        let text = format!(
+            "{limits}\n[[function]]\nname = \"guest\"\nmodule = \"{file}\"\nroute = \"/\"\n\
              technique = \"{technique}\"\n"
-        )?;
-        let settings = folder.join("midge.toml");
-        std::fs::write(&settings, text)?;
-        let mut command = Command::new(midge);
-        command.arg("serve").arg(&settings);
-        Ok(command)
+        );
+        serving(midge, folder, [address, free_address()?], cpu, &text)
     }
 }
