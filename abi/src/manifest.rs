@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -57,6 +57,10 @@ pub struct Manifest {
     /// What bounds a call (since minor 2; encoded behind the files).
     #[serde(skip)]
     pub metering: Metering,
+    /// Why the engine's component runtime runs it, and it is not linked; nothing for what is a core module (since
+    /// minor 3; encoded behind the metering).
+    #[serde(skip)]
+    pub unlinked: Option<String>,
 }
 
 /// How a module's code is made.
@@ -289,7 +293,9 @@ impl Manifest {
         let bytes = postcard::to_extend(self, bytes).expect("a vector takes what it is given");
         let bytes =
             postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given");
-        postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given")
+        let bytes =
+            postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given");
+        postcard::to_extend(&self.unlinked, bytes).expect("a vector takes what it is given")
     }
 
     /// Decodes a manifest, by the forward rules above.
@@ -317,6 +323,9 @@ impl Manifest {
         }
         if 2 <= found_minor {
             (manifest.metering, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
+        if 3 <= found_minor {
+            (manifest.unlinked, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
         if !is_newer && !rest.is_empty() {
@@ -362,13 +371,18 @@ mod tests {
                 folders: vec![FolderRow { guest: "/data".into(), entries: 2, bytes: 5 }],
             }),
             metering: Metering::Fuel,
+            unlinked: Some("a reason".into()),
         }
     }
 
     #[test]
     fn a_manifest_of_an_older_minor_has_no_files() {
-        let without = Manifest { files: None, metering: Metering::Epochs, ..manifest() };
+        let without =
+            Manifest { files: None, metering: Metering::Epochs, unlinked: None, ..manifest() };
         let mut bytes = without.encode();
+        assert_eq!(bytes.pop(), Some(0), "a linked one is one byte");
+        bytes[2..4].copy_from_slice(&2u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
         assert_eq!(bytes.pop(), Some(0), "epochs are one byte");
         bytes[2..4].copy_from_slice(&1u16.to_le_bytes());
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));

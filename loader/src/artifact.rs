@@ -143,7 +143,7 @@ impl Artifact {
         let manifest = section(SectionKind::Manifest)
             .ok_or(ContainerError::Table { reason: "there is no manifest" })?;
         let manifest = Manifest::decode(&whole.bytes()[manifest.range.clone()])?;
-        let engine = engines.get(EngineKind::of_artifact(manifest.form()))?;
+        let engine = engines.get(EngineKind::of_artifact(&manifest))?;
         let expected = engine.id();
         if found != expected {
             return Err(ArtifactError::EngineMismatch {

@@ -11,6 +11,7 @@ use midge_abi::manifest::{
 };
 use wasmtime::{Linker, Module, Store};
 
+use crate::component;
 use crate::container::{SectionBytes, SectionKind, encode};
 use crate::context::{
     InstanceLimits, RequestContext, Services, TABLE_ELEMENTS_MAX, define_startup_imports,
@@ -25,6 +26,8 @@ use crate::rewrite::{self, Snapshot};
 pub const STARTUP_DEADLINE: Duration = Duration::from_secs(10);
 /// Memories may have this size at the end of start-up.
 pub const STARTUP_MEMORY_BYTES_MAX: usize = 1 << 30;
+/// The engine, for people.
+pub(crate) const ENGINE_NAME: &str = "wasmtime 48";
 const TICK: Duration = Duration::from_millis(10);
 
 /// An artifact in memory, and what was found on the way.
@@ -71,6 +74,23 @@ pub enum BuildError {
          isolated by guard pages and metered by epochs alone"
     )]
     FormWithoutTemplate,
+    /// It cannot be linked, and the engine's component runtime does not run it either.
+    #[error("{refused}; nor does the engine's component runtime run it")]
+    Component {
+        /// Why it is not linked.
+        refused: String,
+        /// Why it is not run.
+        #[source]
+        source: wasmtime::Error,
+    },
+    /// Files are linked, and this is not.
+    #[error(
+        "its files have no place: the engine's component runtime runs it, without any, for linking refused: {refused}"
+    )]
+    ComponentFiles {
+        /// Why it is not linked.
+        refused: String,
+    },
     /// The imports cannot be bound.
     #[error("imports cannot be bound")]
     Imports(#[source] wasmtime::Error),
@@ -110,6 +130,19 @@ pub fn build_unstarted(
     build_with(source_name, source, CodeForm::PLAIN, engines, StartUp::InEachInstance)
 }
 
+/// Builds an artifact of a component that the engine's component runtime runs, though it might be linked: the oracle
+/// that linked ones are compared with.
+///
+/// # Errors
+/// [`BuildError::Component`] if it does not.
+pub fn build_unlinked(
+    source_name: &str,
+    source: &[u8],
+    engines: &Engines,
+) -> Result<Built, BuildError> {
+    component::build(source_name, source, CodeForm::PLAIN, engines, "it was asked for")
+}
+
 /// When start-up runs; the first only where the module allows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StartUp {
@@ -124,9 +157,16 @@ fn build_with(
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
-    let Linked { wasm, files } = linked_form(source)?;
+    let Linked { wasm, files } = match linked_form(source) {
+        Ok(linked) => linked,
+        Err(ModuleError::Link(refused)) if refused.is_of_component(source) => {
+            let refused = refused.to_string();
+            return component::build(source_name, source, form, engines, &refused);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let facts = ModuleFacts::read(&wasm)?;
-    let mapped = engines.get(EngineKind::of_artifact(form))?;
+    let mapped = engines.get(EngineKind::of_form(form))?;
     let on_demand = engines.get(EngineKind::OnDemand)?;
 
     let instrumented = rewrite::instrument(&wasm, &facts)?;
@@ -148,19 +188,14 @@ fn build_with(
         imports: facts.imports.iter().map(|(module, name)| format!("{module}.{name}")).collect(),
         exports: facts.exports.clone(),
         table_count: facts.table_count,
-        engine_name: "wasmtime 48".to_owned(),
+        engine_name: ENGINE_NAME.to_owned(),
         machine: machine(),
         isolation: form.isolation,
         metering: form.metering,
         files,
+        unlinked: None,
     };
-    let encoded = manifest.encode();
-    if encoded.len() > MANIFEST_BYTES_MAX {
-        let (found, limit) = (encoded.len(), MANIFEST_BYTES_MAX);
-        let what = "bytes of names and exports for its manifest";
-        return Err(ModuleError::TooMany { what, found, limit }.into());
-    }
-    let mut sections = vec![section(SectionKind::Manifest, encoded)];
+    let mut sections = vec![section(SectionKind::Manifest, self::manifest(&manifest)?)];
     if is_preinitialised {
         let snapshot = Snapshot {
             memories: &started.state.memories,
@@ -182,7 +217,18 @@ fn build_with(
     Ok(Built { bytes, manifest, facts, startup_log: started.log })
 }
 
-fn section(kind: SectionKind, bytes: Vec<u8>) -> SectionBytes {
+/// Encodes a manifest that is not too long to be read.
+pub(crate) fn manifest(manifest: &Manifest) -> Result<Vec<u8>, ModuleError> {
+    let encoded = manifest.encode();
+    if encoded.len() > MANIFEST_BYTES_MAX {
+        let (found, limit) = (encoded.len(), MANIFEST_BYTES_MAX);
+        let what = "bytes of names and exports for its manifest";
+        return Err(ModuleError::TooMany { what, found, limit });
+    }
+    Ok(encoded)
+}
+
+pub(crate) fn section(kind: SectionKind, bytes: Vec<u8>) -> SectionBytes {
     SectionBytes { kind, bytes }
 }
 
@@ -308,7 +354,7 @@ fn index(place: u64) -> usize {
 }
 
 /// Returns architecture and the vector features that decide whether code can move between machines.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let mut name = std::env::consts::ARCH.to_owned();
     #[cfg(target_arch = "x86_64")]
     for (feature, is_present) in [

@@ -28,6 +28,7 @@ use std::task::{Context, Poll, Waker};
 
 use midge_abi::width::{index, wire};
 
+use crate::component::Served;
 use crate::context::RequestContext;
 use crate::instance::{Instance, Sizes, StartError, StateSnapshot};
 use crate::memory::{SlotMemories, SlotMemory};
@@ -97,6 +98,39 @@ struct Mailbox {
     failure: Cell<Option<StartError>>,
 }
 
+impl Mailbox {
+    /// Waits for an order.
+    async fn order(&self) -> Order {
+        poll_fn(|_| self.order.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// Returns the request of a call.
+    fn request(&self) -> RequestContext {
+        RequestContext {
+            request_id: self.request_id.get(),
+            began_ns: self.began_ns.get(),
+            time_ns: self.time_ns.get(),
+        }
+    }
+
+    /// Leaves how a call ended.
+    fn end_of(&self, called: CallEnd) -> End {
+        match called {
+            CallEnd::Returned(response) => {
+                self.response.set(response);
+                End::Returned
+            }
+            CallEnd::Trapped(trap) => {
+                self.trap.set(Some(trap));
+                End::Trapped
+            }
+            CallEnd::DeadlineExceeded => End::DeadlineExceeded,
+            CallEnd::FuelExhausted => End::FuelExhausted,
+            CallEnd::NoStack => End::NoStack,
+        }
+    }
+}
+
 /// One instance and the future that owns it.
 pub(crate) struct Driver {
     future: Pin<Box<dyn Future<Output = ()>>>,
@@ -133,6 +167,15 @@ impl Driver {
             }
         };
         Ok(Self { future, mailbox, base, memories, asks, is_idle: true })
+    }
+
+    /// Takes a component that the engine runs, of which nothing runs before its call.
+    pub(crate) fn of_component(component: Served, asks: Arc<AskCell>) -> Self {
+        let mailbox = Rc::new(Mailbox::default());
+        mailbox.memory_bytes.set(component.memory_bytes());
+        let base = component.memory_base();
+        let future = Box::pin(drive_component(Rc::clone(&mailbox), component));
+        Self { future, mailbox, base, memories: Arc::new([]), asks: Some(asks), is_idle: true }
     }
 
     /// Calls the guest's function. `None` means that the call is suspended: [`Driver::resume`] goes on.
@@ -280,7 +323,7 @@ async fn drive(
     mailbox.memory_bytes.set(instance.memory_bytes());
     mailbox.base.set(Some(instance.memory_base()));
     loop {
-        let order = poll_fn(|_| mailbox.order.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let order = mailbox.order().await;
         if mailbox.have_sizes_changed.replace(false) {
             instance.read_sizes_again();
         }
@@ -290,11 +333,7 @@ async fn drive(
                 if is_reset_due {
                     instance.reset_for_call();
                 }
-                let request = RequestContext {
-                    request_id: mailbox.request_id.get(),
-                    began_ns: mailbox.began_ns.get(),
-                    time_ns: mailbox.time_ns.get(),
-                };
+                let request = mailbox.request();
                 let called =
                     instance.call(request, mailbox.address.get(), mailbox.size.get()).await;
                 if is_memory_the_engines {
@@ -303,25 +342,32 @@ async fn drive(
                 if instance.is_fueled() {
                     mailbox.fuel_used.set(instance.fuel_used());
                 }
-                match called {
-                    CallEnd::Returned(response) => {
-                        mailbox.response.set(response);
-                        End::Returned
-                    }
-                    CallEnd::Trapped(trap) => {
-                        mailbox.trap.set(Some(trap));
-                        End::Trapped
-                    }
-                    CallEnd::DeadlineExceeded => End::DeadlineExceeded,
-                    CallEnd::FuelExhausted => End::FuelExhausted,
-                    CallEnd::NoStack => End::NoStack,
-                }
+                mailbox.end_of(called)
             }
             Order::Inspect => {
                 if is_reset_due {
                     instance.reset_globals();
                 }
                 mailbox.snapshot.set(Some(instance.inspect().await));
+                End::Inspected
+            }
+        };
+        mailbox.end.set(Some(end));
+    }
+}
+
+async fn drive_component(mailbox: Rc<Mailbox>, mut component: Served) {
+    loop {
+        let end = match mailbox.order().await {
+            Order::Call => {
+                let request = mailbox.request();
+                let called =
+                    component.call(request, mailbox.address.get(), mailbox.size.get()).await;
+                mailbox.end_of(called)
+            }
+            Order::Inspect => {
+                // There is an instance during its call alone.
+                mailbox.snapshot.set(Some(StateSnapshot::default()));
                 End::Inspected
             }
         };

@@ -8,12 +8,13 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use midge_abi::manifest::{CodeForm, Isolation, Metering};
+use midge_abi::manifest::{CodeForm, Isolation, Manifest, Metering};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
 };
 
 use crate::code::PublishedCode;
+use crate::component;
 use crate::context::{GuestContext, define_imports};
 use crate::memory::SlotMemoryCreator;
 use crate::stack::Stacks;
@@ -31,8 +32,12 @@ pub const CHECKED_GUARD_BYTES: u64 = 4096;
 pub const GUEST_STACK_BYTES: usize = 256 * 1024;
 /// Stack of a fiber: the guest's and what host functions need on top.
 pub const FIBER_STACK_BYTES: usize = GUEST_STACK_BYTES + 256 * 1024;
+/// The same for components that the engine runs: its own host functions are deep.
+pub const COMPONENT_STACK_BYTES: usize = GUEST_STACK_BYTES + 1024 * 1024;
 /// Instances that a pool of the engine holds at the most; `pool` answers 503 beyond.
 pub const POOL_INSTANCES_MAX: u32 = 1000;
+/// Core instances of a component, on the average of a full pool: those of `componentize-py` have two dozen.
+const POOL_CORE_INSTANCES: u32 = 16;
 /// Memories of an instance in a pool: what links a component makes two (`link.rs`).
 pub const POOL_MEMORIES_MAX: u32 = 2;
 /// Tables of an instance in a pool: a component has those of its modules.
@@ -64,11 +69,17 @@ pub enum EngineKind {
     Fueled,
     /// As both.
     FueledChecked,
+    /// As `OnDemand`, for components that are not linked.
+    Component,
+    /// As `Pool`, for those.
+    ComponentPool,
+    /// As `PoolScan`, for those.
+    ComponentPoolScan,
 }
 
 impl EngineKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Mapped,
         Self::OnDemand,
         Self::Pool,
@@ -76,11 +87,20 @@ impl EngineKind {
         Self::Checked,
         Self::Fueled,
         Self::FueledChecked,
+        Self::Component,
+        Self::ComponentPool,
+        Self::ComponentPoolScan,
     ];
 
-    /// Returns the kind whose code an artifact of this form holds.
+    /// Returns the kind whose code an artifact holds.
     #[must_use]
-    pub const fn of_artifact(form: CodeForm) -> Self {
+    pub const fn of_artifact(manifest: &Manifest) -> Self {
+        if manifest.unlinked.is_some() { Self::Component } else { Self::of_form(manifest.form()) }
+    }
+
+    /// Returns the kind whose code an artifact of a core module has in this form.
+    #[must_use]
+    pub const fn of_form(form: CodeForm) -> Self {
         match (form.isolation, form.metering) {
             (Isolation::GuardPages, Metering::Epochs) => Self::Mapped,
             (Isolation::BoundsChecked, Metering::Epochs) => Self::Checked,
@@ -113,6 +133,8 @@ pub struct GuestEngine {
     pub engine: Engine,
     /// The contract's imports.
     pub linker: Arc<Linker<GuestContext>>,
+    /// What components import, on an engine that runs them.
+    pub(crate) components: Option<Arc<component::Linker>>,
     /// The code regions that are executable already.
     pub published: PublishedCode,
     /// What its instances are.
@@ -193,18 +215,29 @@ impl GuestEngine {
                     .with_host_memory(Arc::new(SlotMemoryCreator))
                     .with_custom_code_memory(Some(Arc::new(published.clone())));
             }
-            EngineKind::OnDemand => {}
-            EngineKind::Pool => {
+            EngineKind::OnDemand | EngineKind::Component => {}
+            EngineKind::Pool | EngineKind::ComponentPool => {
                 config.allocation_strategy(pool(POOL_RESIDENT_BYTES, Enabled::No));
             }
-            EngineKind::PoolScan => {
+            EngineKind::PoolScan | EngineKind::ComponentPoolScan => {
                 config.allocation_strategy(pool(POOL_SCAN_RESIDENT_BYTES, Enabled::Yes));
             }
+        }
+        let runs_components = matches!(
+            kind,
+            EngineKind::Component | EngineKind::ComponentPool | EngineKind::ComponentPoolScan
+        );
+        // What many calls in one instance need costs each call of those that never have more than one.
+        config.concurrency_support(runs_components).wasm_component_model_async(runs_components);
+        if runs_components {
+            config.async_stack_size(COMPONENT_STACK_BYTES);
         }
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         define_imports(&mut linker)?;
-        Ok(Self { engine, linker: Arc::new(linker), published, kind })
+        let components = runs_components.then(|| component::linker(&engine)).transpose()?;
+        let (linker, components) = (Arc::new(linker), components.map(Arc::new));
+        Ok(Self { engine, linker, components, published, kind })
     }
 
     /// Returns the engine's identity: its version, its configuration and the features of this CPU that
@@ -251,7 +284,8 @@ fn common() -> Config {
 
 fn pool(resident_bytes: usize, scan: Enabled) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_core_instances(POOL_INSTANCES_MAX)
+    pool.total_component_instances(POOL_INSTANCES_MAX)
+        .total_core_instances(POOL_INSTANCES_MAX * POOL_CORE_INSTANCES)
         .total_memories(POOL_INSTANCES_MAX * POOL_MEMORIES_MAX)
         .total_tables(POOL_INSTANCES_MAX * POOL_TABLES_MAX)
         .total_stacks(POOL_INSTANCES_MAX)

@@ -8,6 +8,7 @@ use midge_abi::width::index;
 use wasmtime::InstancePre;
 
 use crate::artifact::{Artifact, MappedCode};
+use crate::component;
 use crate::context::{GuestContext, InstanceLimits, Services, TABLE_ELEMENTS_MAX};
 use crate::drive::Driver;
 use crate::engine::{Engines, GuestEngine};
@@ -52,6 +53,8 @@ enum Code {
     Ready(Box<Loaded>),
     /// It is loaded for each start: that is what the technique measures.
     AtStart,
+    /// A component that the engine runs.
+    Component(component::Loaded),
 }
 
 impl std::fmt::Debug for Function {
@@ -77,14 +80,17 @@ impl Function {
         services: Arc<dyn Services>,
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
-        let engine = engines.get(technique.engine_kind_of(artifact.manifest().form()))?;
+        let engine = engines.get(technique.engine_kind_of(artifact.manifest()))?;
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
             files_memory_bytes: files_memory_bytes(artifact.manifest()),
             table_elements_max: TABLE_ELEMENTS_MAX,
             fuel: (artifact.manifest().metering == Metering::Fuel).then_some(limits.fuel),
         };
-        let code = if technique.loads_code_at_start() {
+        let is_component = artifact.manifest().unlinked.is_some();
+        let code = if is_component {
+            Code::Component(component::Loaded::load(artifact, &engine)?)
+        } else if technique.loads_code_at_start() {
             Code::AtStart
         } else {
             Code::Ready(Box::new(load(artifact, technique, &engine)?))
@@ -93,8 +99,10 @@ impl Function {
             let prefix = |name: &'_ String| name.strip_prefix(imports::MODULE).map(str::to_owned);
             artifact.manifest().imports.iter().filter_map(prefix)
         };
-        let may_wait = imports().any(|name| imports::may_wait(name.trim_start_matches('.')));
-        let reads_body = imports().any(|name| name.trim_start_matches('.') == imports::BODY_READ);
+        let may_wait =
+            is_component || imports().any(|name| imports::may_wait(name.trim_start_matches('.')));
+        let reads_body = is_component
+            || imports().any(|name| name.trim_start_matches('.') == imports::BODY_READ);
         let artifact = Arc::clone(artifact);
         Ok(Self { code, artifact, engine, technique, services, limits, may_wait, reads_body })
     }
@@ -107,6 +115,12 @@ impl Function {
         let at_start;
         let loaded = match &self.code {
             Code::Ready(loaded) => loaded,
+            Code::Component(component) => {
+                let asks = Arc::new(AskCell::default());
+                let services = Arc::clone(&self.services);
+                let served = component.start(services, self.limits, Arc::clone(&asks));
+                return Ok(Pristine::new(Driver::of_component(served, asks)));
+            }
             Code::AtStart => {
                 at_start = load(&self.artifact, self.technique, &self.engine)?;
                 &at_start

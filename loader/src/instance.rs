@@ -67,10 +67,10 @@ pub enum StartError {
 /// Marks a call that was stopped at its deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("deadline exceeded")]
-struct DeadlineExceeded;
+pub(crate) struct DeadlineExceeded;
 
 /// All state of an instance that a guest can observe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateSnapshot {
     /// Each memory's bytes, up to its current size.
     pub memories: Vec<Vec<u8>>,

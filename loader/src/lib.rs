@@ -15,6 +15,7 @@
 
 pub mod module; // what a module is: validation, imports, classes of state
 pub mod link; // a component made a core module
+mod component; // a component as the engine runs it, where it cannot be linked
 pub mod files; // folders of files, read to be linked with it
 pub mod rewrite; // the two forms that instances are made from
 pub mod witness; // copies of a module that tell more of its state

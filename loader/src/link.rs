@@ -94,6 +94,14 @@ impl From<wasmparser::BinaryReaderError> for LinkError {
     }
 }
 
+impl LinkError {
+    /// True if it is a component that was refused: what the engine runs as a whole.
+    pub(crate) fn is_of_component(&self, source: &[u8]) -> bool {
+        let (bytes, _) = detach(source);
+        wat::parse_bytes(bytes).is_ok_and(|binary| Parser::is_component(&binary))
+    }
+}
+
 fn unsupported(what: impl Into<String>) -> LinkError {
     LinkError::Unsupported { what: what.into() }
 }

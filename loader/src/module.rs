@@ -179,6 +179,21 @@ const OFFERED: &str = "midge.log, midge.clock_wall_ns, midge.clock_monotonic_ns,
      midge.body_read, midge.response_start, midge.response_write, midge.sleep_ns, midge.exit";
 
 impl ModuleFacts {
+    /// Returns what is known of a component that is not taken apart.
+    pub(crate) fn of_component(bytes: usize) -> Self {
+        Self {
+            imports: Vec::new(),
+            exports: Vec::new(),
+            memories: Vec::new(),
+            globals: Vec::new(),
+            table_count: 0,
+            state: StateClasses::default(),
+            has_start: false,
+            has_initialize: false,
+            sections: vec![("component".to_owned(), bytes)],
+        }
+    }
+
     /// Validates a binary module and reads its facts.
     ///
     /// # Errors

@@ -19,13 +19,13 @@ pub mod fresh; // `cow`, `pool`, `pool-scan`: a new instance for each request
 pub mod restore; // `restore`: the slot stays
 pub mod reuse; // `reuse`: nothing is undone
 
-use midge_abi::manifest::CodeForm;
+use midge_abi::manifest::Manifest;
 
 use crate::engine::EngineKind;
 use crate::instance::{AfterCall, StartError};
 use crate::slot::{Discard, Pristine, Used};
 
-pub(crate) use code::{LoadedCode, load_module};
+pub(crate) use code::{LoadedCode, load_component, load_module};
 
 /// A technique's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,12 +108,15 @@ impl Technique {
         }
     }
 
-    /// Returns the engine that it runs an artifact of this form on.
+    /// Returns the engine that it runs an artifact on.
     #[must_use]
-    pub const fn engine_kind_of(self, form: CodeForm) -> EngineKind {
-        match self.engine_kind() {
-            EngineKind::Mapped => EngineKind::of_artifact(form),
-            other => other,
+    pub const fn engine_kind_of(self, manifest: &Manifest) -> EngineKind {
+        match (self.engine_kind(), &manifest.unlinked) {
+            (EngineKind::Pool, Some(_)) => EngineKind::ComponentPool,
+            (EngineKind::PoolScan, Some(_)) => EngineKind::ComponentPoolScan,
+            (EngineKind::Mapped, None) => EngineKind::of_form(manifest.form()),
+            (_, Some(_)) => EngineKind::Component,
+            (other, None) => other,
         }
     }
 

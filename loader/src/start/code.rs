@@ -1,12 +1,13 @@
 //! How code is loaded: compiled, copied, or bound where it is mapped.
 #![expect(
     unsafe_code,
-    reason = "the engine trusts precompiled code; the safe face is `load_module`"
+    reason = "the engine trusts precompiled code; the safe faces are `load_module` and `load_component`"
 )]
 
 use std::sync::Arc;
 
 use wasmtime::Module;
+use wasmtime::component::Component;
 
 use crate::artifact::{Artifact, MappedCode};
 use crate::engine::GuestEngine;
@@ -56,6 +57,20 @@ pub(crate) fn load_module(
             Ok(LoadedCode { module: artifact.share(module, mapping), mapping: None })
         }
     }
+}
+
+/// Loads a component's code, by copying it.
+///
+/// # Errors
+/// As [`load_module`].
+pub(crate) fn load_component(
+    artifact: &Artifact,
+    engine: &GuestEngine,
+) -> Result<Component, StartError> {
+    let code = artifact.code().ok_or_else(no_code)?;
+    // SAFETY: as for `aot`.
+    let component = unsafe { Component::deserialize(&engine.engine, code) };
+    component.map_err(StartError::Code)
 }
 
 fn bind(
