@@ -85,7 +85,7 @@ pub enum BuildError {
     },
     /// Files are linked, and this is not.
     #[error(
-        "its files have no place: the engine's component runtime runs it, without any, for linking refused: {refused}"
+        "its files have no place, for the engine's component runtime runs it, without any: {refused}"
     )]
     ComponentFiles {
         /// Why it is not linked.

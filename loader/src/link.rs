@@ -12,8 +12,9 @@
 //! instance restored. Handles, streams and buffers lie in memory 0, which the guest cannot reach; what the
 //! canonical ABI asks for is checked by code inside the sandbox ([decision 028](../../docs/decisions)).
 //!
-//! What cannot be held so is refused with a reason: resources of a component's own that others call, calls
-//! between components, asynchronous lifts, strings that are not UTF-8, more than one memory.
+//! What cannot be held so is refused with a reason, and run by the engine's component runtime (`component.rs`):
+//! resources of a component's own that others call, calls between components, asynchronous functions, WASI 0.3,
+//! strings that are not UTF-8, more than one memory.
 
 #[path = "link/component.rs"] // said, for the fuzzer includes this file from elsewhere
 mod component; // what a component is made of
@@ -44,8 +45,8 @@ pub enum LinkError {
     },
     /// An import that is not WASI 0.2.
     #[error(
-        "component imports `{name}`, which this host does not offer; it offers wasi:http, wasi:io, wasi:cli, \
-             wasi:clocks and wasi:random in version 0.2"
+        "component imports `{name}`, which linking does not offer; it offers wasi:http, wasi:io, wasi:cli, \
+             wasi:clocks, wasi:random and wasi:filesystem in version 0.2"
     )]
     UnknownImport {
         /// The import.
@@ -67,7 +68,7 @@ pub enum LinkError {
         exports: String,
     },
     /// Something that linking does not hold.
-    #[error("component has {what}, which this host does not run")]
+    #[error("component has {what}, which cannot be linked")]
     Unsupported {
         /// What it has.
         what: String,
@@ -172,7 +173,8 @@ pub fn link(bytes: &[u8], files: &[u8]) -> Result<Linked, ModuleError> {
 }
 
 fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
-    let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL);
+    // What is asynchronous is refused for being that, and not for being no component.
+    let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL).union(WasmFeatures::CM_ASYNC);
     Validator::new_with_features(features).validate_all(bytes)?;
     let component = match component::entry_of_module(bytes) {
         Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,

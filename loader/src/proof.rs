@@ -62,6 +62,14 @@ pub enum ProofError {
     /// The module is refused.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The engine's component runtime makes it anew for each request.
+    #[error(
+        "there is nothing to prove: the engine's component runtime makes it anew for each request: {refused}"
+    )]
+    Unlinked {
+        /// Why it is not linked.
+        refused: String,
+    },
     /// The module does not parse.
     #[error(transparent)]
     Module(#[from] ModuleError),
@@ -95,7 +103,13 @@ impl Subject {
     /// # Errors
     /// [`ProofError`] if the module is refused.
     pub fn of_module(name: &str, source: &[u8], engines: &Engines) -> Result<Self, ProofError> {
-        let wasm = binary_form(source).map_err(BuildError::from)?;
+        let wasm = match binary_form(source) {
+            Ok(wasm) => wasm,
+            Err(ModuleError::Link(refused)) if refused.is_of_component(source) => {
+                return Err(ProofError::Unlinked { refused: refused.to_string() });
+            }
+            Err(error) => return Err(BuildError::from(error).into()),
+        };
         // Refused as it is first, for offsets in messages are those of the given file.
         let _facts = crate::module::ModuleFacts::read(&wasm).map_err(BuildError::from)?;
         let observed = witness::observed(&wasm)?;
@@ -116,6 +130,9 @@ impl Subject {
     /// # Errors
     /// [`ProofError`] if its module does not parse.
     pub fn of_artifact(artifact: Arc<Artifact>) -> Result<Self, ProofError> {
+        if let Some(refused) = artifact.manifest().unlinked.clone() {
+            return Err(ProofError::Unlinked { refused });
+        }
         let module = artifact.module().map_err(BuildError::from)?.into_owned();
         let fresh = Arc::clone(&artifact);
         Ok(Self { artifact, fresh, module, segments: Vec::new() })

@@ -172,7 +172,7 @@ fn subject(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Resu
         source = attach(&source, &files);
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    Subject::of_module(&name, &source, engines).with_context(|| format!("cannot build `{shown}`"))
+    Subject::of_module(&name, &source, engines).with_context(|| format!("cannot prove `{shown}`"))
 }
 
 /// A request from a file.

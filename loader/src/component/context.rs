@@ -76,27 +76,18 @@ impl ComponentContext {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         Self {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: Hooks(desk.clone()),
-            table: empty_table(),
+            table,
             desk: desk.clone(),
             clock: Arc::clone(clock),
             limits,
         }
     }
-
-    /// Drops what the guest has left open: whoever waits for it is told.
-    pub(super) fn drop_handles(&mut self) {
-        self.table = empty_table();
-    }
-}
-
-fn empty_table() -> ResourceTable {
-    let mut table = ResourceTable::new();
-    table.set_max_capacity(HANDLES_MAX);
-    table
 }
 
 impl WasiView for ComponentContext {

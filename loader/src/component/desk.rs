@@ -59,7 +59,10 @@ enum Want {
 /// The response, on its way out.
 #[derive(Debug, Default)]
 pub(super) struct Output {
+    /// Until it is sent.
     pub(super) head: Option<(u16, http::HeaderMap)>,
+    /// There is one.
+    pub(super) is_set: bool,
     pieces: VecDeque<Bytes>,
     bytes: usize,
     /// All of it is there.
@@ -130,14 +133,16 @@ impl Desk {
     // The response, from the side of the component.
 
     pub(super) fn begin_output(&self, status: u16, headers: http::HeaderMap) {
-        self.state().output.head = Some((status, headers));
+        let output = &mut self.state().output;
+        output.head = Some((status, headers));
+        output.is_set = true;
     }
 
     /// Waits until there is room for more of the response.
     pub(super) async fn room(&self) {
         std::future::poll_fn(|context| {
             let output = &mut self.state().output;
-            if output.bytes < PIECE_BYTES {
+            if output.has_room() {
                 return Poll::Ready(());
             }
             output.room = Some(context.waker().clone());
@@ -248,6 +253,11 @@ impl Output {
     /// Bytes that wait to go out.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// True if more of it may be pushed.
+    pub(super) const fn has_room(&self) -> bool {
+        self.bytes < PIECE_BYTES
     }
 
     /// Takes as much as one piece holds.

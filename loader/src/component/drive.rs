@@ -213,12 +213,8 @@ impl Line<'_> {
         let ns = time_ns.map_or(SLEEP_NS_MAX, |at| at.saturating_sub(self.clock.now_ns()));
         let region =
             self.staging.put_wait(rows.iter().map(|(what, handle)| (*what as u16, *handle)));
-        let count = self.ask(Ask::Wait(region, ns.min(SLEEP_NS_MAX))).await?;
-        if let Some(at) = time_ns {
-            // An embedder for whom time goes by at once says so by having nothing else.
-            let has_passed = count == 0 && ns <= SLEEP_NS_MAX;
-            self.desk.time_came(if has_passed { at } else { self.clock.now_ns() });
-        }
+        self.ask(Ask::Wait(region, ns.min(SLEEP_NS_MAX))).await?;
+        self.desk.time_came(self.clock.now_ns());
         for ((what, handle), is_ready) in rows.into_iter().zip(self.staging.ready_rows(region)) {
             match what {
                 _ if !is_ready => {}
@@ -281,8 +277,9 @@ impl Line<'_> {
         let (is_whole, failure, bytes) = self
             .desk
             .with_output(|output| (output.is_whole, output.failure.take(), output.bytes()));
-        let failure = failure
-            .or_else(|| (!is_whole).then(|| "the handler returned without a response".to_owned()));
+        let failure = failure.or_else(|| {
+            (!is_whole).then(|| "the component returned without setting a response".to_owned())
+        });
         match failure {
             Some(why) if is_begun => return Err(wasmtime::Error::msg(why)),
             Some(why) => return Ok(self.staging.put_failure(&why)),

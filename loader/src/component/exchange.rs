@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -62,11 +63,21 @@ pub(super) async fn run(
                 })
                 .await?;
             }
-            // What was not set or finished never will be.
-            store.data_mut().drop_handles();
-            if !is_answered {
-                answer.await;
-            }
+            poll_fn(|context| {
+                if is_answered || answer.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                let (is_set, has_room) =
+                    desk.with_output(|output| (output.is_set, output.has_room()));
+                if is_set && has_room {
+                    // It waits for a body that nobody will write on. The engine's crates would take it for whole.
+                    let why = "the component did not finish the body of its response";
+                    desk.fail_output(why.to_owned());
+                }
+                // What was not set or finished never will be.
+                if has_room { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
             Ok(())
         }
         Handler::Service(pre) => {

@@ -617,6 +617,7 @@ fn imported<'a>(name: &str, kind: ComponentExternalKind) -> Result<Value<'a>, Li
 /// True for the packages whose functions are offered, or refused when they are called.
 fn is_known(interface: &str) -> bool {
     let package = interface.split_once('/').map_or(interface, |(package, _)| package);
+    let is_0_2 = interface.split_once('@').is_none_or(|(_, version)| version.starts_with("0.2."));
     let names = [
         "wasi:http",
         "wasi:io",
@@ -626,7 +627,7 @@ fn is_known(interface: &str) -> bool {
         "wasi:filesystem",
         "wasi:sockets",
     ];
-    names.contains(&package)
+    is_0_2 && names.contains(&package)
 }
 
 /// Returns what a member of an imported interface stands for.

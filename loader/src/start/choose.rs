@@ -85,9 +85,7 @@ pub fn choose(manifest: &Manifest, machine: Machine) -> Choice {
 fn obstacle(technique: Technique, manifest: &Manifest, machine: Machine) -> Option<String> {
     let makes_new = matches!(technique, Technique::Cow | Technique::Pool | Technique::PoolScan);
     if let Some(refused) = manifest.unlinked.as_ref().filter(|_| !makes_new) {
-        return Some(format!(
-            "the engine's component runtime runs it, for linking refused: {refused}"
-        ));
+        return Some(format!("the engine's component runtime runs it: {refused}"));
     }
     let needs_template = technique.uses_templates() && !manifest.is_preinitialised;
     if needs_template {

@@ -1,0 +1,195 @@
+//! Components for tests, made of modules in text form as tools make them of a compiler's.
+#![expect(dead_code, reason = "each test that includes this needs some of it")]
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Makes a component of a module with the names of the canonical ABI.
+fn encode(module: &str, wit: &str, world: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("tests.wit", wit).expect("it is sound");
+    let world = resolve.select_world(&[package], Some(world)).expect("it is there");
+    let mut module = wat::parse_str(module).expect("it is sound");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+        .expect("it is a module");
+    let mut encoder = ComponentEncoder::default().validate(true).module(&module);
+    encoder.as_mut().expect("it fits its world").encode().expect("it is a component")
+}
+
+/// Makes a handler of WASI 0.2 of a module.
+pub(crate) fn handler(module: &str) -> Vec<u8> {
+    encode(module, include_str!("p2.wit"), "handler")
+}
+
+/// The handler of the lab's peer beside a component that gives it its text, as a resource of its own: what tools for
+/// composing make of two.
+pub(crate) fn composed() -> String {
+    let alone = include_str!("../../../bench/src/peers/wasmtime.wat");
+    let start = alone.find("(component").expect("it is one") + "(component".len();
+    let end = alone.find("  ;; Its memory").expect("it has one");
+    let imports = &alone[start..end];
+    let texts = r#"
+  (component $texts
+    (core module $m
+      (memory (export "memory") 1)
+      (data (i32.const 16) "SIXTEEN BYTES OK")
+      (global $calls (mut i32) (i32.const 0))
+      (func (export "dtor") (param i32))
+      (func (export "take") (param i32) (result i32)
+        (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+        (i32.store8 (i32.const 16) (i32.add (i32.const 64) (global.get $calls)))
+        (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 16))
+        (i32.const 0)))
+    (core instance $i (instantiate $m))
+    (type $text' (resource (rep i32) (dtor (func $i "dtor"))))
+    (export $text "text" (type $text'))
+    (core func $new (canon resource.new $text'))
+    (core module $maker
+      (import "" "new" (func $new (param i32) (result i32)))
+      (func (export "make") (result i32) (call $new (i32.const 7))))
+    (core instance $maker (instantiate $maker
+      (with "" (instance (export "new" (func $new))))))
+    (func (export "make") (result (own $text)) (canon lift (core func $maker "make")))
+    (func (export "take") (param "text" (borrow $text)) (result string)
+      (canon lift (core func $i "take") (memory $i "memory"))))
+  (instance $texts (instantiate $texts))"#;
+    let import = r#"
+  (import "texts" (instance $texts
+    (export "text" (type $text (sub resource)))
+    (export "make" (func (result (own $text))))
+    (export "take" (func (param "text" (borrow $text)) (result string)))))
+  (alias export $texts "text" (type $text))"#;
+    let lowered = r#"
+  (core module $room
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+  (core instance $room (instantiate $room))
+  (core func $make (canon lower (func $texts "make")))
+  (core func $take (canon lower (func $texts "take") (memory $memory)
+    (realloc (func $room "realloc"))))
+  (core func $drop-text (canon resource.drop $text))
+  (core module $guest
+    (import "host" "make" (func $make (result i32)))
+    (import "host" "take" (func $take (param i32 i32)))
+    (import "host" "drop-text" (func $drop-text (param i32)))"#;
+    let called = r#"
+      (local.set $answer (call $make))
+      (call $take (local.get $answer) (i32.const 4096))
+      (if (i32.ne (i32.load (i32.const 4096)) (i32.const 1024)) (then unreachable))
+      (call $drop-text (local.get $answer))
+      (call $drop-request (local.get $request))"#;
+    let given = r#"
+      (export "make" (func $make)) (export "take" (func $take)) (export "drop-text" (func $drop-text))
+      (export "fields" (func $fields))"#;
+    let handler = format!("{import}\n{}", &alone[end..])
+        .replace("  (core module $guest", lowered)
+        .replace("      (call $drop-request (local.get $request))", called)
+        .replace("      (export \"fields\" (func $fields))", given);
+    format!(
+        r#"(component {imports} {texts}
+  (component $handler-of-texts {imports} {handler}
+  (instance $handler-of-texts (instantiate $handler-of-texts
+    (with "wasi:io/error@0.2.0" (instance $error))
+    (with "wasi:io/streams@0.2.0" (instance $streams))
+    (with "wasi:http/types@0.2.0" (instance $types))
+    (with "texts" (instance $texts))))
+  (export "wasi:http/incoming-handler@0.2.0"
+    (instance $handler-of-texts "wasi:http/incoming-handler@0.2.0")))"#
+    )
+}
+
+/// What the guests of WASI 0.3 have, and a handler that takes one step after the other.
+pub(crate) fn service(body: &str, step: &str) -> Vec<u8> {
+    let module = format!(
+        r#"(module
+  (import "wasi:http/types@0.3.0" "[constructor]fields" (func $fields (result i32)))
+  (import "wasi:http/types@0.3.0" "[static]response.new"
+    (func $response (param i32 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.3.0" "[static]request.consume-body" (func $consume (param i32 i32 i32)))
+  (import "wasi:http/types@0.3.0" "[resource-drop]request" (func $drop-request (param i32)))
+  (import "wasi:http/types@0.3.0" "[stream-new-0][static]response.new" (func $stream (result i64)))
+  (import "wasi:http/types@0.3.0" "[async-lower][stream-write-0][static]response.new"
+    (func $write (param i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[stream-drop-writable-0][static]response.new"
+    (func $drop-stream (param i32)))
+  (import "wasi:http/types@0.3.0" "[future-new-1][static]response.new" (func $future (result i64)))
+  (import "wasi:http/types@0.3.0" "[async-lower][future-write-1][static]response.new"
+    (func $complete (param i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[future-drop-writable-1][static]response.new"
+    (func $drop-future (param i32)))
+  (import "wasi:http/types@0.3.0" "[future-drop-readable-2][static]response.new"
+    (func $drop-result (param i32)))
+  (import "wasi:http/types@0.3.0" "[future-new-0][static]request.consume-body" (func $read-result (result i64)))
+  (import "wasi:http/types@0.3.0" "[async-lower][future-write-0][static]request.consume-body"
+    (func $tell (param i32 i32) (result i32)))
+  (import "wasi:clocks/monotonic-clock@0.3.0" "now" (func $now (result i64)))
+  (import "wasi:clocks/monotonic-clock@0.3.0" "[async-lower]wait-for"
+    (func $wait (param i64) (result i32)))
+  (import "wasi:random/random@0.3.0" "get-random-u64" (func $random (result i64)))
+  (import "[export]wasi:http/handler@0.3.0" "[task-return]handle"
+    (func $return (param i32 i32 i32 i64 i32 i32 i32 i32)))
+  (import "$root" "[waitable-set-new]" (func $set (result i32)))
+  (import "$root" "[waitable-join]" (func $join (param i32 i32)))
+  (import "$root" "[subtask-drop]" (func $drop-subtask (param i32)))
+  (memory (export "memory") 4)
+  (global $waits (mut i32) (i32.const 0))
+  (global $step (mut i32) (i32.const 0))
+  (global $calls (mut i32) (i32.const 0))
+  (global $out (mut i32) (i32.const 0))
+  (global $trailers (mut i32) (i32.const 0))
+  (global $left (mut i32) (i32.const 0))
+  (data (i32.const 1024) "hello0")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+  ;; Waits for one thing, in the set that there is.
+  (func $await (param $what i32) (result i32)
+    (call $join (local.get $what) (global.get $waits))
+    (i32.or (i32.const 2) (i32.shl (global.get $waits) (i32.const 4))))
+  (func $both (param $pair i64) (result i32 i32)
+    (i32.wrap_i64 (local.get $pair)) (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+  ;; Answers with a stream, whose writable end is kept.
+  (func $answer (local $stream i32) (local $future i32)
+    (call $both (call $stream)) (global.set $out) (local.set $stream)
+    (call $both (call $future)) (global.set $trailers) (local.set $future)
+    (call $response (call $fields) (i32.const 1) (local.get $stream) (local.get $future) (i32.const 256))
+    (call $drop-result (i32.load (i32.const 260)))
+    (call $return (i32.const 0) (i32.load (i32.const 256)) (i32.const 0) (i64.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 0) (i32.const 0)))
+  (func $finish (result i32)
+    (call $drop-stream (global.get $out))
+    ;; No trailers: ok(none).
+    (i64.store (i32.const 512) (i64.const 0)) (i64.store (i32.const 520) (i64.const 0))
+    (if (i32.ne (call $complete (global.get $trailers) (i32.const 512)) (i32.const -1))
+      (then (return (i32.const 0))))
+    (global.set $step (i32.const 99))
+    (call $await (global.get $trailers)))
+  (func (export "[async-lift]wasi:http/handler@0.3.0#handle") (param $request i32) (result i32)
+    (local $a i32) (local $b i32)
+    (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+    (i32.store8 (i32.const 1029) (i32.add (i32.const 48) (global.get $calls)))
+    (global.set $waits (call $set))
+    {body})
+  (func (export "[callback][async-lift]wasi:http/handler@0.3.0#handle")
+    (param $event i32) (param $what i32) (param $how i32) (result i32)
+    (if (i32.eq (global.get $step) (i32.const 99)) (then (return (i32.const 0))))
+    {step}))"#
+    );
+    encode(&module, include_str!("p3.wit"), "service")
+}
+
+/// Waits a moment, answers, writes once, ends.
+pub(crate) fn hello() -> Vec<u8> {
+    service(
+        "(call $drop-request (local.get $request))
+         (local.set $a (call $wait (i64.const 2000000)))
+         (if (i32.ne (i32.and (local.get $a) (i32.const 15)) (i32.const 1)) (then unreachable))
+         (call $await (i32.shr_u (local.get $a) (i32.const 4)))",
+        "(if (i32.eqz (global.get $step)) (then
+           (if (i32.ne (local.get $how) (i32.const 2)) (then unreachable))
+           (call $drop-subtask (local.get $what))
+           (call $answer)
+           (global.set $step (i32.const 1))
+           (if (i32.ne (call $write (global.get $out) (i32.const 1024) (i32.const 6)) (i32.const -1))
+             (then unreachable))
+           (return (call $await (global.get $out)))))
+         (call $finish)",
+    )
+}
