@@ -16,4 +16,5 @@ mod reload; // SIGHUP
 mod routes; // which function answers, and what is refused
 mod streams; // bodies piece by piece
 mod stop; // SIGTERM
+mod unlinked; // components that the engine's runtime runs
 mod techniques; // every way to start an instance

@@ -32,7 +32,7 @@ use super::desk::{Desk, Operation, Output, Reply};
 use super::exchange;
 use super::fetch::HEADERS_TOO_LONG;
 use super::request;
-use super::staging::{PIECE_BYTES, Staging};
+use super::staging::{PIECE_BYTES, RESERVED, Staging};
 use crate::context::RequestContext;
 use crate::drive::{CallEnd, Trap};
 use crate::instance::{DeadlineExceeded, NEXT_SLICE_TICKS, SLICE_TICKS};
@@ -46,9 +46,6 @@ thread_local! {
     static RUNTIME: Runtime =
         Builder::new_current_thread().build().expect("a runtime without drivers needs nothing");
 }
-
-/// Headers that are the embedder's to write (`midge_abi::response`).
-const RESERVED: [HeaderName; 3] = [http::header::DATE, http::header::TE, http::header::TRAILER];
 
 impl Served {
     /// Makes an instance, gives it the request that lies in the staging memory, and sees to its response.

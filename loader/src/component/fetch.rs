@@ -67,12 +67,16 @@ async fn send(
     request: http::Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<Sent, Error> {
-    let (parts, body) = request.into_parts();
-    let (asked, has_body) = asked(&parts, &body, options)?;
+    let (parts, mut body) = request.into_parts();
+    let exact = body.size_hint().exact();
+    // The runtime does not say of every body that it is none: one that has ended already is.
+    let first = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+    let has_body = !matches!(first, Poll::Ready(None));
+    let asked = asked(&parts, has_body.then_some(exact), options)?;
     let Reply { code, .. } = desk.ask(Operation::Fetch(Box::new(asked))).await;
     let handle = Handle { desk: desk.clone(), number: succeeded(code)? };
     let mut io: Io = if has_body {
-        Box::pin(send_body(desk.clone(), handle.number, body))
+        Box::pin(send_body(desk.clone(), handle.number, first, body))
     } else {
         Box::pin(std::future::ready(Ok(())))
     };
@@ -97,10 +101,9 @@ async fn send(
 
 fn asked(
     parts: &http::request::Parts,
-    body: &WasiBody,
+    body: Option<Option<u64>>,
     options: RequestOptions,
-) -> Result<(Asked, bool), Error> {
-    let has_body = !body.is_end_stream();
+) -> Result<Asked, Error> {
     let is_tls = parts.uri.scheme() == Some(&Scheme::HTTPS);
     let authority = parts.uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -111,28 +114,30 @@ fn asked(
         time.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1))
     };
     let asked = Asked {
-        flags: if is_tls { FETCH_TLS } else { 0 } | if has_body { FETCH_BODY } else { 0 },
+        flags: if is_tls { FETCH_TLS } else { 0 } | if body.is_some() { FETCH_BODY } else { 0 },
         method: parts.method.clone(),
         authority: authority.to_string(),
         target: if target.starts_with('?') { format!("/{target}") } else { target.to_owned() },
         headers,
-        body_size: if has_body {
-            length.or(body.size_hint().exact()).unwrap_or(BODY_SIZE_UNKNOWN)
-        } else {
-            0
-        },
+        body_size: body.map_or(0, |exact| length.or(exact).unwrap_or(BODY_SIZE_UNKNOWN)),
         times_ns: [
             ns(options.connect_timeout),
             ns(options.first_byte_timeout),
             ns(options.between_bytes_timeout),
         ],
     };
-    Ok((asked, has_body))
+    Ok(asked)
 }
 
-async fn send_body(desk: Desk, handle: u32, mut body: WasiBody) -> Result<(), Error> {
-    while let Some(frame) = body.frame().await {
-        let Ok(mut piece) = frame?.into_data() else { continue };
+type First = Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+async fn send_body(desk: Desk, handle: u32, first: First, mut body: WasiBody) -> Result<(), Error> {
+    let mut next = match first {
+        Poll::Ready(first) => first,
+        Poll::Pending => body.frame().await,
+    };
+    while let Some(frame) = next {
+        let mut piece = frame?.into_data().unwrap_or_default();
         while !piece.is_empty() {
             let write = Operation::FetchWrite(handle, piece.clone());
             match desk.ask(write).await.code {
@@ -140,6 +145,7 @@ async fn send_body(desk: Desk, handle: u32, mut body: WasiBody) -> Result<(), Er
                 code => piece.advance(index(succeeded(code)?).min(piece.len())),
             }
         }
+        next = body.frame().await;
     }
     succeeded(desk.ask(Operation::FetchFinish(handle)).await.code).map(drop)
 }

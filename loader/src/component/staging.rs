@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use http::header::{DATE, HeaderName, TE, TRAILER};
 use midge_abi::contract::{HEADER_SIZE, RESPONSE_ERROR, RESPONSE_RECORD_SIZE};
 use midge_abi::fetch::{FETCH_RECORD_SIZE, WAIT_ROW_SIZE};
 use midge_abi::response::GuestRange;
@@ -33,6 +34,9 @@ const PIECE_ROOM: u32 = 72 * 1024;
 const BYTES: usize = index(PIECE + PIECE_ROOM);
 /// Most bytes of a body that move at once.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
+
+/// Headers that are the embedder's to write (`midge_abi::response`), and that the engine's crates let through.
+pub(super) const RESERVED: [HeaderName; 3] = [DATE, TE, TRAILER];
 
 const _: () = assert!(PIECE_BYTES <= index(PIECE_ROOM));
 
@@ -126,7 +130,7 @@ impl Staging {
         let (method, method_size) = writer.put(asked.method.as_str().as_bytes())?;
         let (authority, authority_size) = writer.put(asked.authority.as_bytes())?;
         let (target, target_size) = writer.put(asked.target.as_bytes())?;
-        let headers = asked.headers.iter();
+        let headers = asked.headers.iter().filter(|(name, _)| !RESERVED.contains(name));
         let headers = headers.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let (rows, count) = writer.put_rows(headers.collect::<Vec<_>>().into_iter())?;
         let numbers = [

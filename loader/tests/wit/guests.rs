@@ -98,7 +98,11 @@ pub(crate) fn composed() -> String {
 }
 
 /// What the guests of WASI 0.3 have, and a handler that takes one step after the other.
-pub(crate) fn service(body: &str, step: &str) -> Vec<u8> {
+pub(crate) fn service(handle: &str, event: &str) -> Vec<u8> {
+    service_with(handle, event, "")
+}
+
+fn service_with(handle: &str, event: &str, more: &str) -> Vec<u8> {
     let module = format!(
         r#"(module
   (import "wasi:http/types@0.3.0" "[constructor]fields" (func $fields (result i32)))
@@ -121,6 +125,17 @@ pub(crate) fn service(body: &str, step: &str) -> Vec<u8> {
   (import "wasi:http/types@0.3.0" "[future-new-0][static]request.consume-body" (func $read-result (result i64)))
   (import "wasi:http/types@0.3.0" "[async-lower][future-write-0][static]request.consume-body"
     (func $tell (param i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[static]request.new"
+    (func $request (param i32 i32 i32 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.3.0" "[method]request.set-authority"
+    (func $authority (param i32 i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[method]request.set-path-with-query"
+    (func $path (param i32 i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[method]request.set-scheme"
+    (func $scheme (param i32 i32 i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.3.0" "[future-drop-readable-2][static]request.new"
+    (func $drop-sent (param i32)))
+  (import "wasi:http/client@0.3.0" "[async-lower]send" (func $send (param i32 i32) (result i32)))
   (import "wasi:clocks/monotonic-clock@0.3.0" "now" (func $now (result i64)))
   (import "wasi:clocks/monotonic-clock@0.3.0" "[async-lower]wait-for"
     (func $wait (param i64) (result i32)))
@@ -166,11 +181,12 @@ pub(crate) fn service(body: &str, step: &str) -> Vec<u8> {
     (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
     (i32.store8 (i32.const 1029) (i32.add (i32.const 48) (global.get $calls)))
     (global.set $waits (call $set))
-    {body})
+    {handle})
   (func (export "[callback][async-lift]wasi:http/handler@0.3.0#handle")
     (param $event i32) (param $what i32) (param $how i32) (result i32)
     (if (i32.eq (global.get $step) (i32.const 99)) (then (return (i32.const 0))))
-    {step}))"#
+    {event})
+  {more})"#
     );
     encode(&module, include_str!("p3.wit"), "service")
 }
@@ -192,4 +208,65 @@ pub(crate) fn hello() -> Vec<u8> {
            (return (call $await (global.get $out)))))
          (call $finish)",
     )
+}
+
+/// Sends the body back as it comes.
+pub(crate) fn echo() -> Vec<u8> {
+    service(
+        "(call $both (call $read-result)) (local.set $b) (local.set $a)
+         (call $consume (local.get $request) (local.get $a) (i32.const 256))
+         (call $response (call $fields) (i32.const 1) (i32.load (i32.const 256))
+           (i32.load (i32.const 260)) (i32.const 264))
+         (call $drop-result (i32.load (i32.const 268)))
+         (call $return (i32.const 0) (i32.load (i32.const 264)) (i32.const 0) (i64.const 0) (i32.const 0)
+           (i32.const 0) (i32.const 0) (i32.const 0))
+         (i64.store (i32.const 512) (i64.const 0))
+         (if (i32.ne (call $tell (local.get $b) (i32.const 512)) (i32.const -1))
+           (then (return (i32.const 0))))
+         (global.set $step (i32.const 99))
+         (call $await (local.get $b))",
+        "unreachable",
+    )
+}
+
+/// Answers with what the server at this authority answers, headers left out.
+pub(crate) fn sender(authority: &str) -> Vec<u8> {
+    let more = format!(
+        "(data (i32.const 2048) \"{authority}\")
+         (func $ended (param $how i32) (param $what i32) (result i32)
+           (if (i32.ne (local.get $how) (i32.const 2)) (then unreachable))
+           (if (local.get $what) (then (call $drop-subtask (local.get $what))))
+           ;; The result of `send`, at 1536: its response, or the code of an error.
+           (if (i32.load8_u (i32.const 1536)) (then
+             (call $return (i32.const 1) (i32.load8_u (i32.const 1544)) (i32.const 0) (i64.const 0)
+               (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+             (return (i32.const 0))))
+           (call $return (i32.const 0) (i32.load (i32.const 1544)) (i32.const 0) (i64.const 0)
+             (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+           (i32.const 0))"
+    );
+    let handle = format!(
+        "(call $both (call $future)) (local.set $b) (local.set $a)
+         (call $request (call $fields) (i32.const 0) (i32.const 0) (local.get $a) (i32.const 0)
+           (i32.const 0) (i32.const 256))
+         (call $drop-sent (i32.load (i32.const 260)))
+         (drop (call $authority (i32.load (i32.const 256)) (i32.const 1) (i32.const 2048)
+           (i32.const {})))
+         (i32.store8 (i32.const 1100) (i32.const 47))
+         (drop (call $path (i32.load (i32.const 256)) (i32.const 1) (i32.const 1100) (i32.const 1)))
+         (drop (call $scheme (i32.load (i32.const 256)) (i32.const 1) (i32.const 0) (i32.const 0)
+           (i32.const 0)))
+         (i64.store (i32.const 512) (i64.const 0)) (i64.store (i32.const 520) (i64.const 0))
+         (drop (call $complete (local.get $b) (i32.const 512)))
+         (local.set $a (call $send (i32.load (i32.const 256)) (i32.const 1536)))
+         (if (i32.eq (i32.and (local.get $a) (i32.const 15)) (i32.const 2))
+           (then (return (call $ended (i32.const 2) (i32.shr_u (local.get $a) (i32.const 4))))))
+         (call $await (i32.shr_u (local.get $a) (i32.const 4)))",
+        authority.len()
+    );
+    let event = "(if (i32.ne (local.get $event) (i32.const 1)) (then
+           (return (i32.or (i32.const 2) (i32.shl (global.get $waits) (i32.const 4))))))
+         (call $ended (local.get $how) (local.get $what))";
+    let handle = format!("(call $drop-request (local.get $request)) {handle}");
+    service_with(&handle, event, &more)
 }
