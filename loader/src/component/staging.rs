@@ -11,7 +11,7 @@
 //! Invariant: it is written by the future of the call and by its embedder, never by both at once: one of them stands
 //! still (`drive.rs`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -40,8 +40,15 @@ pub(super) const RESERVED: [HeaderName; 3] = [DATE, TE, TRAILER];
 
 const _: () = assert!(PIECE_BYTES <= index(PIECE_ROOM));
 
-/// The memory, shared by the call and the code that lends it out.
-#[derive(Clone)]
+/// Memories that a thread keeps for the calls to come: a new one costs more than many a call.
+const KEPT_MAX: usize = 64;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Rc<[Cell<u8>]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The memory. What an earlier call left in it stays there until it is written over: nothing is read that was not
+/// written for this call.
 pub(super) struct Staging(Rc<[Cell<u8>]>);
 
 /// There is more than fits the records.
@@ -51,10 +58,11 @@ pub(super) struct TooMuch;
 
 impl Staging {
     pub(super) fn new() -> Self {
-        Self(vec![Cell::new(0); BYTES].into())
+        let kept = KEPT.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| vec![Cell::new(0); BYTES].into()))
     }
 
-    /// Returns the first byte's address; it stays as long as any of the handles does.
+    /// Returns the first byte's address; it stays as long as `self` does.
     pub(super) fn base(&self) -> NonNull<u8> {
         NonNull::from(&*self.0).cast()
     }
@@ -169,6 +177,18 @@ impl Staging {
         for (cell, byte) in cells.iter().zip(bytes) {
             cell.set(*byte);
         }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // A thread that ends has no place for it any more.
+        let _gone = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT_MAX {
+                kept.push(Rc::clone(&self.0));
+            }
+        });
     }
 }
 
