@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -57,6 +57,9 @@ pub struct Manifest {
     /// What bounds a call (since minor 2; encoded behind the files).
     #[serde(skip)]
     pub metering: Metering,
+    /// The folder in memory of a WASI program or a component (since minor 3; encoded behind that).
+    #[serde(skip)]
+    pub scratch: Option<ScratchRow>,
 }
 
 /// How a module's code is made.
@@ -128,6 +131,15 @@ pub struct FolderRow {
     /// Folders, files and links in it.
     pub entries: u32,
     /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// A folder in memory, in which a guest may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScratchRow {
+    /// The path by which the guest knows it.
+    pub guest: String,
+    /// The most that it may take.
     pub bytes: u64,
 }
 
@@ -289,7 +301,9 @@ impl Manifest {
         let bytes = postcard::to_extend(self, bytes).expect("a vector takes what it is given");
         let bytes =
             postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given");
-        postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given")
+        let bytes =
+            postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given");
+        postcard::to_extend(&self.scratch, bytes).expect("a vector takes what it is given")
     }
 
     /// Decodes a manifest, by the forward rules above.
@@ -317,6 +331,9 @@ impl Manifest {
         }
         if 2 <= found_minor {
             (manifest.metering, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
+        if 3 <= found_minor {
+            (manifest.scratch, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
         if !is_newer && !rest.is_empty() {
@@ -362,13 +379,18 @@ mod tests {
                 folders: vec![FolderRow { guest: "/data".into(), entries: 2, bytes: 5 }],
             }),
             metering: Metering::Fuel,
+            scratch: Some(ScratchRow { guest: "/tmp".into(), bytes: 1 << 20 }),
         }
     }
 
     #[test]
-    fn a_manifest_of_an_older_minor_has_no_files() {
-        let without = Manifest { files: None, metering: Metering::Epochs, ..manifest() };
+    fn a_manifest_of_an_older_minor_has_what_that_knew() {
+        let metering = Metering::Epochs;
+        let without = Manifest { files: None, metering, scratch: None, ..manifest() };
         let mut bytes = without.encode();
+        assert_eq!(bytes.pop(), Some(0), "no folder in memory is one byte");
+        bytes[2..4].copy_from_slice(&2u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
         assert_eq!(bytes.pop(), Some(0), "epochs are one byte");
         bytes[2..4].copy_from_slice(&1u16.to_le_bytes());
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));

@@ -124,7 +124,7 @@ fn build_with(
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
-    let Linked { wasm, files } = linked_form(source)?;
+    let Linked { wasm, files, scratch } = linked_form(source)?;
     let facts = ModuleFacts::read(&wasm)?;
     let mapped = engines.get(EngineKind::of_artifact(form))?;
     let on_demand = engines.get(EngineKind::OnDemand)?;
@@ -153,6 +153,7 @@ fn build_with(
         isolation: form.isolation,
         metering: form.metering,
         files,
+        scratch,
     };
     let encoded = manifest.encode();
     if encoded.len() > MANIFEST_BYTES_MAX {
@@ -201,6 +202,7 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
     let limits = InstanceLimits {
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
         files_memory_bytes: 0,
+        files_memory_bytes_max: 0,
         table_elements_max: TABLE_ELEMENTS_MAX,
         fuel: None,
     };

@@ -175,6 +175,7 @@ mod tests {
             isolation: Isolation::GuardPages,
             files: None,
             metering: Metering::Epochs,
+            scratch: None,
         }
     }
 
