@@ -48,9 +48,11 @@ mod right {
     pub(super) const WRITE: u64 = 1 << 6;
     const PATH_SET_SIZE: u64 = 1 << 19;
     const SET_SIZE: u64 = 1 << 22;
+    /// What goes with being open for reading.
+    pub(super) const READS: u64 = READ | 1 << 14;
     const ALL: u64 = (1 << 30) - 1;
     /// Of a file that is open for neither reading nor writing.
-    pub(super) const FILE: u64 = ALL & !(READ | WRITE);
+    pub(super) const FILE: u64 = ALL & !(READS | WRITE);
     /// Of a folder that was opened.
     pub(super) const FOLDER: u64 = ALL & !(SEEK | SET_SIZE | PATH_SET_SIZE | WRITE);
     /// Of a folder that is open from the start, and of what is opened in it: those that programs expect.
@@ -463,7 +465,7 @@ impl<W: World> Wasi<'_, W> {
                 Stands::Start => (Type::Folder, right::START, right::INHERITED),
                 Stands::Folder => (Type::Folder, right::FOLDER, right::FOLDER),
                 _ => {
-                    let read = if descriptor.has(flag::READ) { right::READ } else { 0 };
+                    let read = if descriptor.has(flag::READ) { right::READS } else { 0 };
                     let write = if descriptor.has(flag::WRITE) { right::WRITE } else { 0 };
                     let rights = right::FILE | read | write;
                     (Type::File, rights, rights)

@@ -44,6 +44,8 @@ pub mod walk; // paths
 #[cfg(target_arch = "wasm32")]
 mod export; // the exported functions
 #[cfg(test)]
+mod model; // the folder in memory against a simple one
+#[cfg(test)]
 mod testing; // a guest and a host for tests
 
 use crate::body::{Bodies, Output};

@@ -269,20 +269,20 @@ impl<W: World> Wasi<'_, W> {
 
     /// Makes a link at a place that leads to `target`, which lies in our region.
     pub(crate) fn make_link(&mut self, place: &Place, target: Span) -> Result<(), Errno> {
+        let text = &self.bytes[target.range()];
+        if text.first() == Some(&b'/') {
+            return Err(Errno::NotPermitted);
+        }
         if place.found.is_some() {
             return Err(Errno::Exists);
         }
-        let text = &self.bytes[target.range()];
-        let fault = match text.first() {
-            None => Some(Errno::NoEntry),
-            _ if place.is_slashed => Some(Errno::NoEntry),
-            Some(b'/') => Some(Errno::NotPermitted),
-            _ if text.contains(&0) => Some(Errno::Invalid),
-            _ => None,
-        };
+        let (is_nothing, has_zero) = (text.is_empty() || place.is_slashed, text.contains(&0));
         let mut scratch = self.writable(place.folder)?;
-        if let Some(errno) = fault {
-            return Err(errno);
+        if is_nothing {
+            return Err(Errno::NoEntry);
+        }
+        if has_zero {
+            return Err(Errno::Invalid);
         }
         let link = scratch.make(place.folder, place.name()?, Type::Link)?;
         let written = self.write_node(link, 0, Source::Own(target.at), target.size);

@@ -48,7 +48,7 @@ const NAME_AT: usize = 32;
 pub struct Head {
     pub(crate) room: Room,
     is_made: bool,
-    names: u32,
+    pub(crate) names: u32,
     serial: u32,
     buckets: [u32; BUCKETS],
 }

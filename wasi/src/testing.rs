@@ -52,7 +52,10 @@ thread_local! {
 
 /// Guest and host, and the blocks of the folder in memory.
 #[derive(Default)]
-struct Test(Vec<Block>);
+pub(crate) struct Test(Vec<Block>);
+
+/// Blocks that there is memory for, whatever the bundles say.
+pub(crate) const BLOCKS_MAX: u32 = 40;
 
 impl Blocks for Test {
     fn block(&self, number: u32) -> &Block {
@@ -64,8 +67,7 @@ impl Blocks for Test {
     }
 
     fn reach(&mut self, number: u32) -> bool {
-        // Less than what the bundles say: a memory that cannot grow so far.
-        let can = number < 40;
+        let can = number <= BLOCKS_MAX;
         if can && self.0.len() < number as usize {
             self.0.resize(number as usize, [0; BLOCK_BYTES]);
         }
@@ -441,40 +443,50 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
     }
 }
 
-/// Runs calls until one traps. Returns the text of the trap, or of a fault.
-fn run(calls: &[Call], is_command: bool, memory: &[u8], files: &'static [u8]) -> Option<String> {
+/// Gives a fresh module with guest and host to an action; a request has not begun.
+pub(crate) fn with_fresh<R>(
+    memory: &[u8],
+    files: &'static [u8],
+    action: impl FnOnce(&mut Wasi<'_, Test>) -> R,
+) -> R {
     sides(|sides| {
         *sides = Sides { memory: vec![0; GUEST_BYTES], heap: 32_768, ..Sides::default() };
         sides.memory[..memory.len()].copy_from_slice(memory);
         sides.body = b"more of the body".to_vec();
         sides.files = files;
     });
-    let mut state = State::new();
-    let mut bytes = vec![0; OWN_BYTES];
-    let size = block(&mut bytes);
-    let mut more = vec![Entry::FREE; HANDLES_MAX - NEAR];
-    let mut descriptors = vec![Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR];
-    let mut scratch = Head::new();
+    action(&mut Wasi {
+        state: &mut State::new(),
+        bytes: &mut vec![0; OWN_BYTES],
+        more: &mut vec![Entry::FREE; HANDLES_MAX - NEAR],
+        descriptors: &mut vec![Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR],
+        scratch: &mut Head::new(),
+        base: BASE,
+        world: Test::default(),
+    })
+}
+
+/// Lets a request begin.
+pub(crate) fn begin(wasi: &mut Wasi<'_, Test>, is_command: bool) {
+    let size = block(wasi.bytes);
+    if is_command {
+        wasi.begin_command(size);
+    } else {
+        wasi.begin(size);
+    }
+}
+
+/// Runs calls until one traps. Returns the text of the trap, or of a fault.
+fn run(calls: &[Call], is_command: bool, memory: &[u8], files: &'static [u8]) -> Option<String> {
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let mut wasi = Wasi {
-            state: &mut state,
-            bytes: &mut bytes,
-            more: &mut more,
-            descriptors: &mut descriptors,
-            scratch: &mut scratch,
-            base: BASE,
-            world: Test::default(),
-        };
-        if is_command {
-            wasi.begin_command(size);
-        } else {
-            wasi.begin(size);
-        }
-        for one in calls {
-            call(&mut wasi, *one);
-        }
-        let record = if is_command { wasi.end_command(0) } else { wasi.end() };
-        assert!(record == 0 || record >= BASE, "a record lies in this module's memory");
+        with_fresh(memory, files, |wasi| {
+            begin(wasi, is_command);
+            for one in calls {
+                call(wasi, *one);
+            }
+            let record = if is_command { wasi.end_command(0) } else { wasi.end() };
+            assert!(record == 0 || record >= BASE, "a record lies in this module's memory");
+        });
     }));
     let panic = ended.err()?;
     let text = panic.downcast_ref::<String>().cloned();
