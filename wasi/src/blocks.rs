@@ -39,8 +39,8 @@ pub trait Blocks {
     fn reach(&mut self, number: u32) -> bool;
 }
 
-/// What is taken of the blocks.
-#[derive(Debug)]
+/// What is taken of the blocks. All zero is one of which nothing may be taken.
+#[derive(Debug, Default)]
 pub struct Room {
     /// The last block that may be taken.
     last: u32,

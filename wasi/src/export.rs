@@ -6,7 +6,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 
-use crate::blocks::{Block, Blocks};
+use crate::blocks::{BLOCK_BYTES, Block, Blocks};
 use crate::content::Piece;
 use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor};
 use crate::filesystem::{At, OpenFlags};
@@ -57,7 +57,7 @@ static STORE: Store = Store {
     more: UnsafeCell::new([Entry::FREE; HANDLES_MAX - NEAR]),
     descriptors: UnsafeCell::new([Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR]),
     scratch: UnsafeCell::new(Head::new()),
-    blocks: UnsafeCell::new(Near([[0; crate::blocks::BLOCK_BYTES]; NEAR_BLOCKS])),
+    blocks: UnsafeCell::new(Near([[0; BLOCK_BYTES]; NEAR_BLOCKS])),
 };
 
 #[repr(C)]
@@ -125,11 +125,10 @@ impl Imports {
     /// Returns where a block lies.
     fn place(number: u32) -> *mut Block {
         let place = crate::index(number).wrapping_sub(1);
-        assert!(place < NEAR_BLOCKS + Self::grown(), "a block that was made accessible");
-        let first = STORE.blocks.get().cast::<Block>();
         match place.checked_sub(NEAR_BLOCKS) {
-            None => first.wrapping_add(place),
+            None => STORE.blocks.get().cast::<Block>().wrapping_add(place),
             Some(far) => {
+                assert!(far < Self::grown(), "a block that was made accessible");
                 core::ptr::with_exposed_provenance_mut::<Block>(Self::end()).wrapping_add(far)
             }
         }
@@ -138,22 +137,21 @@ impl Imports {
     /// Returns the end of this module's memory as it was at the start, with the files.
     fn end() -> usize {
         let files = crate::index(guest::files()) + crate::index(guest::files_size());
-        files.next_multiple_of(WASM_PAGE_BLOCKS * crate::blocks::BLOCK_BYTES)
+        files.next_multiple_of(WASM_PAGE_BLOCKS * BLOCK_BYTES)
     }
 
     /// Returns how many blocks lie behind it.
     fn grown() -> usize {
-        let size = core::arch::wasm32::memory_size(0) * WASM_PAGE_BLOCKS;
-        size - Self::end() / crate::blocks::BLOCK_BYTES
+        core::arch::wasm32::memory_size(0) * WASM_PAGE_BLOCKS - Self::end() / BLOCK_BYTES
     }
 }
 
 impl Blocks for Imports {
     fn block(&self, number: u32) -> &Block {
-        // SAFETY: the block lies in the memory (`place` asserts it), and outside of all that this module has references
-        // to: its own part of the store, or pages behind the files, which nobody else knows. It lives as long as the
-        // memory, and `&self` keeps `block_mut` away, for there is one `Imports` that is asked for blocks: that of
-        // `with`.
+        // SAFETY: the block lies in the memory: in this module's own part of it, or behind the files, where `place`
+        // asserts that the memory has grown. Nothing else here has references to either, and block 0, which would lie
+        // before the first, is not asked for: it wraps to one that is not there. The memory does not shrink, and
+        // `&self` keeps `block_mut` away, for one `Imports` is asked for blocks, that of `with`.
         unsafe { &*Self::place(number) }
     }
 
@@ -165,26 +163,33 @@ impl Blocks for Imports {
     fn reach(&mut self, number: u32) -> bool {
         let Some(wanted) = crate::index(number).checked_sub(NEAR_BLOCKS) else { return true };
         let grown = Self::grown();
-        if wanted <= grown {
+        let Some(lacking) = wanted.checked_sub(grown).filter(|&lacking| lacking > 0) else {
             return true;
+        };
+        // By as much as there was: few calls for much, and little for little. What is not written is not touched.
+        let least = lacking.div_ceil(WASM_PAGE_BLOCKS);
+        let mut pages = least.max(grown / WASM_PAGE_BLOCKS);
+        while core::arch::wasm32::memory_grow(0, pages) == usize::MAX {
+            if pages == least {
+                return false;
+            }
+            pages = least.max(pages / 2);
         }
-        // Each time as much as there was: few calls for much, and little for little. What is not written is not
-        // touched.
-        let pages = grown.max(wanted - grown).div_ceil(WASM_PAGE_BLOCKS);
-        let least = (wanted - grown).div_ceil(WASM_PAGE_BLOCKS);
-        [pages, least]
-            .into_iter()
-            .any(|pages| core::arch::wasm32::memory_grow(0, pages) != usize::MAX)
+        true
     }
 }
 
 impl World for Imports {
     fn read_to_block(&mut self, address: u32, piece: &Piece) {
-        self.read(address, &mut Self.block_mut(piece.block)[piece.range.clone()]);
+        let target = &mut self.block_mut(piece.block)[piece.range.clone()];
+        // SAFETY: the function fills exactly the slice, or traps.
+        unsafe { guest::read(target.as_mut_ptr(), address, target.len()) }
     }
 
     fn write_from_block(&mut self, address: u32, piece: &Piece) {
-        self.write(address, &Self.block(piece.block)[piece.range.clone()]);
+        let bytes = &self.block(piece.block)[piece.range.clone()];
+        // SAFETY: the function reads exactly the slice, or traps.
+        unsafe { guest::write(address, bytes.as_ptr(), bytes.len()) }
     }
 
     fn memory_size(&self) -> u64 {
