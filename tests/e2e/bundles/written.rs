@@ -59,7 +59,8 @@ impl Calls {
 
     fn write(&mut self, fd: u64, text: &[u8], errno: u32) -> usize {
         let [at, size] = self.script.put(text);
-        let (at, size) = (u32::try_from(at).unwrap(), u32::try_from(size).unwrap());
+        let number = |number| u32::try_from(number).expect("an address or a size");
+        let (at, size) = (number(at), number(size));
         let [list, count] = self.script.vectors(&[(at, size)]);
         self.call("fd_write", &[fd, list, count, AREA.into()], errno)
     }
@@ -77,7 +78,7 @@ impl Calls {
 
 /// Returns what was read.
 fn text(gave: &Gave) -> String {
-    let size = usize::try_from(gave.number(0)).unwrap();
+    let size = usize::try_from(gave.number(0)).expect("small");
     String::from_utf8_lossy(&gave.area[8..8 + size]).into_owned()
 }
 
