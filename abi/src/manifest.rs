@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 3;
+pub const MINOR: u16 = 4;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -57,8 +57,11 @@ pub struct Manifest {
     /// What bounds a call (since minor 2; encoded behind the files).
     #[serde(skip)]
     pub metering: Metering,
+    /// The folder in memory of a WASI program or a component (since minor 3; encoded behind that).
+    #[serde(skip)]
+    pub scratch: Option<ScratchRow>,
     /// Why the engine's component runtime runs it, and it is not linked; nothing for what is a core module (since
-    /// minor 3; encoded behind the metering).
+    /// minor 4; encoded last).
     #[serde(skip)]
     pub unlinked: Option<String>,
 }
@@ -132,6 +135,15 @@ pub struct FolderRow {
     /// Folders, files and links in it.
     pub entries: u32,
     /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// A folder in memory, in which a guest may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScratchRow {
+    /// The path by which the guest knows it.
+    pub guest: String,
+    /// The most that it may take.
     pub bytes: u64,
 }
 
@@ -295,6 +307,8 @@ impl Manifest {
             postcard::to_extend(&self.files, bytes).expect("a vector takes what it is given");
         let bytes =
             postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given");
+        let bytes =
+            postcard::to_extend(&self.scratch, bytes).expect("a vector takes what it is given");
         postcard::to_extend(&self.unlinked, bytes).expect("a vector takes what it is given")
     }
 
@@ -325,6 +339,9 @@ impl Manifest {
             (manifest.metering, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         if 3 <= found_minor {
+            (manifest.scratch, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
+        if 4 <= found_minor {
             (manifest.unlinked, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
@@ -371,16 +388,20 @@ mod tests {
                 folders: vec![FolderRow { guest: "/data".into(), entries: 2, bytes: 5 }],
             }),
             metering: Metering::Fuel,
+            scratch: Some(ScratchRow { guest: "/tmp".into(), bytes: 1 << 20 }),
             unlinked: Some("a reason".into()),
         }
     }
 
     #[test]
-    fn a_manifest_of_an_older_minor_has_no_files() {
-        let without =
-            Manifest { files: None, metering: Metering::Epochs, unlinked: None, ..manifest() };
+    fn a_manifest_of_an_older_minor_has_what_that_knew() {
+        let (files, metering, scratch, unlinked) = (None, Metering::Epochs, None, None);
+        let without = Manifest { files, metering, scratch, unlinked, ..manifest() };
         let mut bytes = without.encode();
         assert_eq!(bytes.pop(), Some(0), "a linked one is one byte");
+        bytes[2..4].copy_from_slice(&3u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
+        assert_eq!(bytes.pop(), Some(0), "no folder in memory is one byte");
         bytes[2..4].copy_from_slice(&2u16.to_le_bytes());
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
         assert_eq!(bytes.pop(), Some(0), "epochs are one byte");

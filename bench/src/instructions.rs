@@ -15,7 +15,7 @@ use midge_bench::guests;
 use midge_bench::harness::{BROWSER, HEAD, Harness, artifact};
 use midge_bench::hot::{decoded, encoded, parsed, read, written};
 use midge_loader::engine::Engines;
-use midge_loader::files::of_texts;
+use midge_loader::files::{self, SCRATCH_PATH_DEFAULT, Scratch, of_texts};
 use midge_loader::link::attach;
 use midge_loader::start::Technique;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ const READER: &[u8] = include_bytes!("../../examples/lookup/lookup.wasm");
 const READ: &str =
     concat!(include_str!("../../examples/lookup/data/ports.tsv"), "name=Ada\t1815\ttcp\n");
 
+/// A program that makes a file, writes 1000 bytes to it and reads them.
+const WRITER: &str = include_str!("guests/writer.wat");
+
 /// One thing that is counted.
 struct Bench {
     name: &'static str,
@@ -49,7 +52,7 @@ struct Bench {
 /// Repetitions of the first run: enough to be past what happens once.
 const FIRST: u32 = 100;
 
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench { name: "parse a small request", repetitions: 10_000, run: |count| parsed(HEAD, count) },
     Bench {
         name: "parse a browser's request",
@@ -89,6 +92,11 @@ const BENCHES: [Bench; 12] = [
         name: "call a program with a file",
         repetitions: 2000,
         run: |count| called(Technique::Restore, &reader()?, count),
+    },
+    Bench {
+        name: "call a program that writes",
+        repetitions: 2000,
+        run: |count| called(Technique::Restore, &writer()?, count),
     },
 ];
 
@@ -237,6 +245,12 @@ fn called(technique: Technique, source: &[u8], count: u32) -> Result<()> {
 /// Returns the program with its file.
 fn reader() -> Result<Vec<u8>> {
     Ok(attach(READER, &of_texts("/data", &[("ports.tsv", READ)])?))
+}
+
+/// Returns the program with a folder to write to.
+fn writer() -> Result<Vec<u8>> {
+    let scratch = Scratch { guest: SCRATCH_PATH_DEFAULT.into(), bytes: 1 << 20 };
+    Ok(attach(WRITER.as_bytes(), &files::read(&[], Some(&scratch))?))
 }
 
 fn print_table(report: &Report) -> Result<()> {

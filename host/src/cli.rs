@@ -4,19 +4,25 @@
 
 mod external; // `midge NAME` runs the program `midge-NAME`
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
 use midge_abi::manifest::{CodeForm, Isolation, Metering};
-use midge_loader::files::Mapping;
+use midge_loader::files::{Mapping, Scratch};
 use midge_net::Networks;
 
 pub use self::external::External;
+use crate::compile::Recipe;
 use crate::config::{
     BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
-    RingChoice, Setting, Technique, Workers, keys,
+    RingChoice, Setting, Technique, Workers, keys, scratch,
 };
 use crate::grant::GrantedOrigin;
 
@@ -369,6 +375,17 @@ pub struct FilesArgs {
     /// Files for a WASI program or component, and their path there; may be given several times
     #[arg(long, value_name = "DIR[:PATH]")]
     pub files: Vec<Mapping>,
+    /// A folder in memory that it may write to, empty for each request; its path is /tmp if none is given
+    #[arg(long, value_name = "SIZE[:PATH]", value_parser = scratch)]
+    pub scratch: Option<Scratch>,
+}
+
+impl FilesArgs {
+    /// Returns what an artifact is made of.
+    #[must_use]
+    pub fn recipe<'a>(&'a self, module: &'a Path, form: CodeForm) -> Recipe<'a> {
+        Recipe { module, form, files: &self.files, scratch: self.scratch.as_ref() }
+    }
 }
 
 /// Arguments of `midge prove`.

@@ -30,7 +30,7 @@ use midge_abi::manifest::CodeForm;
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
 use midge_loader::build::{BuildError, build_as};
 use midge_loader::engine::Engines;
-use midge_loader::files::{self, Mapping};
+use midge_loader::files::{self, Mapping, Scratch};
 use midge_loader::link::attach;
 use midge_loader::module::{MODULE_BYTES_MAX, SECTION_COUNT_MAX, SECTION_NAME_BYTES_MAX};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -159,6 +159,8 @@ pub struct Recipe<'a> {
     pub form: CodeForm,
     /// Folders of files for it.
     pub files: &'a [Mapping],
+    /// Where it may write.
+    pub scratch: Option<&'a Scratch>,
 }
 
 impl Recipe<'_> {
@@ -167,7 +169,7 @@ impl Recipe<'_> {
     /// # Errors
     /// A [`Failure`] with the path of what cannot be packed.
     pub fn pack(&self) -> Result<Vec<u8>> {
-        files::read(self.files).map_err(|error| {
+        files::read(self.files, self.scratch).map_err(|error| {
             let what = format!("cannot pack the files for `{}`", self.module.display());
             let next = "a bundle holds files, folders and links that stay inside: docs/manual/components.md#files";
             Failure::new(what, next, error).into()
@@ -179,13 +181,13 @@ impl Recipe<'_> {
     /// # Errors
     /// A [`Failure`], if there are any.
     pub fn refuse_files(&self) -> Result<()> {
-        if self.files.is_empty() {
+        if self.files.is_empty() && self.scratch.is_none() {
             return Ok(());
         }
         let shown = self.module.display();
         Err(Failure {
             what: format!("`{shown}` is an artifact, whose files were chosen when it was built"),
-            next: "midge build MODULE --files FOLDER:GUEST-PATH, and leave the files out here"
+            next: "midge build MODULE --files FOLDER:GUEST-PATH --scratch SIZE, and leave both out here"
                 .into(),
             is_usage: true,
             cause: None,

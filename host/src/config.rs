@@ -17,6 +17,7 @@ mod read; // the walk over the parsed file
 pub mod source; // the file's text and places in it
 pub mod suggest; // the nearest known word
 mod ring; // names of the ways to the kernel
+mod scratch; // the folder in memory that a function may write to
 mod technique; // names of start techniques
 pub mod unit; // durations, sizes, CPU lists
 
@@ -34,6 +35,7 @@ pub use self::{
     origin::{Origin, Setting},
     pattern::Pattern,
     ring::RingChoice,
+    scratch::{ScratchFolder, scratch},
     source::{Source, SourceError},
     technique::Technique,
     unit::{ByteSize, Quantity, UnitError, Workers},
@@ -204,6 +206,8 @@ pub struct Function {
     pub grant: Setting<Grant>,
     /// Folders of files for a program or a component.
     pub files: Setting<Mappings>,
+    /// Where it may write.
+    pub scratch: Setting<ScratchFolder>,
 }
 
 /// Folders, ready to be opened, each with its path for the guest.

@@ -161,6 +161,7 @@ impl Deployment {
                     metering: function.metering.value,
                 },
                 files: &function.files.value.0,
+                scratch: function.scratch.value.0.as_ref(),
             };
             let module = opened_once(&mut opened, recipe, || {
                 open(&recipe, &shared.engines, &settings.build)

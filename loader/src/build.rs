@@ -85,7 +85,7 @@ pub enum BuildError {
     },
     /// Files are linked, and this is not.
     #[error(
-        "its files have no place, for the engine's component runtime runs it, without any: {refused}"
+        "its files or its folder in memory have no place, for the engine's component runtime runs it, without any: {refused}"
     )]
     ComponentFiles {
         /// Why it is not linked.
@@ -157,7 +157,7 @@ fn build_with(
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
-    let Linked { wasm, files } = match linked_form(source) {
+    let Linked { wasm, files, scratch } = match linked_form(source) {
         Ok(linked) => linked,
         Err(ModuleError::Link(refused)) if refused.is_of_component(source) => {
             let refused = refused.to_string();
@@ -193,6 +193,7 @@ fn build_with(
         isolation: form.isolation,
         metering: form.metering,
         files,
+        scratch,
         unlinked: None,
     };
     let mut sections = vec![section(SectionKind::Manifest, self::manifest(&manifest)?)];
@@ -247,6 +248,7 @@ fn start_up(engine: &GuestEngine, instrumented: &[u8]) -> Result<Started, BuildE
     let limits = InstanceLimits {
         memory_bytes_max: STARTUP_MEMORY_BYTES_MAX,
         files_memory_bytes: 0,
+        files_memory_bytes_max: 0,
         table_elements_max: TABLE_ELEMENTS_MAX,
         fuel: None,
     };

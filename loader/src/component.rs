@@ -110,6 +110,7 @@ pub(crate) fn build(
         isolation: form.isolation,
         metering: form.metering,
         files: None,
+        scratch: None,
         unlinked: Some(refused.to_owned()),
     };
     let sections = [

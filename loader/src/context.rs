@@ -56,8 +56,10 @@ pub struct RequestContext {
 pub struct InstanceLimits {
     /// Largest size of each linear memory, in bytes.
     pub memory_bytes_max: usize,
-    /// Size of a memory that files lie in, which may be larger than that: it does not grow. 0 without files.
+    /// Size of a memory that files lie in, which may be larger than that. 0 without files.
     pub files_memory_bytes: usize,
+    /// To which it may grow, for the folder in memory: no other memory of the module has the same largest size.
+    pub files_memory_bytes_max: usize,
     /// Most elements of each table.
     pub table_elements_max: usize,
     /// Instructions of a call, where they are counted.
@@ -69,10 +71,13 @@ impl ResourceLimiter for InstanceLimits {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let is_of_files = current == 0 && desired == self.files_memory_bytes;
-        Ok(desired <= self.memory_bytes_max || is_of_files)
+        let is_for_folder = maximum == Some(self.files_memory_bytes_max)
+            && self.files_memory_bytes <= current
+            && desired <= self.files_memory_bytes_max;
+        Ok(desired <= self.memory_bytes_max || is_of_files || is_for_folder)
     }
 
     fn table_growing(

@@ -11,7 +11,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use midge_wasi::pack::Scratch;
 use midge_wasi::pack::{Entry, Folder, PackError, is_guest_path, is_name, pack};
+pub use midge_wasi::scratch::{SCRATCH_BYTES_MAX, SCRATCH_BYTES_MIN};
 
 use crate::module::FILES_BYTES_MAX;
 
@@ -23,6 +25,8 @@ pub const ENTRIES_MAX: usize = 65_536;
 pub const DEPTH_MAX: usize = 64;
 /// Where a guest finds a folder if nothing else is said.
 pub const GUEST_PATH_DEFAULT: &str = "/";
+/// Where a guest finds the folder in memory if nothing else is said: what programs take for what they need for a while.
+pub const SCRATCH_PATH_DEFAULT: &str = "/tmp";
 
 /// A folder, and the path by which the guest knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,12 +105,12 @@ pub enum FilesError {
     Pack(#[from] PackError),
 }
 
-/// Reads folders and packs them; no folders are no bytes.
+/// Reads folders and packs them, with the folder in memory; nothing of either is no bytes.
 ///
 /// # Errors
 /// [`FilesError`] with the path that it is about.
-pub fn read(mappings: &[Mapping]) -> Result<Vec<u8>, FilesError> {
-    if mappings.is_empty() {
+pub fn read(mappings: &[Mapping], scratch: Option<&Scratch>) -> Result<Vec<u8>, FilesError> {
+    if mappings.is_empty() && scratch.is_none() {
         return Ok(Vec::new());
     }
     let (mut reader, mut folders) = (Reader::default(), Vec::new());
@@ -114,14 +118,15 @@ pub fn read(mappings: &[Mapping]) -> Result<Vec<u8>, FilesError> {
         if folders.len() == FOLDERS_MAX {
             return Err(too_many(&mapping.folder, "folders", FOLDERS_MAX));
         }
-        if folders.iter().any(|(guest, _)| *guest == mapping.guest) {
+        let is_scratch = scratch.is_some_and(|scratch| scratch.guest == mapping.guest);
+        if is_scratch || folders.iter().any(|(guest, _)| *guest == mapping.guest) {
             return Err(FilesError::Twice { guest: mapping.guest.clone() });
         }
         folders.push((mapping.guest.clone(), reader.folder(&mapping.folder, DEPTH_MAX)?));
     }
-    let bytes = pack(&folders)?;
-    if bytes.len() > FILES_BYTES_MAX {
-        return Err(too_many(&mappings[0].folder, "bytes with all names", FILES_BYTES_MAX));
+    let bytes = pack(&folders, scratch)?;
+    if let Some(first) = mappings.first().filter(|_| bytes.len() > FILES_BYTES_MAX) {
+        return Err(too_many(&first.folder, "bytes with all names", FILES_BYTES_MAX));
     }
     Ok(bytes)
 }
@@ -132,7 +137,7 @@ pub fn read(mappings: &[Mapping]) -> Result<Vec<u8>, FilesError> {
 /// [`FilesError::Pack`], if they are too large.
 pub fn of_texts(guest: &str, texts: &[(&str, &str)]) -> Result<Vec<u8>, FilesError> {
     let file = |(name, text): &(&str, &str)| ((*name).to_owned(), Entry::File((*text).into()));
-    Ok(pack(&[(guest.to_owned(), texts.iter().map(file).collect())])?)
+    Ok(pack(&[(guest.to_owned(), texts.iter().map(file).collect())], None)?)
 }
 
 fn too_many(path: &Path, what: &'static str, limit: usize) -> FilesError {
@@ -204,7 +209,7 @@ mod tests {
     }
 
     fn refused(folder: &Path) -> String {
-        read(&[mapping(folder)]).unwrap_err().to_string()
+        read(&[mapping(folder)], None).unwrap_err().to_string()
     }
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
             }
             symlink("a/file", folder.path().join("link")).unwrap();
         }
-        let packed = |folder: &tempfile::TempDir| read(&[mapping(folder.path())]).unwrap();
+        let packed = |folder: &tempfile::TempDir| read(&[mapping(folder.path())], None).unwrap();
         assert_eq!(packed(&one), packed(&other));
         fs::write(other.path().join("a/file"), "x").unwrap();
         assert_ne!(packed(&one), packed(&other));
@@ -249,7 +254,7 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
         assert!(refused(path).ends_with("/socket` is neither a file nor a folder nor a link"));
         assert!(refused(&path.join("gone")).starts_with("cannot read `"));
-        let twice = read(&[mapping(&link), mapping(&link)]).unwrap_err();
+        let twice = read(&[mapping(&link), mapping(&link)], None).unwrap_err();
         assert!(twice.to_string().starts_with("cannot read"), "{twice}");
     }
 
@@ -265,11 +270,14 @@ mod tests {
             refused(folder.path()).ends_with("is beyond the limit of 64 folders in one another")
         );
         fs::remove_dir(&deep).unwrap();
-        assert!(read(&[mapping(folder.path())]).is_ok());
+        assert!(read(&[mapping(folder.path())], None).is_ok());
         let sparse = File::create(folder.path().join("large")).unwrap();
         sparse.set_len(FILES_BYTES_MAX as u64 + 1).unwrap();
         assert!(refused(folder.path()).ends_with("is beyond the limit of 67108864 bytes of files"));
         let many = vec![mapping(deep.parent().unwrap()); 2];
-        assert!(matches!(read(&many), Err(FilesError::Twice { .. })));
+        assert!(matches!(read(&many, None), Err(FilesError::Twice { .. })));
+        let scratch = Scratch { guest: "/".into(), bytes: SCRATCH_BYTES_MIN };
+        let refused = read(&many[..1], Some(&scratch));
+        assert!(matches!(refused, Err(FilesError::Twice { .. })));
     }
 }

@@ -81,9 +81,11 @@ impl Function {
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
         let engine = engines.get(technique.engine_kind_of(artifact.manifest()))?;
+        let (files_memory_bytes, files_memory_bytes_max) = files_memory_bytes(artifact.manifest());
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
-            files_memory_bytes: files_memory_bytes(artifact.manifest()),
+            files_memory_bytes,
+            files_memory_bytes_max,
             table_elements_max: TABLE_ELEMENTS_MAX,
             fuel: (artifact.manifest().metering == Metering::Fuel).then_some(limits.fuel),
         };
@@ -185,10 +187,13 @@ struct Loaded {
     mapping: Option<Arc<MappedCode>>,
 }
 
-/// Returns the size of the memory that files lie in; 0 without files.
-fn files_memory_bytes(manifest: &Manifest) -> usize {
+/// Returns the size of the memory that files lie in, and to which it may grow; 0 without files.
+fn files_memory_bytes(manifest: &Manifest) -> (usize, usize) {
     let memory = manifest.files.as_ref().and(manifest.memories.first());
-    memory.map_or(0, |memory| usize::try_from(memory.bytes).expect("checked: at most 4 GiB"))
+    let size = |bytes: u64| usize::try_from(bytes).expect("checked: at most 4 GiB");
+    memory.map_or((0, 0), |memory| {
+        (size(memory.bytes), size(memory.bytes_max.unwrap_or(memory.bytes)))
+    })
 }
 
 fn load(

@@ -21,8 +21,8 @@ mod component; // what a component is made of
 #[path = "link/merge.rs"]
 mod merge; // many modules made one
 
-use midge_abi::manifest::{FilesRow, FolderRow};
-use midge_wasi::pack::{self, PackError, Summary};
+use midge_abi::manifest::{FilesRow, FolderRow, ScratchRow};
+use midge_wasi::pack::{self, Contents, PackError, Summary};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{BinaryReader, Parser, Validator, WasmFeatures};
 
@@ -158,6 +158,8 @@ pub struct Linked {
     pub wasm: Vec<u8>,
     /// Where its files lie in its first memory, if it has any.
     pub files: Option<FilesRow>,
+    /// The folder in memory, if it has one.
+    pub scratch: Option<ScratchRow>,
 }
 
 /// Links a component or a program into a core module that follows the contract, with a bundle of files for it, or none
@@ -180,9 +182,9 @@ fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
         Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,
         _ => component::read(bytes)?,
     };
-    let (wasm, start) = merge::merge(WASI, &component, files)?;
     if files.is_empty() {
-        return Ok(Linked { wasm, files: None });
+        let (wasm, _) = merge::merge(WASI, &component, merge::Behind::default())?;
+        return Ok(Linked { wasm, files: None, scratch: None });
     }
     let broken = |error: PackError| LinkError::Files { reason: error.to_string() };
     let folder = |folder: Summary| FolderRow {
@@ -190,6 +192,11 @@ fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
         entries: folder.entries,
         bytes: folder.bytes,
     };
-    let folders = pack::check(files).map_err(broken)?.into_iter().map(folder).collect();
-    Ok(Linked { wasm, files: Some(FilesRow { start, bytes: files.len() as u64, folders }) })
+    let Contents { folders, scratch } = pack::check(files).map_err(broken)?;
+    let scratch_bytes = scratch.as_ref().map_or(0, |scratch| scratch.bytes);
+    let (wasm, start) = merge::merge(WASI, &component, merge::Behind { files, scratch_bytes })?;
+    let folders = folders.into_iter().map(folder).collect();
+    let scratch = scratch.map(|row| ScratchRow { guest: row.guest, bytes: row.bytes.into() });
+    let files = FilesRow { start, bytes: files.len() as u64, folders };
+    Ok(Linked { wasm, files: Some(files), scratch })
 }

@@ -6,7 +6,7 @@
 
 use midge_abi::contract::{EXPORT_CONTRACT, EXPORT_HANDLE, EXPORT_INITIALIZE, EXPORT_MEMORY};
 use midge_abi::imports;
-use midge_abi::manifest::{ExportRow, FilesRow, StateClasses};
+use midge_abi::manifest::{ExportRow, FilesRow, ScratchRow, StateClasses};
 use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Operator, Parser, Payload, TypeRef, ValType,
     Validator, WasmFeatures,
@@ -256,6 +256,8 @@ pub struct Linked<'a> {
     pub wasm: std::borrow::Cow<'a, [u8]>,
     /// Where its files lie, if it has any.
     pub files: Option<FilesRow>,
+    /// Its folder in memory, if it has one.
+    pub scratch: Option<ScratchRow>,
 }
 
 /// Returns the core module, in binary form, of a file that holds a module or a component in either form. A
@@ -274,10 +276,11 @@ pub fn linked_form(bytes: &[u8]) -> Result<Linked<'_>, ModuleError> {
     let binary = binary.map_err(|error| ModuleError::Text { message: error.to_string() })?;
     if crate::link::is_linked(&binary) {
         let linked = crate::link::link(&binary, files)?;
-        return Ok(Linked { wasm: linked.wasm.into(), files: linked.files });
+        let crate::link::Linked { wasm, files, scratch } = linked;
+        return Ok(Linked { wasm: wasm.into(), files, scratch });
     }
     if files.is_empty() {
-        return Ok(Linked { wasm: binary, files: None });
+        return Ok(Linked { wasm: binary, files: None, scratch: None });
     }
     Err(ModuleError::FilesWithoutWasi)
 }

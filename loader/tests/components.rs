@@ -673,7 +673,7 @@ fn what_start_up_has_opened_stays_open() {
         read("(i32.load (i32.const 2064))", 100),
     );
     let file = ("hello".to_owned(), pack::Entry::File(b"content".to_vec()));
-    let files = pack::pack(&[("/".into(), [file].into())]).unwrap();
+    let files = pack::pack(&[("/".into(), [file].into())], None).unwrap();
     let mut guest = Guest::try_of_bytes(&attach(module.as_bytes(), &files)).unwrap();
     for _ in 0..3 {
         assert_eq!(guest.call(b"body").unwrap().body, b"tent");
@@ -688,7 +688,7 @@ fn files_that_are_no_bundle_are_refused() {
         let error = error.expect("they are no bundle");
         error.to_string()
     };
-    let whole = pack::pack(&[("/".into(), pack::Folder::new())]).unwrap();
+    let whole = pack::pack(&[("/".into(), pack::Folder::new())], None).unwrap();
     let reason = "its files are no bundle of this version of midge: ";
     assert_eq!(refused(b"garbage"), format!("{reason}it does not begin as one"));
     assert_eq!(

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use midge_loader::files::{FilesError, Mapping, read};
-use midge_wasi::bundle::{Bundle, Found};
+use midge_wasi::bundle::Bundle;
 use midge_wasi::pack::PackError;
 use midge_wasi::preview1::Errno;
 use proptest::prelude::*;
@@ -69,7 +69,7 @@ fn packed(folder: &Path, makes: &[(Vec<&str>, Make)]) -> Vec<u8> {
     }
     loop {
         let mapping = Mapping { folder: folder.to_owned(), guest: "/".into() };
-        match read(&[mapping]) {
+        match read(&[mapping], None) {
             Ok(bytes) => return bytes,
             Err(FilesError::Pack(PackError::LinkLeaves { path, .. })) => {
                 fs::remove_file(folder.join(path)).expect("the link that was named");
@@ -147,8 +147,8 @@ proptest! {
         for (path, follows) in paths {
             let expected = by_kernel(&folder, &path, follows).map(|inode| inodes[&inode].clone());
             let found = match bundle.resolve(0, path.as_bytes(), follows) {
-                Ok(Found::Node(node)) => Ok(path_of(bundle, node)),
-                Ok(Found::Absent) => Err(Errno::NoEntry),
+                Ok(Some(node)) => Ok(path_of(bundle, node)),
+                Ok(None) => Err(Errno::NoEntry),
                 Err(errno) => Err(errno),
             };
             prop_assert_eq!(found, expected, "{:?}, followed: {}", path, follows);
@@ -177,7 +177,7 @@ fn long_ways_end_as_the_kernel_ends_them() {
     for path in paths {
         let expected = by_kernel(&folder, &path, true).map(drop);
         let found = match bundle.resolve(0, path.as_bytes(), true) {
-            Ok(Found::Absent) => Err(Errno::NoEntry),
+            Ok(None) => Err(Errno::NoEntry),
             found => found.map(drop),
         };
         assert_eq!(found, expected, "{} bytes: {}", path.len(), &path[..path.len().min(60)]);

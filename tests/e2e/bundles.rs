@@ -3,6 +3,7 @@
 
 mod beside; // another engine
 mod commands; // techniques, artifacts, refusals
+mod written; // the folder in memory
 mod probe; // a program that makes the calls that it is told to
 
 use std::fs;
@@ -25,9 +26,12 @@ const NAMETOOLONG: u32 = 37;
 const NOENT: u32 = 44;
 const NOTDIR: u32 = 54;
 const NOTSUP: u32 = 58;
+const NOSPC: u32 = 51;
+const NOTEMPTY: u32 = 55;
 const PERM: u32 = 63;
 const ROFS: u32 = 69;
 const SPIPE: u32 = 70;
+const XDEV: u32 = 75;
 /// The first descriptor that a program opens, behind the standard ones and one folder.
 const FIRST: u64 = 4;
 /// Bytes of the area that are told of each call.
@@ -75,8 +79,25 @@ fn ran(host: &Host, script: &Script) -> Vec<Gave> {
         script.gave(SHOWN, &response.body)
     };
     let (first, second) = (call(), call());
-    assert_eq!(first, second, "the second call sees nothing of the first");
+    let names = script.names();
+    let seen = |gave: &[Gave]| {
+        gave.iter().zip(&names).map(|(gave, name)| without_times(name, gave)).collect::<Vec<_>>()
+    };
+    let is_same = seen(&first) == seen(&second);
+    assert!(is_same, "the second call sees nothing of the first");
     first
+}
+
+/// Leaves out of an answer what is another for each call: when something was written.
+fn without_times(function: &str, gave: &Gave) -> Gave {
+    let mut gave = gave.clone();
+    let times = match function {
+        "fd_filestat_get" | "path_filestat_get" => 40..64,
+        "[method]descriptor.stat" | "[method]descriptor.stat-at" => 40..104,
+        _ => 0..0,
+    };
+    gave.area[times].fill(0);
+    gave
 }
 
 /// Runs a script and compares the errors with what is expected of each call.

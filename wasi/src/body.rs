@@ -133,7 +133,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn advance(self, size: u32) -> Self {
+    pub(crate) fn advance(self, size: u32) -> Self {
         match self {
             Self::Guest(at) => Self::Guest(at + size),
             Self::Own(at) => Self::Own(at + size),

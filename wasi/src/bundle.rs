@@ -10,14 +10,15 @@
 //! The loader packs a bundle (`loader/src/files.rs`) and puts it behind this module's own memory, where nothing
 //! writes: so it is part of the image, mapped from the artifact, shared by all instances, and clean.
 //!
-//! A path is resolved as the kernel does beneath a folder (`openat2` with `RESOLVE_BENEATH`): part by part, links
-//! where they stand, and nothing leads above the folder that the caller holds.
+//! Behind the folders of files may stand one that is in memory (`scratch.rs`): the bundle has its path, and how many
+//! bytes it may take.
 //!
 //! Invariant: no bytes are trusted. A bundle that contradicts itself gives [`Errno::Io`], and no read lies outside.
 //! What the guest may do with it is elsewhere: `descriptors.rs` (preview 1), `filesystem.rs` (0.2).
 
+use crate::index;
 use crate::preview1::Errno;
-use crate::{index, wire};
+use crate::walk::{Tree, Type, walk};
 
 /// First bytes of a bundle.
 pub const MAGIC: [u8; 4] = *b"MFB1";
@@ -25,32 +26,20 @@ pub const MAGIC: [u8; 4] = *b"MFB1";
 pub const HEAD_BYTES: u32 = 16;
 /// Bytes of a node.
 pub const NODE_BYTES: u32 = 24;
-/// Longest path, as Linux has it: with the zero behind it, 4096.
-pub const PATH_BYTES_MAX: u32 = 4095;
-/// Longest part of a path.
-pub const NAME_BYTES_MAX: usize = 255;
-/// Most links on the way of one path.
-pub const LINKS_MAX: usize = 40;
+/// A node's number that says it is the folder in memory.
+pub(crate) const SCRATCH: u32 = 3;
 /// Seconds since 1970 that all times of all files show, the first day of 1980: the same files make the same
 /// artifact, and formats that count from there can hold it.
 pub const TIME_SECONDS: u64 = 315_532_800;
 
-/// What a node is, by its number in the bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
-    /// A folder: `at` is its first child, `size` their count.
-    Folder,
-    /// A file: `at` is where its content lies, `size` how long it is.
-    File,
-    /// A link: as a file, of its target.
-    Link,
-}
-
 /// One of a bundle's folders, files or links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// What it is: of a folder `at` is the first child and `size` their count, of others where the content lies, or
+    /// the target, and how long it is.
     pub kind: Type,
+    /// It is the folder in memory: `size` is how many bytes it may take.
+    pub is_scratch: bool,
     name: [u32; 2],
     /// Where its content is, or its first child.
     pub at: u32,
@@ -58,15 +47,6 @@ pub struct Node {
     pub size: u32,
     /// The folder that it lies in; its own index where it is open from the start.
     pub parent: u32,
-}
-
-/// Where a path leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// To a node.
-    Node(u32),
-    /// To a name that its folder does not have.
-    Absent,
 }
 
 /// A bundle; empty where there is none.
@@ -110,13 +90,14 @@ impl<'a> Bundle<'a> {
         else {
             return Err(Errno::Io);
         };
+        let is_scratch = kind == SCRATCH;
         let kind = match kind {
-            0 => Type::Folder,
+            0 | SCRATCH => Type::Folder,
             1 => Type::File,
             2 => Type::Link,
             _ => return Err(Errno::Io),
         };
-        Ok(Node { kind, name: [name, name_size], at, size, parent })
+        Ok(Node { kind, is_scratch, name: [name, name_size], at, size, parent })
     }
 
     /// Returns a node's name; of a folder that is open from the start the path by which the guest knows it.
@@ -148,8 +129,32 @@ impl<'a> Bundle<'a> {
         Ok(&content[start..])
     }
 
-    /// Finds a folder's child.
-    fn child(self, folder: Node, name: &[u8]) -> Result<Option<u32>, Errno> {
+    /// Finds where a path leads from a folder ([`walk`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve(self, base: u32, path: &'a [u8], follows: bool) -> Result<Option<u32>, Errno> {
+        walk(self, base, path, follows).map(|spot| spot.found)
+    }
+}
+
+impl<'a> Tree<'a> for Bundle<'a> {
+    fn kind(self, node: u32) -> Result<Type, Errno> {
+        self.node(node).map(|node| node.kind)
+    }
+
+    fn parent(self, folder: u32) -> Result<u32, Errno> {
+        self.node(folder).map(|folder| folder.parent)
+    }
+
+    fn target(self, link: u32) -> Result<&'a [u8], Errno> {
+        self.content(self.node(link)?)
+    }
+
+    /// # Cost
+    /// A search among the folder's names, which are sorted.
+    fn child(self, folder: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
+        let folder = self.node(folder)?;
         let (mut low, mut high) = (folder.at, folder.at.checked_add(folder.size).ok_or(Errno::Io)?);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -160,79 +165,5 @@ impl<'a> Bundle<'a> {
             }
         }
         Ok(None)
-    }
-
-    /// Finds where a path leads from a folder. A link in its last part is followed if that is asked for.
-    ///
-    /// # Errors
-    /// Those that the kernel gives, and [`Errno::NotPermitted`] for a path that would leave the folder.
-    ///
-    /// # Cost
-    /// Per part, a search among the folder's names.
-    pub fn resolve(self, base: u32, path: &[u8], follows: bool) -> Result<Found, Errno> {
-        if wire(path.len()) > PATH_BYTES_MAX {
-            return Err(Errno::NameTooLong);
-        }
-        if path.contains(&0) {
-            return Err(Errno::Invalid);
-        }
-        match path.first() {
-            None => return Err(Errno::NoEntry),
-            Some(b'/') => return Err(Errno::NotPermitted),
-            _ => {}
-        }
-        // What is still to be walked: the path, and in front of it what is left of the links on the way.
-        let mut open: [&[u8]; LINKS_MAX + 1] = [&[]; LINKS_MAX + 1];
-        let (mut depth, mut links) = (1usize, 0);
-        open[0] = path;
-        let mut current = base;
-        while let Some(last) = depth.checked_sub(1) {
-            let text = open[last];
-            let rest = &text[text.iter().take_while(|&&byte| byte == b'/').count()..];
-            let size = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
-            let (part, rest) = rest.split_at(size);
-            let folder = self.node(current)?;
-            if folder.kind != Type::Folder {
-                return Err(Errno::NotFolder);
-            }
-            open[last] = rest;
-            if rest.is_empty() {
-                depth = last;
-            }
-            match part {
-                b"" | b"." => continue,
-                b".." if current == base => return Err(Errno::NotPermitted),
-                b".." => {
-                    current = folder.parent;
-                    continue;
-                }
-                _ if part.len() > NAME_BYTES_MAX => return Err(Errno::NameTooLong),
-                _ => {}
-            }
-            let is_last = open[..depth].iter().all(|rest| rest.iter().all(|&byte| byte == b'/'));
-            let Some(child) = self.child(folder, part)? else {
-                return if is_last { Ok(Found::Absent) } else { Err(Errno::NoEntry) };
-            };
-            let node = self.node(child)?;
-            // Behind a link there is something, if only a slash: then it is followed in any case.
-            if node.kind != Type::Link || (depth == 0 && !follows) {
-                current = child;
-                continue;
-            }
-            links += 1;
-            let target = self.content(node)?;
-            if links > LINKS_MAX || depth == open.len() {
-                return Err(Errno::Loop);
-            }
-            if target.is_empty() {
-                return Err(Errno::NoEntry);
-            }
-            if target.first() == Some(&b'/') {
-                return Err(Errno::NotPermitted);
-            }
-            open[depth] = target;
-            depth += 1;
-        }
-        Ok(Found::Node(current))
     }
 }

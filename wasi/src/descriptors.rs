@@ -1,21 +1,23 @@
-//! Descriptors of preview 1: the standard streams, and folders and files of the bundle.
+//! Descriptors of preview 1: the standard streams, and folders and files (`nodes.rs`).
 //!
 //! ```text
 //!   0 1 2 | 3 .. one for each folder that is open from the start | what the program opens
 //! ```
 //!
 //! A number that was closed is given again, the highest first, as by the engine whose answers these are held
-//! against (`wasmtime run --dir`); so are the rights and the errors, but for writing: the files are read-only, and
-//! what would change them answers as a file system does that is mounted so.
+//! against (`wasmtime run --dir`); so are the rights and the errors.
 //!
 //! The table lies in this module's memory and outside the region of a request, so that what a module opens while it
 //! starts up is open for each request.
 //!
-//! Invariant: a descriptor's node is one that the bundle had when it was opened; bundles never change.
+//! Invariant: a descriptor's node is held as long as it is open.
 
-use crate::bundle::{Bundle, Found, Node, PATH_BYTES_MAX, TIME_SECONDS, Type};
+use crate::body::Source;
+use crate::nodes::{NewTime, Opening, is_scratch};
 use crate::own::Span;
-use crate::preview1::{Errno, STDERR, STDIN, STDOUT, VECTORS_MAX};
+use crate::preview1::{Errno, STDIN, VECTORS_MAX};
+use crate::scratch::{Listed, Name, ROOT};
+use crate::walk::{PATH_BYTES_MAX, Type};
 use crate::{Wasi, World, index, wire};
 
 /// Descriptors that the state has room for: those of a program that opens a file or two.
@@ -27,33 +29,30 @@ const STANDARD_COUNT: u32 = 3;
 /// Bytes of a `dirent` before its name.
 const DIRENT_BYTES: u32 = 24;
 
-/// Flags of `path_open` and `open-at`: both have them in this order.
-pub(crate) mod open {
-    pub(crate) const CREATE: u32 = 1;
-    pub(crate) const DIRECTORY: u32 = 2;
-    pub(crate) const EXCLUSIVE: u32 = 4;
-    pub(crate) const TRUNCATE: u32 = 8;
-}
-
 /// `fdflags`
 mod flag {
     pub(super) const APPEND: u32 = 1;
     pub(super) const DSYNC: u32 = 2;
-    pub(super) const NONBLOCK: u32 = 4;
     pub(super) const RSYNC: u32 = 8;
     pub(super) const SYNC: u32 = 16;
     pub(super) const ANY_SYNC: u32 = DSYNC | RSYNC | SYNC;
+    /// Beside these, as a descriptor keeps them: it may be read, and written.
+    pub(super) const READ: u32 = 1 << 6;
+    pub(super) const WRITE: u32 = 1 << 7;
 }
 
 /// `rights`, as the engine shows them.
 mod right {
     const SEEK: u64 = 1 << 2;
+    pub(super) const READ: u64 = 1 << 1;
     pub(super) const WRITE: u64 = 1 << 6;
     const PATH_SET_SIZE: u64 = 1 << 19;
     const SET_SIZE: u64 = 1 << 22;
+    /// What goes with being open for reading.
+    pub(super) const READS: u64 = READ | 1 << 14;
     const ALL: u64 = (1 << 30) - 1;
-    /// Of a file that is open for reading.
-    pub(super) const FILE: u64 = ALL & !WRITE;
+    /// Of a file that is open for neither reading nor writing.
+    pub(super) const FILE: u64 = ALL & !(READS | WRITE);
     /// Of a folder that was opened.
     pub(super) const FOLDER: u64 = ALL & !(SEEK | SET_SIZE | PATH_SET_SIZE | WRITE);
     /// Of a folder that is open from the start, and of what is opened in it: those that programs expect.
@@ -83,11 +82,11 @@ pub enum Stands {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Descriptor {
     stands: Stands,
-    /// `fdflags`.
+    /// `fdflags`, and what it is open for.
     flags: u8,
     /// The stream, or the node.
     which: u32,
-    /// Where the next read begins.
+    /// Where the next read or write begins.
     position: u64,
 }
 
@@ -97,6 +96,15 @@ impl Descriptor {
 
     const fn is_folder(self) -> bool {
         matches!(self.stands, Stands::Start | Stands::Folder)
+    }
+
+    const fn has(self, flag: u32) -> bool {
+        self.flags as u32 & flag != 0
+    }
+
+    /// True if a node is held for it.
+    const fn holds(self) -> bool {
+        matches!(self.stands, Stands::Folder | Stands::File)
     }
 }
 
@@ -109,6 +117,10 @@ pub struct Descriptors {
     closed: u16,
     /// Room for one path.
     path: Span,
+    /// A request has begun: what is in memory may be written.
+    has_begun: bool,
+    /// Something was.
+    is_written: bool,
 }
 
 impl Descriptors {
@@ -116,19 +128,33 @@ impl Descriptors {
     #[must_use]
     pub const fn new() -> Self {
         let path = Span { at: 0, size: 0 };
-        Self { near: [Descriptor::CLOSED; DESCRIPTORS_NEAR], count: 0, closed: 0, path }
+        let near = [Descriptor::CLOSED; DESCRIPTORS_NEAR];
+        Self { near, count: 0, closed: 0, path, has_begun: false, is_written: false }
     }
 
-    /// Forgets what lies in the region of a request.
+    /// Forgets what lies in the region of a request, which begins.
     pub const fn begin(&mut self) {
         self.path = Span { at: 0, size: 0 };
+        self.has_begun = true;
     }
 
-    /// Forgets all.
-    pub const fn clear(&mut self) {
+    /// Forgets all. Returns true if something was written to the folder in memory.
+    pub const fn clear(&mut self) -> bool {
         self.count = 0;
         self.closed = 0;
         self.begin();
+        core::mem::replace(&mut self.is_written, false)
+    }
+
+    /// True once a request has begun.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Notes that something was written to the folder in memory.
+    pub const fn note_written(&mut self) {
+        self.is_written = true;
     }
 
     /// True if the standard streams are where they are at the start, which is all that most programs use.
@@ -139,10 +165,6 @@ impl Descriptors {
 }
 
 impl<W: World> Wasi<'_, W> {
-    pub(crate) fn bundle(&self) -> Bundle<'static> {
-        Bundle::new(self.world.files())
-    }
-
     fn place_of(&mut self, number: u32) -> &mut Descriptor {
         let place = index(number);
         match place.checked_sub(DESCRIPTORS_NEAR) {
@@ -161,8 +183,9 @@ impl<W: World> Wasi<'_, W> {
         for number in 0..STANDARD_COUNT + folders {
             *self.place_of(number) = match number.checked_sub(STANDARD_COUNT) {
                 None => Descriptor { stands: Stands::Stream, which: number, ..Descriptor::CLOSED },
-                Some(node) => {
-                    Descriptor { stands: Stands::Start, which: node, ..Descriptor::CLOSED }
+                Some(place) => {
+                    let which = self.start_node(place);
+                    Descriptor { stands: Stands::Start, which, ..Descriptor::CLOSED }
                 }
             };
         }
@@ -212,8 +235,16 @@ impl<W: World> Wasi<'_, W> {
         if descriptor.stands == Stands::Stream { Ok(descriptor.which) } else { Err(Errno::BadFd) }
     }
 
-    fn give(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
+    /// Sees to it that a number can be given.
+    fn needs_number(&mut self) -> Result<(), Errno> {
         self.make_table();
+        let Descriptors { count, closed, .. } = self.state.descriptors;
+        let is_full = closed == 0 && usize::from(count) == DESCRIPTORS_MAX;
+        if is_full { Err(Errno::TooManyOpen) } else { Ok(()) }
+    }
+
+    /// Gives a number to what is open, and holds its node.
+    fn give(&mut self, descriptor: Descriptor) -> u32 {
         let count = u32::from(self.state.descriptors.count);
         let mut number = count;
         if self.state.descriptors.closed > 0 {
@@ -222,18 +253,28 @@ impl<W: World> Wasi<'_, W> {
                 number -= 1;
             }
             number = number.saturating_sub(1);
-        } else if index(count) == DESCRIPTORS_MAX {
-            return Err(Errno::TooManyOpen);
         } else {
             self.state.descriptors.count += 1;
         }
         *self.place_of(number) = descriptor;
-        Ok(number)
+        self.hold(descriptor.which);
+        number
     }
 
     fn close(&mut self, number: u32) {
-        *self.place_of(number) = Descriptor::CLOSED;
+        let closed = core::mem::take(self.place_of(number));
         self.state.descriptors.closed += 1;
+        if closed.holds() {
+            self.release(closed.which);
+        }
+    }
+
+    /// Returns the room for one path, and what is as long.
+    pub(crate) fn path_room(&mut self) -> Span {
+        if self.state.descriptors.path.size == 0 {
+            self.state.descriptors.path = self.take(PATH_BYTES_MAX + 1);
+        }
+        self.state.descriptors.path
     }
 
     /// Lifts a path. Its room is used again by the next.
@@ -243,10 +284,7 @@ impl<W: World> Wasi<'_, W> {
         if size > PATH_BYTES_MAX {
             return Err(Errno::NameTooLong);
         }
-        if self.state.descriptors.path.size == 0 {
-            self.state.descriptors.path = self.take(PATH_BYTES_MAX + 1);
-        }
-        let span = Span { size, ..self.state.descriptors.path };
+        let span = Span { size, ..self.path_room() };
         self.world.read(address, &mut self.bytes[span.range()]);
         match core::str::from_utf8(self.own(span)) {
             Ok(_) => Ok(span),
@@ -254,61 +292,18 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
-    /// Finds where a path leads that was lifted.
-    pub(crate) fn find_path(&self, base: u32, path: Span, follows: bool) -> Result<Found, Errno> {
-        self.bundle().resolve(base, self.own(path), follows)
-    }
-
     fn path_node(&mut self, fd: u32, path: [u32; 2], follows: bool) -> Result<u32, Errno> {
         let base = self.folder(fd)?;
         let path = self.lift_path(path)?;
-        match self.find_path(base, path, follows)? {
-            Found::Node(node) => Ok(node),
-            Found::Absent => Err(Errno::NoEntry),
-        }
-    }
-
-    /// Opens what a path leads to, to be read. Returns its node.
-    ///
-    /// # Errors
-    /// As on a file system that is mounted read-only.
-    pub(crate) fn open_node(
-        &self,
-        base: u32,
-        path: Span,
-        follows: bool,
-        flags: u32,
-        is_written: bool,
-    ) -> Result<u32, Errno> {
-        let changes = open::CREATE | open::EXCLUSIVE | open::TRUNCATE;
-        if flags & open::DIRECTORY != 0 && flags & changes != 0 {
-            return Err(Errno::Invalid);
-        }
-        let has = |flag| flags & flag != 0;
-        let is_new = has(open::CREATE) && has(open::EXCLUSIVE);
-        let found = self.find_path(base, path, follows && !is_new)?;
-        let Found::Node(node) = found else {
-            return Err(if has(open::CREATE) { Errno::ReadOnly } else { Errno::NoEntry });
-        };
-        if is_new {
-            return Err(Errno::Exists);
-        }
-        match self.bundle().node(node)?.kind {
-            Type::Link => Err(Errno::Loop),
-            Type::Folder if is_written || has(open::CREATE | open::TRUNCATE) => {
-                Err(Errno::IsFolder)
-            }
-            Type::File if has(open::DIRECTORY) => Err(Errno::NotFolder),
-            Type::File if is_written || has(open::TRUNCATE) => Err(Errno::ReadOnly),
-            Type::Folder | Type::File => Ok(node),
-        }
+        self.resolve(base, path, follows)
     }
 
     /// `fd_read` of what is no standard stream
     pub fn file_read(&mut self, fd: u32, vectors: u32, count: u32, target: u32) -> Errno {
         self.told(|wasi| {
-            let Descriptor { which, position, .. } = wasi.file(fd)?;
-            let read = wasi.read_vectors(which, position, [vectors, count], target)?;
+            let descriptor = wasi.file(fd)?;
+            let position = descriptor.position;
+            let read = wasi.read_vectors(descriptor, position, [vectors, count], target)?;
             wasi.place_of(fd).position = position + u64::from(read);
             Ok(())
         })
@@ -319,52 +314,110 @@ impl<W: World> Wasi<'_, W> {
         self.told(|wasi| {
             let descriptor = wasi.descriptor(fd)?;
             match descriptor.stands {
-                Stands::File => {
-                    wasi.read_vectors(descriptor.which, offset, vectors, target).map(drop)
-                }
+                Stands::File => wasi.read_vectors(descriptor, offset, vectors, target).map(drop),
                 Stands::Stream if descriptor.which == STDIN => Err(Errno::Pipe),
                 _ => Err(Errno::BadFd),
             }
         })
     }
 
-    /// `fd_pwrite`: the streams have no places, and the files are not written.
-    pub fn fd_pwrite(&mut self, fd: u32) -> Errno {
-        self.told(|wasi| match wasi.stream_of(fd)? {
-            STDOUT | STDERR => Err(Errno::Pipe),
-            _ => Err(Errno::BadFd),
+    /// `fd_write` of what is no standard stream
+    pub fn file_write(&mut self, fd: u32, vectors: [u32; 2], target: u32) -> Errno {
+        self.told(|wasi| {
+            let descriptor = wasi.file(fd)?;
+            let position = if descriptor.has(flag::APPEND) {
+                wasi.facts(descriptor.which)?.size
+            } else {
+                descriptor.position
+            };
+            let written = wasi.write_vectors(descriptor, position, vectors, target)?;
+            wasi.place_of(fd).position = position + u64::from(written);
+            Ok(())
         })
     }
 
-    /// Fills a guest's buffers from a file; returns how much that was.
-    fn read_vectors(
+    /// `fd_pwrite`: what is written to its end is written there all the same, as Linux does.
+    pub fn fd_pwrite(&mut self, fd: u32, vectors: [u32; 2], offset: u64, target: u32) -> Errno {
+        self.told(|wasi| {
+            let descriptor = wasi.descriptor(fd)?;
+            match descriptor.stands {
+                Stands::File if descriptor.has(flag::APPEND) => {
+                    let end = wasi.facts(descriptor.which)?.size;
+                    wasi.write_vectors(descriptor, end, vectors, target).map(drop)
+                }
+                Stands::File => wasi.write_vectors(descriptor, offset, vectors, target).map(drop),
+                Stands::Stream if descriptor.which != STDIN => Err(Errno::Pipe),
+                _ => Err(Errno::BadFd),
+            }
+        })
+    }
+
+    /// Checks the list of a guest's buffers, and the offset of what is to be done with them.
+    fn lift_vectors(
         &mut self,
-        node: u32,
-        offset: u64,
         [vectors, count]: [u32; 2],
+        offset: u64,
         target: u32,
-    ) -> Result<u32, Errno> {
+    ) -> Result<(), Errno> {
         if count > VECTORS_MAX {
             return Err(Errno::Invalid);
         }
         self.lift_list(vectors, count, 8, 4);
         self.place_for(target, 4, 4);
-        if i64::try_from(offset).is_err() {
-            return Err(Errno::Invalid);
+        if i64::try_from(offset).is_err() { Err(Errno::Invalid) } else { Ok(()) }
+    }
+
+    /// Fills a guest's buffers from a file; returns how much that was.
+    fn read_vectors(
+        &mut self,
+        descriptor: Descriptor,
+        offset: u64,
+        [vectors, count]: [u32; 2],
+        target: u32,
+    ) -> Result<u32, Errno> {
+        self.lift_vectors([vectors, count], offset, target)?;
+        if !descriptor.has(flag::READ) {
+            return Err(Errno::BadFd);
         }
-        let bundle = self.bundle();
-        let mut rest = bundle.content_from(bundle.node(node)?, offset)?;
-        let mut read = 0;
+        let content = self.content(descriptor.which)?;
+        let mut read = 0u32;
         for row in (vectors..).step_by(8).take(index(count)) {
             let (address, size) = (self.guest_u32(row), self.guest_u32(row + 4));
             self.place_for(address, size, 1);
-            let (piece, behind) = rest.split_at(rest.len().min(index(size)));
-            self.world.write(address, piece);
-            read += wire(piece.len());
-            rest = behind;
+            // What is read does not fit a number, of a file that is given to one buffer many times.
+            let size = size.min(u32::MAX - read);
+            read += self.give_content(&content, offset + u64::from(read), [address, size]);
         }
         self.world.write_u32(target, read);
         Ok(read)
+    }
+
+    /// Writes a guest's buffers to a file; returns how much that was.
+    fn write_vectors(
+        &mut self,
+        descriptor: Descriptor,
+        offset: u64,
+        [vectors, count]: [u32; 2],
+        target: u32,
+    ) -> Result<u32, Errno> {
+        self.lift_vectors([vectors, count], offset, target)?;
+        if !descriptor.has(flag::WRITE) {
+            return Err(Errno::BadFd);
+        }
+        let mut written = 0u32;
+        for row in (vectors..).step_by(8).take(index(count)) {
+            let (address, size) = (self.guest_u32(row), self.guest_u32(row + 4));
+            self.place_for(address, size, 1);
+            let place = offset + u64::from(written);
+            let size = size.min(u32::MAX - written);
+            match self.write_node(descriptor.which, place, Source::Guest(address), size) {
+                Ok(some) => written += some,
+                Err(errno) if written == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        self.world.write_u32(target, written);
+        Ok(written)
     }
 
     /// `fd_seek`
@@ -375,7 +428,7 @@ impl<W: World> Wasi<'_, W> {
             let from = match whence {
                 0 => 0,
                 1 => position,
-                2 => u64::from(wasi.bundle().node(which)?.size),
+                2 => wasi.facts(which)?.size,
                 _ => return Err(Errno::Invalid),
             };
             let position = from.checked_add_signed(offset).ok_or(Errno::Invalid)?;
@@ -407,14 +460,20 @@ impl<W: World> Wasi<'_, W> {
     /// `fd_fdstat_get` of what is no standard stream
     pub fn file_stat(&mut self, fd: u32, target: u32) -> Errno {
         self.told(|wasi| {
-            let Descriptor { stands, flags, .. } = wasi.opened(fd)?;
-            let (kind, rights, inherited) = match stands {
+            let descriptor = wasi.opened(fd)?;
+            let (kind, rights, inherited) = match descriptor.stands {
                 Stands::Start => (Type::Folder, right::START, right::INHERITED),
                 Stands::Folder => (Type::Folder, right::FOLDER, right::FOLDER),
-                _ => (Type::File, right::FILE, right::FILE),
+                _ => {
+                    let read = if descriptor.has(flag::READ) { right::READS } else { 0 };
+                    let write = if descriptor.has(flag::WRITE) { right::WRITE } else { 0 };
+                    let rights = right::FILE | read | write;
+                    (Type::File, rights, rights)
+                }
             };
             wasi.place_for(target, 24, 8);
-            wasi.world.write_u64(target, file_type(kind) | u64::from(flags) << 16);
+            let flags = u64::from(descriptor.flags & KEPT_FLAGS);
+            wasi.world.write_u64(target, file_type(kind) | flags << 16);
             wasi.world.write_u64(target + 8, rights);
             wasi.world.write_u64(target + 16, inherited);
             Ok(())
@@ -427,11 +486,11 @@ impl<W: World> Wasi<'_, W> {
             if wasi.stream_of(fd).is_ok() {
                 return Ok(());
             }
-            wasi.file(fd)?;
+            let descriptor = wasi.file(fd)?;
             if flags & flag::ANY_SYNC != 0 {
                 return Err(Errno::Invalid);
             }
-            wasi.place_of(fd).flags = kept_flags(flags);
+            wasi.place_of(fd).flags = kept_flags(flags) | descriptor.flags & !KEPT_FLAGS;
             Ok(())
         })
     }
@@ -453,21 +512,40 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// `fd_allocate`
-    pub fn fd_allocate(&mut self, fd: u32) -> Errno {
-        self.told(|wasi| wasi.file(fd).and(Err(Errno::NotSupported)))
+    pub fn fd_allocate(&mut self, fd: u32, offset: u64, size: u64) -> Errno {
+        self.told(|wasi| {
+            let descriptor = wasi.file(fd)?;
+            if !descriptor.has(flag::WRITE) {
+                return Err(if is_scratch(descriptor.which) {
+                    Errno::BadFd
+                } else {
+                    Errno::NotSupported
+                });
+            }
+            wasi.allocate_node(descriptor.which, offset, size)
+        })
     }
 
-    /// `fd_filestat_set_size`: no descriptor is open for writing.
-    pub fn set_size(&mut self, fd: u32) -> Errno {
-        self.told(|wasi| wasi.file(fd).and(Err(Errno::Invalid)))
+    /// `fd_filestat_set_size`
+    pub fn set_size(&mut self, fd: u32, size: u64) -> Errno {
+        self.told(|wasi| {
+            let descriptor = wasi.file(fd)?;
+            if !descriptor.has(flag::WRITE) {
+                return Err(Errno::Invalid);
+            }
+            wasi.resize(descriptor.which, size)
+        })
     }
 
     /// `fd_filestat_set_times`
-    pub fn set_times(&mut self, fd: u32) -> Errno {
-        self.told(|wasi| wasi.opened(fd).and(Err(Errno::ReadOnly)))
+    pub fn set_times(&mut self, fd: u32, times: [u64; 2], flags: u32) -> Errno {
+        self.told(|wasi| {
+            let node = wasi.opened(fd)?.which;
+            wasi.set_node_times(node, new_times(times, flags)?)
+        })
     }
 
-    /// `fd_sync` and `fd_datasync`: what is read-only is in order, and a stream goes out by itself.
+    /// `fd_sync` and `fd_datasync`: what is in memory is where it stays, and a stream goes out by itself.
     pub fn fd_sync(&mut self, fd: u32) -> Errno {
         self.told(|wasi| match wasi.stream_of(fd) {
             Ok(_) => Ok(()),
@@ -490,8 +568,12 @@ impl<W: World> Wasi<'_, W> {
             let moved = wasi.descriptor(from)?;
             wasi.descriptor(to)?;
             if from != to {
-                wasi.close(from);
-                *wasi.place_of(to) = moved;
+                let replaced = core::mem::replace(wasi.place_of(to), moved);
+                *wasi.place_of(from) = Descriptor::CLOSED;
+                wasi.state.descriptors.closed += 1;
+                if replaced.holds() {
+                    wasi.release(replaced.which);
+                }
             }
             Ok(())
         })
@@ -528,7 +610,12 @@ impl<W: World> Wasi<'_, W> {
             return Ok(None);
         }
         let bundle = self.bundle();
-        bundle.name(bundle.node(descriptor.which)?).map(Some)
+        let mut places = 0..bundle.folder_count();
+        let place = match descriptor.which {
+            ROOT => places.find(|&place| self.start_node(place) == ROOT).ok_or(Errno::Io)?,
+            place => place,
+        };
+        bundle.name(bundle.node(place)?).map(Some)
     }
 
     /// `fd_readdir`
@@ -542,38 +629,43 @@ impl<W: World> Wasi<'_, W> {
         self.place_for(buffer, size, 1);
         self.place_for(target, 4, 4);
         self.told(|wasi| {
-            let node = wasi.folder(fd)?;
-            let bundle = wasi.bundle();
-            let folder = bundle.node(node)?;
+            let folder = wasi.folder(fd)?;
             let mut written = 0;
-            let first = u32::try_from(cookie).unwrap_or(u32::MAX);
-            for place in first..folder.size.saturating_add(2) {
-                let (entry, name): (u32, &[u8]) = match place {
-                    0 => (node, b"."),
-                    1 => (folder.parent, b".."),
-                    _ => {
-                        let child = folder.at.saturating_add(place - 2);
-                        (child, bundle.name(bundle.node(child)?)?)
-                    }
+            let mut place = u32::try_from(cookie).unwrap_or(u32::MAX);
+            while written < size {
+                let Some(Listed { name, node, next }) = wasi.listed_with_dots(folder, place)?
+                else {
+                    break;
                 };
+                let facts = wasi.facts(node)?;
+                let name = name.get();
                 let mut row = [0; index(DIRENT_BYTES)];
-                row[..8].copy_from_slice(&(u64::from(place) + 1).to_le_bytes());
-                row[8..16].copy_from_slice(&inode(entry).to_le_bytes());
+                row[..8].copy_from_slice(&u64::from(next).to_le_bytes());
+                row[8..16].copy_from_slice(&facts.inode.to_le_bytes());
                 row[16..20].copy_from_slice(&wire(name.len()).to_le_bytes());
-                [row[20], ..] = file_type(bundle.node(entry)?.kind).to_le_bytes();
+                [row[20], ..] = file_type(facts.kind).to_le_bytes();
                 // What has no room for its end is cut: the program sees a full buffer, and asks again.
                 for piece in [&row[..], name] {
                     let piece = &piece[..piece.len().min(index(size - written))];
                     wasi.world.write(buffer + written, piece);
                     written += wire(piece.len());
                 }
-                if written == size {
-                    break;
-                }
+                place = next;
             }
             wasi.world.write_u32(target, written);
             Ok(())
         })
+    }
+
+    /// As `listed`, with `.` and `..` before all others.
+    fn listed_with_dots(&self, folder: u32, cookie: u32) -> Result<Option<Listed>, Errno> {
+        let dots = &[b'.'; 2][..index(cookie + 1).min(2)];
+        let node = match cookie {
+            0 => folder,
+            1 => self.parent_of(folder)?,
+            _ => return self.listed(folder, cookie),
+        };
+        Ok(Some(Listed { name: Name::new(dots), node, next: cookie + 1 }))
     }
 
     /// `fd_filestat_get` of what is no standard stream
@@ -594,10 +686,12 @@ impl<W: World> Wasi<'_, W> {
 
     /// Lowers a `filestat`.
     fn lower_facts(&mut self, node: u32, target: u32) -> Result<(), Errno> {
-        let facts = self.bundle().node(node)?;
+        let facts = self.facts(node)?;
         self.place_for(target, 64, 8);
-        let time = TIME_SECONDS * 1_000_000_000;
-        let numbers = [1, inode(node), file_type(facts.kind), 1, bytes_of(facts), time, time, time];
+        let [read, written, changed] = facts.times;
+        let kind = file_type(facts.kind);
+        let (device, inode) = (facts.device, facts.inode);
+        let numbers = [device, inode, kind, facts.links, facts.size, read, written, changed];
         for (offset, number) in (0..).step_by(8).zip(numbers) {
             self.world.write_u64(target + offset, number);
         }
@@ -621,17 +715,24 @@ impl<W: World> Wasi<'_, W> {
                 Descriptor { stands: Stands::File, .. } => return Err(Errno::NotFolder),
                 _ => return Err(Errno::BadFd),
             };
-            if fd_flags & flag::ANY_SYNC != 0 {
+            // What is in memory is in order whenever it was written.
+            if fd_flags & flag::ANY_SYNC != 0 && !is_scratch(base) {
                 return Err(Errno::NotSupported);
             }
+            wasi.needs_number()?;
             let is_written = rights & right::WRITE != 0;
-            let node = wasi.open_node(base, path, dir_flags & 1 != 0, open_flags, is_written)?;
-            let stands = match wasi.bundle().node(node)?.kind {
+            let follows = dir_flags & 1 != 0;
+            let opening = Opening { follows, flags: open_flags, is_written };
+            let node = wasi.open_node(base, path, opening)?;
+            let stands = match wasi.kind_of(node)? {
                 Type::Folder => Stands::Folder,
                 _ => Stands::File,
             };
-            let flags = if stands == Stands::File { kept_flags(fd_flags) } else { 0 };
-            let number = wasi.give(Descriptor { stands, flags, which: node, position: 0 })?;
+            let flags = match stands {
+                Stands::File => kept_flags(fd_flags) | access_flags(rights),
+                _ => 0,
+            };
+            let number = wasi.give(Descriptor { stands, flags, which: node, position: 0 });
             wasi.world.write_u32(target, number);
             Ok(())
         })
@@ -649,69 +750,85 @@ impl<W: World> Wasi<'_, W> {
         self.place_for(target, 4, 4);
         self.told(|wasi| {
             let node = wasi.path_node(fd, path, false)?;
-            let text = wasi.link_target(node)?;
-            let text = &text[..text.len().min(index(size))];
-            wasi.world.write(buffer, text);
-            wasi.world.write_u32(target, wire(text.len()));
+            let text = wasi.link_text(node)?;
+            let text = Span { size: text.size.min(size), ..text };
+            wasi.world.write(buffer, &wasi.bytes[text.range()]);
+            wasi.world.write_u32(target, text.size);
             Ok(())
         })
     }
 
-    /// Returns where a link leads.
-    pub(crate) fn link_target(&self, node: u32) -> Result<&'static [u8], Errno> {
-        let bundle = self.bundle();
-        let link = bundle.node(node)?;
-        if link.kind == Type::Link { bundle.content(link) } else { Err(Errno::Invalid) }
-    }
-
-    /// `path_create_directory` and what else makes a name: it is there, or there is no way to make it.
+    /// `path_create_directory`
     pub fn path_make(&mut self, fd: u32, path: [u32; 2]) -> Errno {
         self.told(|wasi| {
             let base = wasi.folder(fd)?;
             let path = wasi.lift_path(path)?;
-            wasi.refuse_new(base, path)
+            wasi.make_folder(base, path)
         })
     }
 
-    pub(crate) fn refuse_new(&self, base: u32, path: Span) -> Result<(), Errno> {
-        match self.find_path(base, path, false)? {
-            Found::Node(_) => Err(Errno::Exists),
-            Found::Absent => Err(Errno::ReadOnly),
-        }
-    }
-
-    /// `path_unlink_file`, `path_remove_directory` and `path_filestat_set_times`
-    pub fn path_change(&mut self, fd: u32, path: [u32; 2], needs: Needs) -> Errno {
+    /// `path_symlink`
+    pub fn path_symlink(&mut self, target: [u32; 2], fd: u32, path: [u32; 2]) -> Errno {
         self.told(|wasi| {
             let base = wasi.folder(fd)?;
             let path = wasi.lift_path(path)?;
-            wasi.refuse_change(base, path, needs)
+            let place = wasi.resolve_name(base, path, false)?;
+            let target = wasi.lift_path(target)?;
+            wasi.make_link(&place, target)
         })
     }
 
-    pub(crate) fn refuse_change(&self, base: u32, path: Span, needs: Needs) -> Result<(), Errno> {
-        let Found::Node(node) = self.find_path(base, path, needs == Needs::Followed)? else {
-            return Err(Errno::NoEntry);
-        };
-        let is_folder = self.bundle().node(node)?.kind == Type::Folder;
-        match needs {
-            Needs::NoFolder if is_folder => Err(Errno::IsFolder),
-            Needs::Folder if !is_folder => Err(Errno::NotFolder),
-            _ => Err(Errno::ReadOnly),
-        }
+    /// `path_unlink_file`
+    pub fn path_unlink(&mut self, fd: u32, path: [u32; 2]) -> Errno {
+        self.told(|wasi| {
+            let base = wasi.folder(fd)?;
+            let path = wasi.lift_path(path)?;
+            wasi.remove_file(base, path)
+        })
     }
 
-    /// `path_link` and `path_rename`: from one name to another.
-    pub fn path_move(&mut self, from: (u32, [u32; 2]), to: (u32, [u32; 2])) -> Errno {
+    /// `path_remove_directory`
+    pub fn path_remove_folder(&mut self, fd: u32, path: [u32; 2]) -> Errno {
+        self.told(|wasi| {
+            let base = wasi.folder(fd)?;
+            let path = wasi.lift_path(path)?;
+            wasi.remove_folder(base, path)
+        })
+    }
+
+    /// `path_filestat_set_times`
+    pub fn path_times(
+        &mut self,
+        fd: u32,
+        path_flags: u32,
+        path: [u32; 2],
+        times: [u64; 2],
+        flags: u32,
+    ) -> Errno {
+        self.told(|wasi| {
+            let node = wasi.path_node(fd, path, path_flags & 1 != 0)?;
+            wasi.set_node_times(node, new_times(times, flags)?)
+        })
+    }
+
+    /// `path_link`
+    pub fn path_link(&mut self, flags: u32, from: (u32, [u32; 2]), to: (u32, [u32; 2])) -> Errno {
+        self.told(|wasi| {
+            let node = wasi.path_node(from.0, from.1, flags & 1 != 0)?;
+            let base = wasi.folder(to.0)?;
+            let path = wasi.lift_path(to.1)?;
+            wasi.link_node(node, base, path)
+        })
+    }
+
+    /// `path_rename`
+    pub fn path_rename(&mut self, from: (u32, [u32; 2]), to: (u32, [u32; 2])) -> Errno {
         self.told(|wasi| {
             let (from_base, to_base) = (wasi.folder(from.0)?, wasi.folder(to.0)?);
             let path = wasi.lift_path(from.1)?;
-            let Found::Node(_) = wasi.find_path(from_base, path, false)? else {
-                return Err(Errno::NoEntry);
-            };
+            let place = wasi.resolve_name(from_base, path, false)?;
             let path = wasi.lift_path(to.1)?;
-            wasi.find_path(to_base, path, false)?;
-            Err(Errno::ReadOnly)
+            wasi.rename(&place, to_base, path)
         })
     }
 
@@ -721,7 +838,7 @@ impl<W: World> Wasi<'_, W> {
             return if (stream == STDIN) == is_read { Ok([1, 0]) } else { Err(Errno::BadFd) };
         }
         let Descriptor { which, position, .. } = self.file(fd)?;
-        let has_ended = is_read && u64::from(self.bundle().node(which)?.size) <= position;
+        let has_ended = is_read && self.facts(which)?.size <= position;
         Ok([1, u64::from(has_ended)])
     }
 
@@ -735,30 +852,33 @@ impl<W: World> Wasi<'_, W> {
     }
 }
 
-/// What a change to a name asks of what is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// Nothing.
-    Any,
-    /// Nothing, of what a link leads to.
-    Followed,
-    /// That it is a folder.
-    Folder,
-    /// That it is none.
-    NoFolder,
-}
-
-impl Needs {
-    /// Returns what `lookupflags` and `path-flags` ask for.
-    #[must_use]
-    pub const fn by_flags(flags: u32) -> Self {
-        if flags & 1 == 0 { Self::Any } else { Self::Followed }
-    }
-}
+/// `fdflags`, of what a descriptor keeps.
+const KEPT_FLAGS: u8 = 0x1F;
 
 /// Returns the flags that a file keeps.
 fn kept_flags(flags: u32) -> u8 {
-    u8::try_from(flags & (flag::APPEND | flag::NONBLOCK)).expect("two low bits")
+    u8::try_from(flags & u32::from(KEPT_FLAGS)).expect("five low bits")
+}
+
+/// Returns what a file is open for: where nothing is asked for, to be read.
+const fn access_flags(rights: u64) -> u8 {
+    let is_written = rights & right::WRITE != 0;
+    let is_read = rights & right::READ != 0 || !is_written;
+    let write = if is_written { flag::WRITE } else { 0 };
+    let read = if is_read { flag::READ } else { 0 };
+    let [flags, ..] = (read | write).to_le_bytes();
+    flags
+}
+
+/// Reads `fstflags`.
+fn new_times([accessed, modified]: [u64; 2], flags: u32) -> Result<[NewTime; 2], Errno> {
+    let new = |at, flags| match flags & 3 {
+        0 => Ok(NewTime::Kept),
+        1 => Ok(NewTime::At(at)),
+        2 => Ok(NewTime::Now),
+        _ => Err(Errno::Invalid),
+    };
+    Ok([new(accessed, flags)?, new(modified, flags >> 2)?])
 }
 
 /// `filetype`
@@ -768,16 +888,6 @@ const fn file_type(kind: Type) -> u64 {
         Type::File => 4,
         Type::Link => 7,
     }
-}
-
-/// Returns a number that no other node has, and that is not 0.
-pub(crate) fn inode(node: u32) -> u64 {
-    u64::from(node) + 1
-}
-
-/// Returns what a `filestat` has as size.
-pub(crate) fn bytes_of(node: Node) -> u64 {
-    if node.kind == Type::Folder { 0 } else { u64::from(node.size) }
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 16);

@@ -6,18 +6,26 @@
 
 use core::cell::{Cell, UnsafeCell};
 
-use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor, Needs};
+use crate::blocks::{BLOCK_BYTES, Block, Blocks};
+use crate::content::Piece;
+use crate::descriptors::{DESCRIPTORS_MAX, DESCRIPTORS_NEAR, Descriptor};
 use crate::filesystem::{At, OpenFlags};
 use crate::handles::{Entry, HANDLES_MAX, Kind, NEAR};
 use crate::io::May;
 use crate::outgoing::OptionalText;
 use crate::preview1::{Errno, Which};
+use crate::scratch::Head;
 use crate::{State, Wasi, World};
 
 /// Requests of this size fit with what the guest reads of a body at once.
 const AREA_BYTES: usize = 64 * 1024;
 /// The area, and what is made for one request.
 const REGION_BYTES: usize = 4 * 1024 * 1024;
+
+/// Blocks in this module's memory as it is at the start.
+const NEAR_BLOCKS: usize = 15;
+/// Blocks of a page of WebAssembly, by which a memory grows.
+const WASM_PAGE_BLOCKS: usize = 16;
 
 #[repr(C, align(16))]
 struct Region([u8; REGION_BYTES]);
@@ -30,7 +38,14 @@ struct Store {
     region: UnsafeCell<Region>,
     more: UnsafeCell<[Entry; HANDLES_MAX - NEAR]>,
     descriptors: UnsafeCell<[Descriptor; DESCRIPTORS_MAX - DESCRIPTORS_NEAR]>,
+    scratch: UnsafeCell<Head>,
+    blocks: UnsafeCell<Near>,
 }
+
+/// The first blocks of the folder that may be written to; others lie behind the files, where the memory grows. A
+/// request that writes little grows nothing.
+#[repr(C, align(4096))]
+struct Near([Block; NEAR_BLOCKS]);
 
 // SAFETY: wasm32 without atomics has one thread.
 unsafe impl Sync for Store {}
@@ -41,6 +56,8 @@ static STORE: Store = Store {
     region: UnsafeCell::new(Region([0; REGION_BYTES])),
     more: UnsafeCell::new([Entry::FREE; HANDLES_MAX - NEAR]),
     descriptors: UnsafeCell::new([Descriptor::CLOSED; DESCRIPTORS_MAX - DESCRIPTORS_NEAR]),
+    scratch: UnsafeCell::new(Head::new()),
+    blocks: UnsafeCell::new(Near([[0; BLOCK_BYTES]; NEAR_BLOCKS])),
 };
 
 #[repr(C)]
@@ -104,7 +121,77 @@ mod host {
 /// Guest and host as this module's imports.
 struct Imports;
 
+impl Imports {
+    /// Returns where a block lies.
+    fn place(number: u32) -> *mut Block {
+        let place = crate::index(number).wrapping_sub(1);
+        match place.checked_sub(NEAR_BLOCKS) {
+            None => STORE.blocks.get().cast::<Block>().wrapping_add(place),
+            Some(far) => {
+                assert!(far < Self::grown(), "a block that was made accessible");
+                core::ptr::with_exposed_provenance_mut::<Block>(Self::end()).wrapping_add(far)
+            }
+        }
+    }
+
+    /// Returns the end of this module's memory as it was at the start, with the files.
+    fn end() -> usize {
+        let files = crate::index(guest::files()) + crate::index(guest::files_size());
+        files.next_multiple_of(WASM_PAGE_BLOCKS * BLOCK_BYTES)
+    }
+
+    /// Returns how many blocks lie behind it.
+    fn grown() -> usize {
+        core::arch::wasm32::memory_size(0) * WASM_PAGE_BLOCKS - Self::end() / BLOCK_BYTES
+    }
+}
+
+impl Blocks for Imports {
+    fn block(&self, number: u32) -> &Block {
+        // SAFETY: the block lies in the memory: in this module's own part of it, or behind the files, where `place`
+        // asserts that the memory has grown. Nothing else here has references to either, and block 0, which would lie
+        // before the first, is not asked for: it wraps to one that is not there. The memory does not shrink, and
+        // `&self` keeps `block_mut` away, for one `Imports` is asked for blocks, that of `with`.
+        unsafe { &*Self::place(number) }
+    }
+
+    fn block_mut(&mut self, number: u32) -> &mut Block {
+        // SAFETY: as above, with `&mut self`.
+        unsafe { &mut *Self::place(number) }
+    }
+
+    fn reach(&mut self, number: u32) -> bool {
+        let Some(wanted) = crate::index(number).checked_sub(NEAR_BLOCKS) else { return true };
+        let grown = Self::grown();
+        let Some(lacking) = wanted.checked_sub(grown).filter(|&lacking| lacking > 0) else {
+            return true;
+        };
+        // By as much as there was: few calls for much, and little for little. What is not written is not touched.
+        let least = lacking.div_ceil(WASM_PAGE_BLOCKS);
+        let mut pages = least.max(grown / WASM_PAGE_BLOCKS);
+        while core::arch::wasm32::memory_grow(0, pages) == usize::MAX {
+            if pages == least {
+                return false;
+            }
+            pages = least.max(pages / 2);
+        }
+        true
+    }
+}
+
 impl World for Imports {
+    fn read_to_block(&mut self, address: u32, piece: &Piece) {
+        let target = &mut self.block_mut(piece.block)[piece.range.clone()];
+        // SAFETY: the function fills exactly the slice, or traps.
+        unsafe { guest::read(target.as_mut_ptr(), address, target.len()) }
+    }
+
+    fn write_from_block(&mut self, address: u32, piece: &Piece) {
+        let bytes = &self.block(piece.block)[piece.range.clone()];
+        // SAFETY: the function reads exactly the slice, or traps.
+        unsafe { guest::write(address, bytes.as_ptr(), bytes.len()) }
+    }
+
     fn memory_size(&self) -> u64 {
         u64::from(guest::memory_size()) << 16
     }
@@ -245,11 +332,18 @@ fn with<R>(action: impl FnOnce(&mut Wasi<'_, Imports>) -> R) -> R {
     let base = STORE.region.get();
     // SAFETY: `is_entered` was false, so no other reference to the store is alive: `with` makes the only ones,
     // and the guest, which `action` may call, traps above. The references end before it is false again.
-    let (state, region, more, descriptors) = unsafe {
-        (&mut *STORE.state.get(), &mut *base, &mut *STORE.more.get(), &mut *STORE.descriptors.get())
+    let (state, region, more, descriptors, scratch) = unsafe {
+        (
+            &mut *STORE.state.get(),
+            &mut *base,
+            &mut *STORE.more.get(),
+            &mut *STORE.descriptors.get(),
+            &mut *STORE.scratch.get(),
+        )
     };
     let base = u32::try_from(base.addr()).unwrap_or(0);
-    let mut wasi = Wasi { state, bytes: &mut region.0, more, descriptors, base, world: Imports };
+    let bytes = &mut region.0;
+    let mut wasi = Wasi { state, bytes, more, descriptors, scratch, base, world: Imports };
     let result = action(&mut wasi);
     STORE.is_entered.set(false);
     result
@@ -486,9 +580,9 @@ exports! {
     "wasi:filesystem/types#[method]descriptor.read-via-stream" file_read_stream(this: u32, offset: u64, ret: u32) =
         |w| w.read_via_stream(this, offset, ret);
     "wasi:filesystem/types#[method]descriptor.write-via-stream"
-        file_write_stream(this: u32, _offset: u64, ret: u32) = |w| w.write_via_stream(this, ret);
+        file_write_stream(this: u32, offset: u64, ret: u32) = |w| w.write_via_stream(this, offset, ret);
     "wasi:filesystem/types#[method]descriptor.append-via-stream" file_append_stream(this: u32, ret: u32) =
-        |w| w.write_via_stream(this, ret);
+        |w| w.append_via_stream(this, ret);
     "wasi:filesystem/types#[method]descriptor.advise"
         file_advise(this: u32, _offset: u64, _size: u64, _advice: u32, ret: u32) =
         |w| w.descriptor_advise(this, ret);
@@ -500,34 +594,36 @@ exports! {
         |w| w.descriptor_flags(this, ret);
     "wasi:filesystem/types#[method]descriptor.get-type" file_type(this: u32, ret: u32) =
         |w| w.descriptor_type(this, ret);
-    "wasi:filesystem/types#[method]descriptor.set-size" file_set_size(this: u32, _size: u64, ret: u32) =
-        |w| w.descriptor_set_size(this, ret);
+    "wasi:filesystem/types#[method]descriptor.set-size" file_set_size(this: u32, size: u64, ret: u32) =
+        |w| w.descriptor_set_size(this, size, ret);
     "wasi:filesystem/types#[method]descriptor.set-times"
-        file_set_times(this: u32, _a: u32, _a_s: u64, _a_ns: u32, _m: u32, _m_s: u64, _m_ns: u32, ret: u32) =
-        |w| w.descriptor_set_times(this, ret);
+        file_set_times(this: u32, a: u32, a_s: u64, a_ns: u32, m: u32, m_s: u64, m_ns: u32, ret: u32) =
+        |w| w.descriptor_set_times(this, [(a, a_s, a_ns), (m, m_s, m_ns)], ret);
     "wasi:filesystem/types#[method]descriptor.read" file_read(this: u32, size: u64, offset: u64, ret: u32) =
         |w| w.descriptor_read(this, size, offset, ret);
     "wasi:filesystem/types#[method]descriptor.write"
-        file_write(this: u32, address: u32, size: u32, _offset: u64, ret: u32) =
-        |w| w.descriptor_write(this, [address, size], ret);
+        file_write(this: u32, address: u32, size: u32, offset: u64, ret: u32) =
+        |w| w.descriptor_write(this, [address, size], offset, ret);
     "wasi:filesystem/types#[method]descriptor.read-directory" file_entries(this: u32, ret: u32) =
         |w| w.read_directory(this, ret);
     "wasi:filesystem/types#[method]directory-entry-stream.read-directory-entry"
         file_entry(this: u32, ret: u32) = |w| w.read_directory_entry(this, ret);
     "wasi:filesystem/types#[method]descriptor.create-directory-at"
-        file_mkdir(this: u32, path: u32, size: u32, ret: u32) = |w| w.make_at(At { this, path: [path, size] }, ret);
+        file_mkdir(this: u32, path: u32, size: u32, ret: u32) = |w| {
+            w.make_folder_at(At { this, path: [path, size] }, ret);
+        };
     "wasi:filesystem/types#[method]descriptor.stat" file_stat(this: u32, ret: u32) =
         |w| w.descriptor_stat(this, ret);
     "wasi:filesystem/types#[method]descriptor.stat-at"
         file_stat_at(this: u32, flags: u32, path: u32, size: u32, ret: u32) =
         |w| w.stat_at(At { this, path: [path, size] }, flags, ret);
     "wasi:filesystem/types#[method]descriptor.set-times-at"
-        file_set_times_at(this: u32, flags: u32, path: u32, size: u32, _a: u32, _a_s: u64, _a_ns: u32,
-                          _m: u32, _m_s: u64, _m_ns: u32, ret: u32) =
-        |w| w.change_at(At { this, path: [path, size] }, Needs::by_flags(flags), ret);
+        file_set_times_at(this: u32, flags: u32, path: u32, size: u32, a: u32, a_s: u64, a_ns: u32,
+                          m: u32, m_s: u64, m_ns: u32, ret: u32) =
+        |w| w.set_times_at(At { this, path: [path, size] }, flags, [(a, a_s, a_ns), (m, m_s, m_ns)], ret);
     "wasi:filesystem/types#[method]descriptor.link-at"
-        file_link(this: u32, _flags: u32, path: u32, size: u32, other: u32, to: u32, to_size: u32, ret: u32) =
-        |w| w.move_at(At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
+        file_link(this: u32, flags: u32, path: u32, size: u32, other: u32, to: u32, to_size: u32, ret: u32) =
+        |w| w.link_at(flags, At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
     "wasi:filesystem/types#[method]descriptor.open-at"
         file_open(this: u32, path_flags: u32, path: u32, size: u32, open: u32, flags: u32, ret: u32) =
         |w| w.open_at(At { this, path: [path, size] }, OpenFlags { path: path_flags, open, descriptor: flags }, ret);
@@ -536,16 +632,16 @@ exports! {
         |w| w.readlink_at(At { this, path: [path, size] }, ret);
     "wasi:filesystem/types#[method]descriptor.remove-directory-at"
         file_rmdir(this: u32, path: u32, size: u32, ret: u32) =
-        |w| w.change_at(At { this, path: [path, size] }, Needs::Folder, ret);
+        |w| w.remove_folder_at(At { this, path: [path, size] }, ret);
     "wasi:filesystem/types#[method]descriptor.rename-at"
         file_rename(this: u32, path: u32, size: u32, other: u32, to: u32, to_size: u32, ret: u32) =
-        |w| w.move_at(At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
+        |w| w.rename_at(At { this, path: [path, size] }, At { this: other, path: [to, to_size] }, ret);
     "wasi:filesystem/types#[method]descriptor.symlink-at"
-        file_symlink(this: u32, _target: u32, _target_size: u32, path: u32, size: u32, ret: u32) =
-        |w| w.make_at(At { this, path: [path, size] }, ret);
+        file_symlink(this: u32, target: u32, target_size: u32, path: u32, size: u32, ret: u32) =
+        |w| w.symlink_at([target, target_size], At { this, path: [path, size] }, ret);
     "wasi:filesystem/types#[method]descriptor.unlink-file-at"
         file_unlink(this: u32, path: u32, size: u32, ret: u32) =
-        |w| w.change_at(At { this, path: [path, size] }, Needs::NoFolder, ret);
+        |w| w.unlink_at(At { this, path: [path, size] }, ret);
     "wasi:filesystem/types#[method]descriptor.is-same-object" file_is_same(this: u32, other: u32) -> u32 =
         |w| w.is_same_object(this, other);
     "wasi:filesystem/types#[method]descriptor.metadata-hash" file_hash(this: u32, ret: u32) =
@@ -577,7 +673,7 @@ exports! {
     "wasi:io/streams#[resource-drop]input-stream" drop_input(this: u32) =
         |w| w.drop_resource(this, &[Kind::Input, Kind::Nothing, Kind::File]);
     "wasi:io/streams#[resource-drop]output-stream" drop_output(this: u32) =
-        |w| w.drop_resource(this, &[Kind::Output, Kind::Line]);
+        |w| w.drop_resource(this, &[Kind::Output, Kind::Line, Kind::FileOutput]);
     "wasi:io/poll#[resource-drop]pollable" drop_pollable(this: u32) = |w| w.drop_resource(this, &[Kind::Pollable]);
     "wasi:io/error#[resource-drop]error" drop_error(this: u32) = |w| w.drop_resource(this, &[Kind::Error]);
 }
@@ -619,12 +715,13 @@ preview1! {
     "fd_fdstat_set_flags" p1_fd_set_flags(fd: u32, flags: u32) = |w| w.fd_set_flags(fd, flags);
     "fd_fdstat_set_rights" p1_fd_set_rights(fd: u32, _base: u64, _inheriting: u64) = |w| w.fd_set_rights(fd);
     "fd_advise" p1_fd_advise(fd: u32, _offset: u64, _size: u64, advice: u32) = |w| w.fd_advise(fd, advice);
-    "fd_allocate" p1_fd_allocate(fd: u32, _offset: u64, _size: u64) = |w| w.fd_allocate(fd);
-    "fd_filestat_set_size" p1_fd_set_size(fd: u32, _size: u64) = |w| w.set_size(fd);
-    "fd_filestat_set_times" p1_fd_set_times(fd: u32, _a: u64, _m: u64, _flags: u32) = |w| w.set_times(fd);
+    "fd_allocate" p1_fd_allocate(fd: u32, offset: u64, size: u64) = |w| w.fd_allocate(fd, offset, size);
+    "fd_filestat_set_size" p1_fd_set_size(fd: u32, size: u64) = |w| w.set_size(fd, size);
+    "fd_filestat_set_times" p1_fd_set_times(fd: u32, a: u64, m: u64, flags: u32) = |w| w.set_times(fd, [a, m], flags);
     "fd_pread" p1_fd_pread(fd: u32, list: u32, count: u32, offset: u64, ret: u32) =
         |w| w.fd_pread(fd, [list, count], offset, ret);
-    "fd_pwrite" p1_fd_pwrite(fd: u32, _list: u32, _count: u32, _offset: u64, _ret: u32) = |w| w.fd_pwrite(fd);
+    "fd_pwrite" p1_fd_pwrite(fd: u32, list: u32, count: u32, offset: u64, ret: u32) =
+        |w| w.fd_pwrite(fd, [list, count], offset, ret);
     "fd_seek" p1_fd_seek(fd: u32, offset: i64, whence: u32, ret: u32) = |w| w.fd_seek(fd, offset, whence, ret);
     "fd_tell" p1_fd_tell(fd: u32, ret: u32) = |w| w.fd_tell(fd, ret);
     "fd_renumber" p1_fd_renumber(fd: u32, to: u32) = |w| w.fd_renumber(fd, to);
@@ -636,11 +733,11 @@ preview1! {
     "path_filestat_get" p1_path_stat(fd: u32, flags: u32, path: u32, size: u32, ret: u32) =
         |w| w.path_facts(fd, flags, [path, size], ret);
     "path_filestat_set_times"
-        p1_path_times(fd: u32, flags: u32, path: u32, size: u32, _a: u64, _m: u64, _which: u32) =
-        |w| w.path_change(fd, [path, size], Needs::by_flags(flags));
+        p1_path_times(fd: u32, flags: u32, path: u32, size: u32, a: u64, m: u64, which: u32) =
+        |w| w.path_times(fd, flags, [path, size], [a, m], which);
     "path_link"
-        p1_link(fd: u32, _flags: u32, path: u32, size: u32, new: u32, to: u32, to_size: u32) =
-        |w| w.path_move((fd, [path, size]), (new, [to, to_size]));
+        p1_link(fd: u32, flags: u32, path: u32, size: u32, new: u32, to: u32, to_size: u32) =
+        |w| w.path_link(flags, (fd, [path, size]), (new, [to, to_size]));
     "path_open"
         p1_open(fd: u32, dir_flags: u32, path: u32, size: u32, flags: u32, base: u64, _inheriting: u64,
                 fd_flags: u32, ret: u32) =
@@ -649,13 +746,13 @@ preview1! {
         p1_readlink(fd: u32, path: u32, size: u32, buffer: u32, room: u32, ret: u32) =
         |w| w.path_readlink(fd, [path, size], [buffer, room], ret);
     "path_remove_directory" p1_rmdir(fd: u32, path: u32, size: u32) =
-        |w| w.path_change(fd, [path, size], Needs::Folder);
+        |w| w.path_remove_folder(fd, [path, size]);
     "path_rename" p1_rename(fd: u32, path: u32, size: u32, new: u32, to: u32, to_size: u32) =
-        |w| w.path_move((fd, [path, size]), (new, [to, to_size]));
-    "path_symlink" p1_symlink(_path: u32, _size: u32, fd: u32, to: u32, to_size: u32) =
-        |w| w.path_make(fd, [to, to_size]);
+        |w| w.path_rename((fd, [path, size]), (new, [to, to_size]));
+    "path_symlink" p1_symlink(path: u32, size: u32, fd: u32, to: u32, to_size: u32) =
+        |w| w.path_symlink([path, size], fd, [to, to_size]);
     "path_unlink_file" p1_unlink(fd: u32, path: u32, size: u32) =
-        |w| w.path_change(fd, [path, size], Needs::NoFolder);
+        |w| w.path_unlink(fd, [path, size]);
     "sock_accept" p1_accept(fd: u32, _flags: u32, _ret: u32) = |w| w.fd_socket(fd);
     "sock_recv" p1_recv(fd: u32, _list: u32, _count: u32, _flags: u32, _ret: u32, _ret_flags: u32) =
         |w| w.fd_socket(fd);

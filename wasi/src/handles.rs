@@ -53,18 +53,23 @@ pub enum Kind {
     IncomingResponse,
     /// `network`.
     Network,
-    /// `descriptor`: `a` is its node.
+    /// `descriptor`: `a` is its node, `flags` what it is open for.
     Descriptor,
-    /// `directory-entry-stream`: `a` is the folder's node, `b` how many of its entries were read.
+    /// `directory-entry-stream`: `a` is the folder's node, `b` the cookie of the next entry.
     Entries,
     /// `input-stream` of a file: `a` is its node, `b` where the next read begins.
     File,
+    /// `output-stream` of a file: `a` is its node, `b` where the next write begins; with [`APPENDS`].
+    FileOutput,
 }
 
 /// The object cannot be changed any more.
 pub const IMMUTABLE: u8 = 1;
 /// What it gives once has been given.
 pub const TAKEN: u8 = 2;
+
+/// Each write begins at the end.
+pub const APPENDS: u8 = 4;
 
 /// One place of the table.
 #[derive(Debug, Clone, Copy, Default)]

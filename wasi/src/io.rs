@@ -26,7 +26,7 @@ pub enum May {
 }
 
 const INPUT: &[Kind] = &[Kind::Input, Kind::Nothing, Kind::File];
-const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line];
+const OUTPUT: &[Kind] = &[Kind::Output, Kind::Line, Kind::FileOutput];
 
 impl<W: World> Wasi<'_, W> {
     /// `[method]input-stream.read` and `blocking-read`
@@ -54,8 +54,9 @@ impl<W: World> Wasi<'_, W> {
         let entry = *self.get(this, INPUT);
         self.place_for(target, 16, 8);
         if entry.kind == Kind::File {
-            let skipped = self.next_of_file(this, size).map(|piece| wire(piece.len()));
-            let Some(skipped) = skipped else { return self.lower_closed(target, 8) };
+            let Some(skipped) = self.file_stream_skip(this, size) else {
+                return self.lower_closed(target, 8);
+            };
             self.world.write_u8(target, 0);
             return self.world.write_u64(target + 8, u64::from(skipped));
         }
@@ -177,14 +178,20 @@ impl<W: World> Wasi<'_, W> {
     fn output(&mut self, this: u32, source: Source, size: u32, target: u32) {
         let entry = *self.get(this, OUTPUT);
         self.place_for(target, 12, 4);
-        match self.write_to(entry, source, size) {
+        match self.write_to(this, entry, source, size) {
             Written::Ok => self.world.write_u8(target, 0),
             Written::Closed => self.lower_closed(target, 4),
             Written::Failed(error) => self.lower_failed(target, 4, error),
         }
     }
 
-    fn write_to(&mut self, entry: Entry, source: Source, size: u32) -> Written {
+    fn write_to(&mut self, this: u32, entry: Entry, source: Source, size: u32) -> Written {
+        if entry.kind == Kind::FileOutput {
+            return match self.file_stream_write(this, source, size) {
+                Ok(()) => Written::Ok,
+                Err(error) => Written::Failed(error),
+            };
+        }
         if entry.kind == Kind::Line {
             self.write_lines(entry.a, source, size);
             return Written::Ok;
@@ -235,8 +242,7 @@ impl<W: World> Wasi<'_, W> {
             WRITE_BYTES
         };
         let found = if source.kind == Kind::File {
-            let piece = self.next_of_file(from, size.min(room));
-            Ok(piece.map(|piece| (Source::File(piece), wire(piece.len()))))
+            Ok(self.next_of_file(from, size.min(room)))
         } else {
             let piece = self.piece_of(source, size.min(room), may);
             piece.map(|piece| piece.map(|piece| (Source::Own(piece.at), piece.size)))
@@ -246,7 +252,7 @@ impl<W: World> Wasi<'_, W> {
             Ok(None) => return self.lower_closed(target, 8),
             Err(error) => return self.lower_failed(target, 8, error),
         };
-        match self.write_to(entry, piece, size) {
+        match self.write_to(this, entry, piece, size) {
             Written::Ok => {
                 self.world.write_u8(target, 0);
                 self.world.write_u64(target + 8, u64::from(size));
@@ -371,7 +377,9 @@ impl<W: World> Wasi<'_, W> {
     pub fn error_text(&mut self, this: u32, target: u32) {
         let error = self.get(this, &[Kind::Error]).a;
         self.place_for(target, 8, 4);
-        self.lower(target, crate::http::error_name(error).as_bytes());
+        let of_file = crate::filesystem::file_error_name(error);
+        let name = of_file.unwrap_or_else(|| crate::http::error_name(error));
+        self.lower(target, name.as_bytes());
     }
 
     /// Drops any resource.
@@ -379,6 +387,9 @@ impl<W: World> Wasi<'_, W> {
         let entry = self.remove(this, kinds);
         match entry.kind {
             Kind::OutgoingBody => self.abandon_body(entry.a),
+            Kind::Descriptor | Kind::Entries | Kind::File | Kind::FileOutput => {
+                self.release(entry.a);
+            }
             _ => self.dropped(entry),
         }
     }

@@ -18,9 +18,11 @@
 //! Sources: the component model's canonical ABI; the WIT of WASI 0.2.12.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
+pub mod blocks; // memory of the folder that a guest may write to
 pub mod bundle; // files that were packed with the guest
 pub mod body; // bodies that are written, and the response they belong to
 pub mod cgi; // a request as environment variables
+pub mod content; // what is in its files
 pub mod fetch; // requests that were sent, and waiting
 pub mod descriptors; // descriptors of preview 1: files and folders
 pub mod fields; // headers
@@ -29,15 +31,20 @@ pub mod guest; // the guest's memory: what is lifted from it and lowered to it
 pub mod handles; // the table of resources
 pub mod http; // wasi:http
 pub mod io; // wasi:io: streams, pollables, errors
+pub mod nodes; // files and folders, wherever they lie
 #[cfg(not(target_arch = "wasm32"))]
 pub mod pack; // makes a bundle, on the host
 pub mod preview1; // wasi_snapshot_preview1
 pub mod outgoing; // requests that the guest makes
 pub mod own; // this module's own memory
+pub mod scratch; // the folder that a guest may write to
 pub mod small; // clocks, chance, environment, standard streams
+pub mod walk; // paths
 
 #[cfg(target_arch = "wasm32")]
 mod export; // the exported functions
+#[cfg(test)]
+mod model; // the folder in memory against a simple one
 #[cfg(test)]
 mod testing; // a guest and a host for tests
 
@@ -46,14 +53,18 @@ use crate::descriptors::Descriptors;
 use crate::handles::Handles;
 use crate::own::Own;
 
-/// What this module asks of the two sides that it lies between.
-pub trait World {
+/// What this module asks of the two sides that it lies between, and the memory of the folder that may be written to.
+pub trait World: blocks::Blocks {
     /// Returns the size of the guest's memory in bytes.
     fn memory_size(&self) -> u64;
     /// Copies bytes of the guest's memory; traps if they lie outside.
     fn read(&self, address: u32, target: &mut [u8]);
     /// Copies bytes to the guest's memory; traps if they lie outside.
     fn write(&mut self, address: u32, bytes: &[u8]);
+    /// Copies bytes of the guest's memory to a piece of a block; traps if they lie outside.
+    fn read_to_block(&mut self, address: u32, piece: &content::Piece);
+    /// Copies a piece of a block to the guest's memory; traps if it lies outside.
+    fn write_from_block(&mut self, address: u32, piece: &content::Piece);
     /// Writes one number to the guest's memory; traps if it lies outside.
     fn write_u8(&mut self, address: u32, value: u8) {
         self.write(address, &value.to_le_bytes());
@@ -198,6 +209,8 @@ pub struct Wasi<'a, W> {
     pub more: &'a mut [handles::Entry],
     /// Descriptors beyond those that `state` has room for.
     pub descriptors: &'a mut [descriptors::Descriptor],
+    /// The folder that may be written to.
+    pub scratch: &'a mut scratch::Head,
     /// Address of `bytes` in this module's memory.
     pub base: u32,
     /// Guest and host.

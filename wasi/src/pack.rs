@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::bundle::{
-    Bundle, HEAD_BYTES, MAGIC, NAME_BYTES_MAX, NODE_BYTES, Node, PATH_BYTES_MAX, Type,
-};
+use crate::bundle::{Bundle, HEAD_BYTES, MAGIC, NODE_BYTES, Node, SCRATCH};
 use crate::preview1::Errno;
+use crate::scratch::{SCRATCH_BYTES_MAX, SCRATCH_BYTES_MIN};
+use crate::walk::{NAME_BYTES_MAX, PATH_BYTES_MAX, Type};
 use crate::{index, wire};
 
 /// Contents begin on a multiple of this.
@@ -26,6 +26,32 @@ pub enum Entry {
 
 /// A folder's entries by their names.
 pub type Folder = BTreeMap<String, Entry>;
+
+/// A folder in memory, which begins empty with each request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scratch {
+    /// The path by which the guest knows it.
+    pub guest: String,
+    /// How many bytes it may take, with all that is kept about what is in it.
+    pub bytes: u32,
+}
+
+impl Scratch {
+    /// True for what a guest may know it by.
+    #[must_use]
+    pub fn is_guest_path(path: &str) -> bool {
+        is_guest_path(path)
+    }
+}
+
+/// What is in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// Its folders.
+    pub folders: Vec<Summary>,
+    /// The folder in memory that goes with it.
+    pub scratch: Option<Scratch>,
+}
 
 /// What is in a folder that is open from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,15 +99,19 @@ impl std::fmt::Display for PackError {
 
 impl std::error::Error for PackError {}
 
-/// Packs folders, each with the path by which the guest knows it.
+/// Packs folders, each with the path by which the guest knows it, and behind them the folder in memory.
 ///
 /// # Errors
 /// [`PackError::TooLarge`], or [`PackError::LinkLeaves`] for the first link that does.
-pub fn pack(folders: &[(String, Folder)]) -> Result<Vec<u8>, PackError> {
+pub fn pack(folders: &[(String, Folder)], scratch: Option<&Scratch>) -> Result<Vec<u8>, PackError> {
     let mut packer = Packer::default();
     for (place, (guest, folder)) in folders.iter().enumerate() {
         packer.add(guest, Part::Folder(folder), wire(place));
     }
+    if let Some(scratch) = scratch {
+        packer.add(&scratch.guest, Part::Scratch(scratch.bytes), wire(folders.len()));
+    }
+    let folder_count = packer.rows.len();
     // Breadth first: the children of a folder lie together.
     let mut place = 0;
     while let Some(row) = packer.rows.get(place) {
@@ -98,7 +128,7 @@ pub fn pack(folders: &[(String, Folder)]) -> Result<Vec<u8>, PackError> {
         }
         place += 1;
     }
-    let bytes = packer.write(folders.len())?;
+    let bytes = packer.write(folder_count)?;
     check_links(Bundle::new(&bytes))?;
     Ok(bytes)
 }
@@ -121,6 +151,7 @@ enum Part<'a> {
     Folder(&'a Folder),
     File(&'a [u8]),
     Link(&'a str),
+    Scratch(u32),
 }
 
 impl<'a> Packer<'a> {
@@ -137,16 +168,19 @@ impl<'a> Packer<'a> {
             texts.extend_from_slice(row.name.as_bytes());
             let (kind, content): (u32, &[u8]) = match row.part {
                 Part::Folder(_) => (0, &[]),
+                Part::Scratch(_) => (SCRATCH, &[]),
                 Part::File(content) => (1, content),
                 Part::Link(target) => (2, target.as_bytes()),
             };
-            let (at, size) = if let Part::Folder(folder) = row.part {
-                (row.at, wire(folder.len()))
-            } else {
-                texts.resize(texts.len().next_multiple_of(CONTENT_ALIGN), 0);
-                let at = nodes_end + texts.len();
-                texts.extend_from_slice(content);
-                (number(at)?, number(content.len())?)
+            let (at, size) = match row.part {
+                Part::Folder(folder) => (row.at, wire(folder.len())),
+                Part::Scratch(bytes) => (0, bytes),
+                Part::File(_) | Part::Link(_) => {
+                    texts.resize(texts.len().next_multiple_of(CONTENT_ALIGN), 0);
+                    let at = nodes_end + texts.len();
+                    texts.extend_from_slice(content);
+                    (number(at)?, number(content.len())?)
+                }
             };
             for number in [kind, number(name)?, wire(row.name.len()), at, size, row.parent] {
                 nodes.extend_from_slice(&number.to_le_bytes());
@@ -203,7 +237,7 @@ fn check_links(bundle: Bundle<'_>) -> Result<(), PackError> {
 ///
 /// # Errors
 /// [`PackError::Broken`] with the first rule that does not hold; [`PackError::LinkLeaves`].
-pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
+pub fn check(bytes: &[u8]) -> Result<Contents, PackError> {
     let ensure =
         |holds: bool, reason| if holds { Ok(()) } else { Err(PackError::Broken { reason }) };
     ensure(bytes.starts_with(&MAGIC), "it does not begin as one")?;
@@ -219,6 +253,7 @@ pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
     let bundle = Bundle::new(bytes);
     let broken = |_| PackError::Broken { reason: "a node reaches beyond its end" };
     let mut summaries: Vec<Summary> = Vec::new();
+    let mut scratch = None;
     let mut starts = Vec::with_capacity(index(node_count));
     // Children follow their folder, and each other without a gap: so every node has one folder, and none is lost.
     let mut next = folder_count;
@@ -226,18 +261,27 @@ pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
         let node = bundle.node(place).map_err(broken)?;
         let name = std::str::from_utf8(bundle.name(node).map_err(broken)?);
         let Ok(name) = name else {
-            return ensure(false, "a name is not UTF-8").map(|()| summaries);
+            return Err(PackError::Broken { reason: "a name is not UTF-8" });
         };
         if place < folder_count {
             ensure(node.kind == Type::Folder && node.parent == place, "a folder is none")?;
             ensure(is_guest_path(name), "a folder has a path that none may have")?;
-            summaries.push(Summary { guest: name.to_owned(), entries: 0, bytes: 0 });
             starts.push(place);
+            if node.is_scratch {
+                ensure(place + 1 == folder_count, "the folder in memory is not the last")?;
+                let is_sound = (SCRATCH_BYTES_MIN..=SCRATCH_BYTES_MAX).contains(&node.size);
+                ensure(is_sound, "the folder in memory has a size that none may have")?;
+                scratch = Some(Scratch { guest: name.to_owned(), bytes: node.size });
+                continue;
+            }
+            summaries.push(Summary { guest: name.to_owned(), entries: 0, bytes: 0 });
         } else {
             ensure(node.parent < place && place < next, "a node lies in no folder")?;
+            ensure(!node.is_scratch, "the folder in memory lies in another")?;
             ensure(is_name(name), "a name is none that a file may have")?;
             let parent = bundle.node(node.parent).map_err(broken)?;
-            let has_it = parent.at <= place && place - parent.at < parent.size;
+            let has_it =
+                !parent.is_scratch && parent.at <= place && place - parent.at < parent.size;
             ensure(parent.kind == Type::Folder && has_it, "a node lies in another folder")?;
             if parent.at < place {
                 let before = bundle.node(place - 1).map_err(broken)?;
@@ -263,7 +307,7 @@ pub fn check(bytes: &[u8]) -> Result<Vec<Summary>, PackError> {
         }
     }
     check_links(bundle)?;
-    Ok(summaries)
+    Ok(Contents { folders: summaries, scratch })
 }
 
 /// True for what a file may be called.
@@ -290,7 +334,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bundle::Found;
 
     fn file(text: &str) -> Entry {
         Entry::File(text.into())
@@ -328,15 +371,16 @@ mod tests {
     }
 
     fn packed() -> Vec<u8> {
-        pack(&[("/data".into(), sample()), ("/etc".into(), folder([("x", file("y"))]))]).unwrap()
+        let folders = [("/data".into(), sample()), ("/etc".into(), folder([("x", file("y"))]))];
+        pack(&folders, None).unwrap()
     }
 
     fn found(path: &str) -> Result<String, Errno> {
         let bytes = packed();
         let bundle = Bundle::new(&bytes);
         match bundle.resolve(0, path.as_bytes(), true)? {
-            Found::Absent => Err(Errno::Success),
-            Found::Node(node) => {
+            None => Err(Errno::Success),
+            Some(node) => {
                 let node = bundle.node(node)?;
                 let shown = match node.kind {
                     Type::Folder => bundle.name(node)?,
@@ -390,11 +434,11 @@ mod tests {
     fn a_folder_is_the_top_for_who_holds_it() {
         let bytes = packed();
         let bundle = Bundle::new(&bytes);
-        let Ok(Found::Node(deep)) = bundle.resolve(0, b"deep", true) else { panic!("it is there") };
+        let Ok(Some(deep)) = bundle.resolve(0, b"deep", true) else { panic!("it is there") };
         assert_eq!(bundle.resolve(deep, b"..", true), Err(Errno::NotPermitted));
         assert_eq!(bundle.resolve(deep, b"up", true), Err(Errno::NotPermitted));
-        assert!(matches!(bundle.resolve(deep, b"up", false), Ok(Found::Node(_))));
-        assert!(matches!(bundle.resolve(deep, b"deeper/../b.txt", true), Ok(Found::Node(_))));
+        assert!(matches!(bundle.resolve(deep, b"up", false), Ok(Some(_))));
+        assert!(matches!(bundle.resolve(deep, b"deeper/../b.txt", true), Ok(Some(_))));
     }
 
     #[test]
@@ -402,17 +446,40 @@ mod tests {
         for target in ["..", "../x", "/etc", "deep/../..", "deep/out"] {
             let out = Entry::Folder(folder([("out", link("../../x"))]));
             let tree = folder([("deep", out), ("link", link(target))]);
-            let error = pack(&[("/".into(), tree)]).unwrap_err();
+            let error = pack(&[("/".into(), tree)], None).unwrap_err();
             assert!(matches!(error, PackError::LinkLeaves { .. }), "{target}");
         }
     }
 
     #[test]
     fn what_is_packed_passes_the_check() {
-        let summaries = check(&packed()).unwrap();
+        let Contents { folders, scratch } = check(&packed()).unwrap();
         let of = |guest: &str, entries, bytes| Summary { guest: guest.into(), entries, bytes };
-        assert_eq!(summaries, [of("/data", 13, 16), of("/etc", 1, 1)]);
-        assert_eq!(check(&pack(&[]).unwrap()), Ok(Vec::new()));
+        assert_eq!(folders, [of("/data", 13, 16), of("/etc", 1, 1)]);
+        assert_eq!(scratch, None);
+        let none = Contents { folders: Vec::new(), scratch: None };
+        assert_eq!(check(&pack(&[], None).unwrap()), Ok(none));
+        let scratch = Scratch { guest: "/tmp".into(), bytes: SCRATCH_BYTES_MIN };
+        let bytes = pack(&[("/data".into(), sample())], Some(&scratch)).unwrap();
+        let contents = check(&bytes).unwrap();
+        assert_eq!((contents.folders.len(), contents.scratch), (1, Some(scratch)));
+    }
+
+    #[test]
+    fn a_folder_in_memory_is_the_last_and_of_a_size() {
+        let of = |bytes| {
+            let scratch = Scratch { guest: "/tmp".into(), bytes };
+            pack(&[("/data".into(), sample())], Some(&scratch)).unwrap()
+        };
+        for bytes in [0, SCRATCH_BYTES_MIN - 1, SCRATCH_BYTES_MAX + 1, u32::MAX] {
+            assert!(matches!(check(&of(bytes)), Err(PackError::Broken { .. })), "{bytes}");
+        }
+        // Its number in the place of another node's.
+        for place in [0, 2, 5] {
+            let mut bytes = of(SCRATCH_BYTES_MIN);
+            bytes[index(HEAD_BYTES + place * NODE_BYTES)] = 3;
+            assert!(matches!(check(&bytes), Err(PackError::Broken { .. })), "{place}");
+        }
     }
 
     proptest! {

@@ -18,8 +18,12 @@ pub enum Errno {
     Success = 0,
     /// Bad file descriptor.
     BadFd = 8,
+    /// A folder that is in use: the one that the path begins in.
+    Busy = 10,
     /// It exists.
     Exists = 20,
+    /// Larger than a file can be.
+    TooLarge = 22,
     /// Not UTF-8.
     IllegalBytes = 25,
     /// Invalid argument.
@@ -36,8 +40,12 @@ pub enum Errno {
     NameTooLong = 37,
     /// No such file.
     NoEntry = 44,
+    /// There is no room for it, or a limit is reached.
+    NoSpace = 51,
     /// No folder where one is needed.
     NotFolder = 54,
+    /// A folder that is not empty.
+    NotEmpty = 55,
     /// Not a socket.
     NotSocket = 57,
     /// Not supported.
@@ -50,6 +58,8 @@ pub enum Errno {
     ReadOnly = 69,
     /// Invalid seek.
     Pipe = 70,
+    /// From one file system to another.
+    OtherDevice = 75,
 }
 
 /// Standard descriptors.
@@ -83,7 +93,9 @@ impl<W: World> Wasi<'_, W> {
         self.take_up(block_size);
         // A program begins anew with each call, also in an instance that is used again.
         self.state.handles = Handles::new();
-        self.state.descriptors.clear();
+        if self.state.descriptors.clear() {
+            self.scratch.clear();
+        }
         self.state.is_command = true;
         self.state.environment = Strings::NONE;
         self.state.arguments = Strings::NONE;
@@ -184,7 +196,11 @@ impl<W: World> Wasi<'_, W> {
 
     /// `fd_write`
     pub fn fd_write(&mut self, fd: u32, vectors: u32, count: u32, target: u32) -> Errno {
-        let Ok(fd @ (STDOUT | STDERR)) = self.stream_of(fd) else { return Errno::BadFd };
+        let fd = match self.stream_of(fd) {
+            Ok(fd @ (STDOUT | STDERR)) => fd,
+            Ok(_) => return Errno::BadFd,
+            Err(_) => return self.file_write(fd, [vectors, count], target),
+        };
         if count > VECTORS_MAX {
             return Errno::Invalid;
         }

@@ -11,7 +11,7 @@ use midge_loader::start::choose::{Machine, choose};
 use serde::Serialize;
 
 use crate::cli::BuildArgs;
-use crate::compile::{self, Recipe};
+use crate::compile;
 use crate::output::{self, Cell, Table, Tone, printable};
 
 /// Version of the JSON object.
@@ -37,7 +37,7 @@ struct Report {
 /// The module is refused, or the artifact cannot be written; a file that was there is unchanged then.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let began = Instant::now();
-    let recipe = Recipe { module: &args.file, form: args.form.form(), files: &args.files.files };
+    let recipe = args.files.recipe(&args.file, args.form.form());
     let compiled = compile::of_file(&recipe, &args.limits.limits())?;
     // What was built is opened once, so that no artifact is written that this host would refuse.
     let opened = Artifact::from_bytes(&compiled.artifact, &Engines::new())

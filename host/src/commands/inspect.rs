@@ -30,6 +30,7 @@ struct Report {
     sections: Vec<SectionRow>,
     area: AreaRow,
     files: Vec<FilesRow>,
+    scratch: Option<ScratchRow>,
     imports: Vec<String>,
     exports: Vec<ExportRow>,
     memories: Vec<MemoryRow>,
@@ -60,6 +61,12 @@ struct FilesRow {
     guest_path: String,
     entries: u32,
     bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ScratchRow {
+    guest_path: String,
+    bytes_max: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,7 +121,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         let rows = rows.collect();
         report(args, "artifact", artifact.file_bytes(), artifact.manifest(), rows)
     } else {
-        let recipe = Recipe { module: &args.file, form: CodeForm::PLAIN, files: &[] };
+        let recipe =
+            Recipe { module: &args.file, form: CodeForm::PLAIN, files: &[], scratch: None };
         let compiled = compile::of_file(&recipe, &args.limits.limits())?;
         let artifact = Artifact::from_bytes(&compiled.artifact, &engines)?;
         let rows = compiled.sections.into_iter().map(|(name, bytes)| SectionRow { name, bytes });
@@ -156,6 +164,10 @@ fn report(
         sections,
         area: AreaRow { address: manifest.area, bytes: manifest.area_size },
         files: manifest.files.iter().flat_map(|files| &files.folders).map(files_row).collect(),
+        scratch: manifest
+            .scratch
+            .as_ref()
+            .map(|row| ScratchRow { guest_path: row.guest.clone(), bytes_max: row.bytes }),
         imports: manifest.imports.clone(),
         exports: manifest
             .exports
@@ -252,6 +264,10 @@ fn text(report: &Report) -> String {
             files.push(vec![plain(&path), plain(&entries), plain(&bytes)]);
         }
         parts.push(files.to_string());
+    }
+    if let Some(row) = &report.scratch {
+        let path = printable(&row.guest_path).into_owned();
+        parts.push(format!("folder in memory: {path}, at most {} bytes\n", row.bytes_max));
     }
     parts.push(format!("imports: {}\n", list(report.imports.clone())));
     let exports = report.exports.iter().map(|export| format!("{} ({})", export.name, export.kind));

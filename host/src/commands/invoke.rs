@@ -97,7 +97,7 @@ pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
         key: RandomKey::draw().context("no random bytes")?,
     });
     let request = RequestText::new(args)?;
-    let recipe = Recipe { module: &args.file, form: args.form.form(), files: &args.files.files };
+    let recipe = args.files.recipe(&args.file, args.form.form());
     let file = ArtifactFile::of(&recipe, &args.limits.limits())?;
 
     let mut times = Times::default();

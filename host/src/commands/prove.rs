@@ -112,7 +112,7 @@ pub fn run(args: &ProveArgs) -> Result<ExitCode> {
         None => draw_seed()?,
     };
     let given = args.requests.as_deref().map(read_folder).transpose()?.unwrap_or_default();
-    let recipe = Recipe { module: &args.file, form: CodeForm::PLAIN, files: &args.files.files };
+    let recipe = args.files.recipe(&args.file, CodeForm::PLAIN);
     let subject = subject(&recipe, &engines, &args.limits.limits())?;
     let choice = choice(args.technique, subject.artifact(), Machine::of_this_process())?;
     let settings = ProofSettings {

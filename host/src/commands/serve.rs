@@ -13,7 +13,9 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::{FormArgs, RunArgs, ServeArgs};
 use crate::config::keys::SLOTS_OF_WAITING;
-use crate::config::{Complaints, ConfigError, Mappings, Origin, Setting, Settings, counted};
+use crate::config::{
+    Complaints, ConfigError, Mappings, Origin, ScratchFolder, Setting, Settings, counted,
+};
 use crate::deployment::open;
 use crate::grant::Grant;
 use crate::host::Host;
@@ -77,6 +79,8 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
         function.grant = Setting { value: grant, origin: Origin::Flag("--grant-http") };
         function.files =
             Setting { value: Mappings(args.files.files.clone()), origin: Origin::Flag("--files") };
+        let scratch = ScratchFolder(args.files.scratch.clone());
+        function.scratch = Setting { value: scratch, origin: Origin::Flag("--scratch") };
     }
     start_host_log(&settings.log)?;
     serve(&settings, None, args.json)

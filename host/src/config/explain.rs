@@ -108,6 +108,7 @@ fn function_rows(function: &Function) -> impl Iterator<Item = Row> {
         row("grant.http", http, function.grant.origin),
         row("grant.networks", networks, function.grant.origin),
         shown("files", &function.files),
+        shown("scratch", &function.scratch),
     ];
     let name = function.name.value.clone();
     rows.into_iter()

@@ -1,8 +1,9 @@
 //! Every setting: its limits, and the table from which the manual's is generated.
 
-use midge_abi::manifest::{Isolation, Metering};
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
+use midge_abi::manifest::{Isolation, Metering};
+use midge_loader::files::{SCRATCH_BYTES_MAX, SCRATCH_BYTES_MIN};
 use midge_net::settings as network;
 
 use super::{ByteSize, ClientAddress, LogFormat, LogLevel, Quantity, RingChoice, Technique};
@@ -49,6 +50,11 @@ pub const MEMORY_DEFAULT: ByteSize = ByteSize(16 << 20);
 pub const MEMORY_MIN: ByteSize = ByteSize(64 << 10);
 /// What 32-bit addresses reach.
 pub const MEMORY_MAX: ByteSize = ByteSize(4 << 30);
+
+/// Some blocks of names and of content.
+pub const SCRATCH_MIN: ByteSize = ByteSize(SCRATCH_BYTES_MIN as u64);
+/// Half of what a memory of the engine's pools may have.
+pub const SCRATCH_MAX: ByteSize = ByteSize(SCRATCH_BYTES_MAX as u64);
 
 /// Request bodies, read into the guest's memory as a whole.
 pub const BODY_DEFAULT: ByteSize = ByteSize(1 << 20);
@@ -160,6 +166,8 @@ pub const DEADLINE: Bounds<Duration> = bounds(DEADLINE_DEFAULT, DEADLINE_MIN, DE
 pub const FUEL: Bounds<u32> = bounds(100_000_000, 1_000, u32::MAX);
 /// Bounds of `memory`.
 pub const MEMORY: Bounds<ByteSize> = bounds(MEMORY_DEFAULT, MEMORY_MIN, MEMORY_MAX);
+/// Bounds of `scratch`; the default is what complaints show, for without the setting there is none.
+pub const SCRATCH: Bounds<ByteSize> = bounds(ByteSize(64 << 20), SCRATCH_MIN, SCRATCH_MAX);
 /// Bounds of `body`.
 pub const BODY: Bounds<ByteSize> = bounds(BODY_DEFAULT, BODY_MIN, BODY_MAX);
 /// Bounds of `response`.
@@ -667,6 +675,13 @@ pub const KEYS: &[Key] = &[
         "files",
         Takes::Optional("list of `FOLDER:GUEST-PATH`", "none"),
         "folders, relative to this file, that a WASI program or component finds read-only",
+    ),
+    key(
+        Part::Function,
+        "scratch",
+        Takes::Optional("`SIZE` or `SIZE:GUEST-PATH`, 64 KiB to 512 MiB", "none"),
+        "a folder in memory that a WASI program or component may write to, empty for each request; its path is \
+         `/tmp` unless another is given",
     ),
     key(
         Part::Static,

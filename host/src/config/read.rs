@@ -280,6 +280,7 @@ impl<'s> Reader<'s> {
             environment: self.words(section, "environment", "[\"NAME=value\"]", is_variable),
             grant: self.grant(section),
             files: self.mappings(section),
+            scratch: self.scratch(section),
         }
     }
 

@@ -245,18 +245,25 @@ impl From<Error> for LinkError {
     }
 }
 
+/// What lies behind the WASI module's memory: a bundle of files, and room for the folder that may be written to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Behind<'a> {
+    pub(super) files: &'a [u8],
+    pub(super) scratch_bytes: u32,
+}
+
 /// Merges the WASI module and a component's core modules, and puts a bundle of files behind the memory of the first.
 /// Returns where that begins beside the whole.
 pub(super) fn merge(
     wasi: &[u8],
     component: &Component<'_>,
-    files: &[u8],
+    behind: Behind<'_>,
 ) -> Result<(Vec<u8>, u64), LinkError> {
     let mut parts = vec![Part::read(wasi)?];
     for instance in &component.instances {
         parts.push(Part::read(instance.module)?);
     }
-    let files = Files::behind(&parts[WASI], files)?;
+    let files = Files::behind(&parts, behind)?;
     let files_at = files.at.into();
     Ok((Merger::new(&parts, component, files)?.run()?, files_at))
 }
@@ -265,25 +272,32 @@ pub(super) fn merge(
 struct Files<'a> {
     bytes: &'a [u8],
     at: u32,
-    /// Pages of that memory with it.
+    /// Pages of that memory with it, and with what it may grow by.
     pages: u64,
+    pages_max: u64,
 }
 
 impl<'a> Files<'a> {
-    fn behind(wasi: &Part<'_>, bytes: &'a [u8]) -> Result<Self, LinkError> {
-        let own = wasi.memories.first().map_or(0, |memory| memory.initial);
+    fn behind(parts: &[Part<'_>], behind: Behind<'a>) -> Result<Self, LinkError> {
+        let bytes = behind.files;
+        let own = parts[WASI].memories.first().map_or(0, |memory| memory.initial);
         let pages = own + (bytes.len() as u64).div_ceil(WASM_PAGE_SIZE);
         let at = u32::try_from(own * WASM_PAGE_SIZE).ok().filter(|_| pages <= WASM_PAGES_MAX);
         let at = at.ok_or_else(|| unsupported("more files than a memory of 4 GiB has room for"))?;
-        Ok(Self { bytes, at, pages })
+        let mut pages_max = pages + u64::from(behind.scratch_bytes).div_ceil(WASM_PAGE_SIZE);
+        // By its largest size the host tells this memory from the guest's, which has another limit.
+        let mut guests = parts[WASI + 1..].iter().flat_map(|part| &part.memories);
+        pages_max += u64::from(guests.any(|memory| memory.maximum == Some(pages_max)));
+        Ok(Self { bytes, at, pages, pages_max })
     }
 
-    /// Makes room in the WASI module's memory, which never grows by itself.
+    /// Makes room in the WASI module's memory, which grows for the folder that may be written to alone.
     fn make_room(&self, memory: wasmparser::MemoryType) -> wasmparser::MemoryType {
         if self.bytes.is_empty() {
             return memory;
         }
-        wasmparser::MemoryType { initial: self.pages, maximum: Some(self.pages), ..memory }
+        let maximum = Some(self.pages_max);
+        wasmparser::MemoryType { initial: self.pages, maximum, ..memory }
     }
 }
 

@@ -180,6 +180,7 @@ mod tests {
             files: None,
             unlinked: None,
             metering: Metering::Epochs,
+            scratch: None,
         }
     }
 

@@ -24,10 +24,11 @@ const BLOB: u32 = INPUT + HEAD_BYTES + CALL_BYTES * CALLS_MAX;
 
 const TYPES: &str = "wasi:filesystem/types@0.2.12";
 const STREAMS: &str = "wasi:io/streams@0.2.12";
+const ERROR: &str = "wasi:io/error@0.2.12";
 
 /// Functions of 0.2, as [`FUNCTIONS`]: interface, name, arguments. They return nothing but what lies in the area,
 /// or a number where the arguments end with `=`. A component calls them so, and a core module with their names can too.
-const FUNCTIONS_02: [(&str, &str, &str); 29] = [
+const FUNCTIONS_02: [(&str, &str, &str); 38] = [
     ("wasi:filesystem/preopens@0.2.12", "get-directories", "i"),
     (TYPES, "[method]descriptor.open-at", "iiiiiii"),
     (TYPES, "[method]descriptor.read", "iIIi"),
@@ -57,6 +58,15 @@ const FUNCTIONS_02: [(&str, &str, &str); 29] = [
     (STREAMS, "[method]input-stream.skip", "iIi"),
     (STREAMS, "[resource-drop]input-stream", "i"),
     (TYPES, "[resource-drop]descriptor", "i"),
+    (TYPES, "[method]descriptor.link-at", "iiiiiiii"),
+    (TYPES, "[method]descriptor.symlink-at", "iiiiii"),
+    (TYPES, "filesystem-error-code", "ii"),
+    (STREAMS, "[method]output-stream.check-write", "ii"),
+    (STREAMS, "[method]output-stream.blocking-write-and-flush", "iiii"),
+    (STREAMS, "[method]output-stream.splice", "iiIi"),
+    (STREAMS, "[resource-drop]output-stream", "i"),
+    (ERROR, "[method]error.to-debug-string", "ii"),
+    (ERROR, "[resource-drop]error", "i"),
 ];
 
 /// The functions of preview 1, with a letter for each argument: `i` has 32 bits, `I` 64.

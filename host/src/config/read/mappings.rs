@@ -1,11 +1,11 @@
-//! `files` of a function: folders that are packed for a program or a component.
+//! `files` and `scratch` of a function: folders that a program or a component finds, packed or in memory.
 
 use std::fs;
 
 use midge_loader::files::{FOLDERS_MAX, Mapping};
 
 use super::{Reader, Section, plain_cause, shortened};
-use crate::config::{Mappings, Setting};
+use crate::config::{Mappings, ScratchFolder, Setting, scratch};
 
 impl Reader<'_> {
     /// Reads folders of files, which are looked for where the settings are.
@@ -51,5 +51,21 @@ impl Reader<'_> {
             mappings.push(mapping);
         }
         self.set(value, Mappings(mappings))
+    }
+
+    /// Reads the folder in memory.
+    pub(super) fn scratch(&mut self, section: &Section<'_>) -> Setting<ScratchFolder> {
+        const EXAMPLE: &str = "\"64 MiB\"";
+        let none = || Setting::default(ScratchFolder::default());
+        let Some(value) = section.get("scratch") else { return none() };
+        let Some(text) = self.text(value, "scratch", EXAMPLE) else { return none() };
+        match scratch(text) {
+            Ok(found) => self.set(value, ScratchFolder(Some(found))),
+            Err(cause) => {
+                let what = format!("scratch: `{}`: {cause}", shortened(text));
+                self.fault(&value.span(), &what, EXAMPLE);
+                none()
+            }
+        }
     }
 }

@@ -77,7 +77,7 @@ fn unknown_keys_are_named_with_the_nearest() {
             "6:1 `dead_line` is no setting of [[function]] -> deadline",
             "7:1 `colour` is no setting of [[function]] -> one of: name module route routes host \
              methods technique isolation metering fuel deadline memory body stream_body stream_time response \
-             concurrency slots server_timing compress arguments environment grant files",
+             concurrency slots server_timing compress arguments environment grant files scratch",
             "9:1 `idel` is no setting of [limits] -> idle",
         ],
     );
@@ -279,6 +279,24 @@ fn programs_get_folders() {
     check(
         &with("\"data\""),
         &["5:9 `files` takes a list of texts, found string `\"data\"` -> [\"data:/data\"]"],
+    );
+}
+
+#[test]
+fn programs_get_a_folder_in_memory() {
+    let with = |scratch: &str| format!("{HELLO}scratch = {scratch}\n");
+    let settings = load(&with("\"8 MiB:/work\""), &Overrides::default()).unwrap();
+    assert_eq!(settings.functions[0].scratch.value.to_string(), "8 MiB:/work");
+    let settings = load(HELLO, &Overrides::default()).unwrap();
+    assert_eq!(settings.functions[0].scratch.value.0, None);
+    let range = "expected 64 KiB to 512 MiB";
+    check(&with("\"1 KiB\""), &[&format!("5:11 scratch: `1 KiB`: {range} -> \"64 MiB\"")]);
+    check(&with("true"), &["5:11 `scratch` takes a text, found boolean `true` -> \"64 MiB\""]);
+    check(
+        &with("\"1 MiB:\""),
+        &[
+            "5:11 scratch: `1 MiB:`: the path has 1 to 255 bytes, and no control character -> \"64 MiB\"",
+        ],
     );
 }
 

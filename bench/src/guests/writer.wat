@@ -1,0 +1,22 @@
+;; Makes a file in the folder that it may write to, writes 1000 bytes, reads them, and prints the last ten.
+(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_pread" (func $pread (param i32 i32 i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "file")
+  (data (i32.const 1990) "ten bytes\n")
+  (func (export "_start")
+    (if (call $open (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 4) (i32.const 5) (i64.const 66)
+      (i64.const 66) (i32.const 0) (i32.const 32)) (then unreachable))
+    (i32.store (i32.const 40) (i32.const 1000))
+    (i32.store (i32.const 44) (i32.const 1000))
+    (if (call $write (i32.const 4) (i32.const 40) (i32.const 1) (i32.const 24)) (then unreachable))
+    (i32.store (i32.const 40) (i32.const 3000))
+    (if (call $pread (i32.const 4) (i32.const 40) (i32.const 1) (i64.const 0) (i32.const 24)) (then unreachable))
+    (if (call $close (i32.const 4)) (then unreachable))
+    (i32.store (i32.const 40) (i32.const 3990))
+    (i32.store (i32.const 44) (i32.const 10))
+    (drop (call $write (i32.const 1) (i32.const 40) (i32.const 1) (i32.const 24)))))
