@@ -819,6 +819,17 @@ static inline int32_t midge_trailers(int32_t handle, struct midge_fetch_answer *
     return 0;
 }
 
+/* Ends a body with what came behind another: of a fetch, or for the handle 0 of the response. Returns 0 or an error. */
+static inline int32_t midge_trailers_pass(int32_t handle, const struct midge_fetch_answer *trailers) {
+    struct midge_response_header *rows = midge_heap_take(trailers->header_count * sizeof *rows);
+    if (!rows) return midge_fetch_fail(MIDGE_FETCH_ERROR_HEAD_TOO_LONG);
+    for (uint32_t index = 0; index < trailers->header_count; index++) {
+        rows[index] = midge_header_of(midge_fetch_header_name(trailers, index),
+                                      midge_fetch_header_value(trailers, index));
+    }
+    return midge_trailers_write(handle, rows, trailers->header_count);
+}
+
 /* ---- Exports ------------------------------------------------------------------------------------ */
 
 /* The largest request block: head, header table and body. Its size is an array's, so it is checked. */

@@ -17,3 +17,4 @@ mod routes; // which function answers, and what is refused
 mod streams; // bodies piece by piece
 mod stop; // SIGTERM
 mod techniques; // every way to start an instance
+mod trailers; // fields behind bodies, both ways

@@ -49,9 +49,10 @@ impl<'a> Trailers<'a> {
         error.map_or(Ok(Self { fields: Fields::new(bytes), call: PhantomData }), Err)
     }
 
-    /// Returns names, in lower case, and values in the order of their arrival.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        self.fields.rows()
+    /// Returns names, in lower case, and values in the order of their arrival: what `finish_with` takes.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        // Names are tokens, which the host checked.
+        self.fields.rows().map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// Returns the value of the first field of that name, given in lower case.
