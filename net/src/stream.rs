@@ -22,7 +22,7 @@ use crate::http::chunked::Decoded;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Circumstances, Unsendable};
 use crate::http::status;
-use crate::http::trailers::{self, TRAILER_BYTES_MAX, Trailers};
+use crate::http::trailers::{self, Trailers};
 use crate::receive::CONTINUE;
 use crate::ring::{BufferId, ConnectionId, Ring};
 use crate::width::{index, wide};
@@ -33,8 +33,6 @@ const REPLY_BYTES_MAX: usize = crate::areas::AREA_BYTES_KEPT_MAX;
 const CHUNK_FRAME_BYTES: usize = 20;
 /// What ends a body in chunks.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// Memory that the trailers of a request may take: it grows by doubling.
-const TRAILER_MEMORY_BYTES_MAX: usize = 2 * index(TRAILER_BYTES_MAX);
 
 /// What there is of a body to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +253,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 return self.break_stream(slot, refusal);
             }
         };
+        if let Body::Chunked(decoder) = &self.connections[slot].body
+            && decoder.trailers().bytes() > 0
+            && !self.reserve_trailers(slot)
+        {
+            if is_direct {
+                self.recycle(buffer);
+            }
+            return self.break_stream(slot, Refusal::BodiesFull);
+        }
         self.renew_credit(slot, size);
         let connection = &mut self.connections[slot];
         connection.is_body_complete = decoded.is_complete;
@@ -614,7 +621,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
 
     /// Returns what an exchange in pieces may hold.
     const fn stream_bytes(&self) -> u64 {
-        (self.settings.body_window_bytes + 2 * REPLY_BYTES_MAX + TRAILER_MEMORY_BYTES_MAX) as u64
+        (self.settings.body_window_bytes + 2 * REPLY_BYTES_MAX) as u64
+    }
+
+    /// Takes what the trailers of a stream need of the budget, beside what it has; false if that has no room.
+    #[cold]
+    fn reserve_trailers(&mut self, slot: usize) -> bool {
+        let Body::Chunked(decoder) = &self.connections[slot].body else { return true };
+        let bytes = wide(decoder.trailers().bytes());
+        self.reserve_up_to(slot, self.stream_bytes() + bytes)
     }
 
     /// Takes as much of the budget of bodies as a connection keeps; false if that has no room.

@@ -654,7 +654,10 @@ fn a_function_in_c_asks_other_servers() {
     let told = client.get(&format!("/ask?url={origin}?a"));
     assert_eq!(
         told.text(),
-        format!("get /?a http/1.1\r\nhost: {authority}\r\naccept: */*\r\n\r\n")
+        format!(
+            "get /?a http/1.1\r\nhost: {authority}\r\naccept: */*\r\nte: trailers\r\n\
+             connection: te\r\n\r\n"
+        )
     );
     let body: Vec<u8> = (0..30_000u32).map(|number| number.to_le_bytes()[0]).collect();
     let echoed = client.ask(&Request::post(&format!("/ask?url={origin}/echo"), &body));

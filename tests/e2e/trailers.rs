@@ -7,23 +7,35 @@ use midge_tests::http::{Client, Request, Response};
 
 use super::outgoing::Upstream;
 
-/// Serves the guests that take trailers: a component, and functions of the contract in C and in text form.
+/// Serves functions of the contract that take trailers, in C and in text form.
 fn host() -> Host {
+    host_of(&[("pass", "wasm", "/pass"), ("streams", "wat", "/streams")])
+}
+
+/// The same and a component, which a debug build takes its time to compile.
+fn host_with_component() -> Host {
+    host_of(&[
+        ("pass", "wasm", "/pass"),
+        ("streams", "wat", "/streams"),
+        ("component", "wasm", "/component/*"),
+    ])
+}
+
+fn host_of(functions: &[(&str, &str, &str)]) -> Host {
     let setup = Setup::new()
         .file("component.wasm", example("component"))
         .file("pass.wasm", example("pass"))
         .file("streams.wat", STREAMS);
-    let functions =
-        [("component.wasm", "/component/*"), ("pass.wasm", "/pass"), ("streams.wat", "/streams")];
-    let settings = functions.map(|(module, route)| {
-        let name = &module[..module.len() - ".wat".len()];
-        format!(
-            "[[function]]\nname = \"{}\"\nmodule = \"{module}\"\nroute = \"{route}\"\n\
-             deadline = \"10s\"\n",
-            name.trim_end_matches('.')
-        )
-    });
-    setup.serve(&settings.concat())
+    let settings: String = functions
+        .iter()
+        .map(|(name, kind, route)| {
+            format!(
+                "[[function]]\nname = \"{name}\"\nmodule = \"{name}.{kind}\"\n\
+                 route = \"{route}\"\ndeadline = \"10s\"\n"
+            )
+        })
+        .collect();
+    setup.serve(&settings)
 }
 
 /// Returns all that a client of HTTP/1.0 gets.
@@ -47,7 +59,7 @@ fn ask(client: &mut Client, target: &str, body: &str, trailers: &str) -> Respons
 
 #[test]
 fn trailers_go_through_a_component_and_a_function() {
-    let host = host();
+    let host = host_with_component();
     for target in ["/component/echo", "/pass"] {
         let mut client = host.client();
         for (body, trailers, expected) in [
@@ -74,7 +86,7 @@ fn trailers_go_through_a_component_and_a_function() {
 
 #[test]
 fn trailers_may_come_byte_by_byte_and_behind_large_bodies() {
-    let host = host();
+    let host = host_with_component();
     for target in ["/component/echo", "/pass"] {
         let mut client = host.client();
         let body = "0123456789abcdef".repeat(20_000);
@@ -99,7 +111,7 @@ fn trailers_have_limits() {
     let host = host();
     let lines = |count: usize| "a: b|".repeat(count);
     let long = |size: usize| format!("a:{}|", "b".repeat(size));
-    for target in ["/component/echo", "/pass", "/streams?r"] {
+    for target in ["/pass", "/streams?r"] {
         let mut client = host.client();
         assert_eq!(ask(&mut client, target, "x", &lines(64)).status, 200, "{target}");
         assert_eq!(ask(&mut client, target, "x", &long(8190)).status, 200, "{target}");
@@ -118,7 +130,7 @@ fn trailers_have_limits() {
 /// What has no chunks has no place for trailers: HTTP/1.0, a length that was told, an answer without a body.
 #[test]
 fn trailers_are_left_out_where_there_is_no_place_for_them() {
-    let host = host();
+    let host = host_with_component();
     for letter in ["g", "o"] {
         let old = ask_old(&host, &format!("GET /streams?{letter}"), "\r\n");
         assert!(old.starts_with("HTTP/1.1 200 ") && old.ends_with("\r\n\r\nbegun"), "{old}");
@@ -140,15 +152,21 @@ fn trailers_are_left_out_where_there_is_no_place_for_them() {
     assert_eq!(client.post("/pass", b"next").text(), "next", "nothing stands behind a head");
 }
 
+/// What any host of the component does.
+pub(super) fn announced_trailers_come_back(client: &mut Client) {
+    let request = String::from_utf8(chunked("/component/echo", "x", "a: b|Content-Length: 7|"));
+    let request = request.expect("a text").replace("te: trailers", "te: trailers\r\ntrailer: a");
+    client.send(request.as_bytes());
+    let response = client.receive();
+    assert_eq!((response.text(), response.header("trailer")), ("x", Some("a")));
+    assert_eq!(response.trailer_text(), "a: b\n");
+}
+
 #[test]
 fn a_component_announces_its_trailers_if_it_wants_to() {
-    let host = host();
+    let host = host_with_component();
     let mut client = host.client();
-    let request = String::from_utf8(chunked("/component/echo", "x", "a: b|")).unwrap();
-    client.send(request.replace("te: trailers", "te: trailers\r\ntrailer: a").as_bytes());
-    let response = client.receive();
-    assert_eq!(response.header("trailer"), Some("a"));
-    assert_eq!(response.trailer_text(), "a: b\n");
+    announced_trailers_come_back(&mut client);
     let request = Request::post("/component/echo", b"x").with("trailer", "a");
     assert_eq!(client.ask(&request).header("trailer"), Some("a"), "its body is in chunks as well");
 }
