@@ -173,7 +173,12 @@ impl<'a> Collector<'a> {
         if written.trailers.is_some() {
             return Err(AskFault::Ended);
         }
-        let trailers = trailers.rows().map(|(name, value)| (name.to_vec(), value.to_vec()));
+        // As on the wire: a length that was told leaves no place for them.
+        let is_length =
+            |(name, _): &(Vec<u8>, Vec<u8>)| name.eq_ignore_ascii_case(b"content-length");
+        let is_told = written.headers.iter().any(is_length);
+        let trailers = trailers.rows().filter(|_| !is_told);
+        let trailers = trailers.map(|(name, value)| (name.to_vec(), value.to_vec()));
         written.trailers = Some(trailers.collect());
         Ok(0)
     }
