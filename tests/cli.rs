@@ -197,6 +197,23 @@ fn invoke_shows_the_response_and_the_phases() {
 }
 
 #[test]
+fn invoke_sends_and_shows_what_stands_behind_a_body() {
+    let folder = folder();
+    let pass = midge_tests::guests::example("pass");
+    std::fs::write(folder.path().join("pass.wasm"), pass).expect("the folder is writable");
+    let given = ["--trailer", "X-Sum: 7", "--trailer", "empty:"];
+    let arguments = [&["invoke", "pass.wasm", "--json", "--data", "hello"][..], &given].concat();
+    let ended = midge(folder.path(), &arguments);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["response"]["body"], "hello");
+    assert_eq!(report["response"]["trailers"], serde_json::json!([["x-sum", "7"], ["empty", ""]]));
+    let told = [&arguments[..], &["--header", "content-length: 5"]].concat();
+    let report: Value = serde_json::from_str(&midge(folder.path(), &told).stdout).unwrap();
+    assert_eq!(report["response"]["trailers"], Value::Null, "it was not asked for");
+}
+
+#[test]
 fn invoke_json_has_the_documented_schema() {
     let folder = folder();
     let arguments = ["invoke", "hello.wat", "--json", "--repeat", "20", "--technique", "restore"];

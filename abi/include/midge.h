@@ -252,6 +252,17 @@ MIDGE_IMPORT("fetch_head") int32_t midge_fetch_head(int32_t handle, void *target
 MIDGE_IMPORT("fetch_read") int32_t midge_fetch_read(int32_t handle, void *target, size_t size);
 /* Forgets a request and its response. What is open at the end of the call is closed by the host. */
 MIDGE_IMPORT("fetch_close") void midge_fetch_close(int32_t handle);
+/* Fields behind a body, of a request to another server, or for the handle 0 of this exchange. */
+
+/* Writes what came behind a body that was read to its end, laid out as a head with 0 for the status. Returns its size, 0
+ * where there are none, or MIDGE_LATER before the end. midge_trailers reads it onto the heap. */
+MIDGE_IMPORT("trailers_read") int32_t midge_trailers_read(int32_t handle, void *target, size_t size);
+/* Ends a body, with these fields behind it: of a response after midge_start, or of a fetch in place of
+ * midge_fetch_finish. Returns 0 or an error. Where a message has no place for them (HTTP/1.0, or a length that was told)
+ * they are left out, and so are those that a head alone may have. */
+MIDGE_IMPORT("trailers_write")
+int32_t midge_trailers_write(int32_t handle, const struct midge_response_header *rows, size_t count);
+
 /* Waits until one of the rows is there, or the time in nanoseconds is over; a negative one never is. Returns how
  * many are ready. */
 MIDGE_IMPORT("wait") int32_t midge_wait(struct midge_wait_row *rows, size_t count, int64_t time);
@@ -782,6 +793,41 @@ static inline struct midge_text midge_fetch_body(const struct midge_fetch_answer
     *error = 0;
     struct midge_text body = {start, size};
     return body;
+}
+
+/* ---- Fields behind a body ----------------------------------------------------------------------- */
+
+/* Reads what came behind the body of a response, or for the handle 0 of the request, onto the heap. The body was read to
+ * its end before: otherwise there is nothing yet. midge_fetch_header and its like read it. Returns 0 or an error.
+ *
+ * Those behind one's own response, after midge_start(..) and all of its body:
+ *
+ *   struct midge_response_header rows[] = {midge_header_of(MIDGE_TEXT("grpc-status"), MIDGE_TEXT("0"))};
+ *   midge_trailers_write(0, rows, 1);
+ *   return midge_written;
+ */
+static inline int32_t midge_trailers(int32_t handle, struct midge_fetch_answer *trailers) {
+    char *block = (char *)midge_state.heap_next;
+    /* All of the heap is offered, and what they need is taken. */
+    int32_t size = midge_trailers_read(handle, block, (size_t)(midge_state.heap_end - midge_state.heap_next));
+    if (size < 0 && size != MIDGE_LATER) return size;
+    trailers->handle = handle;
+    trailers->status = 0;
+    trailers->header_count = size > 0 ? ((const uint32_t *)(const void *)block)[1] : 0;
+    trailers->head = block;
+    if (size > 0) midge_heap_take((size_t)size);
+    return 0;
+}
+
+/* Ends a body with what came behind another: of a fetch, or for the handle 0 of the response. Returns 0 or an error. */
+static inline int32_t midge_trailers_pass(int32_t handle, const struct midge_fetch_answer *trailers) {
+    struct midge_response_header *rows = midge_heap_take(trailers->header_count * sizeof *rows);
+    if (!rows) return midge_fetch_fail(MIDGE_FETCH_ERROR_HEAD_TOO_LONG);
+    for (uint32_t index = 0; index < trailers->header_count; index++) {
+        rows[index] = midge_header_of(midge_fetch_header_name(trailers, index),
+                                      midge_fetch_header_value(trailers, index));
+    }
+    return midge_trailers_write(handle, rows, trailers->header_count);
 }
 
 /* ---- Exports ------------------------------------------------------------------------------------ */

@@ -12,7 +12,7 @@
 use std::mem::offset_of;
 
 use crate::contract::{HEADER_SIZE, u32_at, u64_at};
-use crate::response::{GuestFault, GuestRange, Lengths, check_headers, header, is_token};
+use crate::response::{GuestFault, GuestRange, Place, check_headers, header, is_token, rows};
 use crate::width::{index, wire};
 
 /// What the fetching imports return where something is not there yet.
@@ -34,6 +34,8 @@ pub const WAIT_ROW_SIZE: usize = size_of::<WaitRow>();
 
 /// The code of a request that nothing grants.
 pub const DENIED: u8 = 15;
+/// The code of fields for which a region has no room.
+pub const HEAD_TOO_LONG: u8 = 26;
 /// Why there is no response: codes, which are those of `error-code` in `wasi:http`, and what the libraries for guests
 /// call them.
 pub const ERRORS: [(u8, &str); 24] = [
@@ -56,7 +58,7 @@ pub const ERRORS: [(u8, &str); 24] = [
     (18, "Method"),
     (19, "Uri"),
     (25, "Incomplete"),
-    (26, "HeadTooLong"),
+    (HEAD_TOO_LONG, "HeadTooLong"),
     (31, "TransferCoding"),
     (33, "ResponseTimeout"),
     (35, "Protocol"),
@@ -212,7 +214,7 @@ impl<'m> Fetch<'m> {
             u32_at(record, offset_of!(FetchRecord, headers)),
             count,
         )?;
-        check_headers(memory, table, Lengths::Refused)?;
+        check_headers(memory, table, Place::Request)?;
         let is_host =
             |row| header(memory, row).is_some_and(|(name, _)| name.eq_ignore_ascii_case(b"host"));
         if table.iter().any(is_host) {
@@ -238,10 +240,7 @@ impl<'m> Fetch<'m> {
 
     /// Returns names and values, checked.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'m [u8], &'m [u8])> + use<'m> {
-        let memory = self.memory;
-        self.table.iter().map(move |row| {
-            header(memory, row).expect("read() found both strings inside this very memory")
-        })
+        rows(self.memory, self.table)
     }
 }
 
@@ -287,7 +286,8 @@ pub fn write_head<'h>(
 mod tests {
     use super::*;
 
-    fn record(change: impl FnOnce(&mut Vec<u8>)) -> Result<(), GuestFault> {
+    /// Reads a good record that `change` has spoiled; returns its one header.
+    fn record(change: impl FnOnce(&mut Vec<u8>)) -> Result<(String, String), GuestFault> {
         let mut memory = vec![0u8; 4096];
         let text = |memory: &mut Vec<u8>, field: usize, at: usize, text: &str| {
             memory[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -307,8 +307,9 @@ mod tests {
         change(&mut memory);
         let fetch = Fetch::read(&memory, 64)?;
         assert_eq!((fetch.method, fetch.target), (&b"GET"[..], &b"/a?b"[..]));
-        assert_eq!(fetch.headers().collect::<Vec<_>>(), [(&b"accept"[..], &b"*/*"[..])]);
-        Ok(())
+        let (name, value) = fetch.headers().next().expect("it has one header");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Ok((text(name), text(value)))
     }
 
     #[test]
@@ -335,11 +336,32 @@ mod tests {
                 GuestFault::HeaderReserved,
             ),
         ];
-        record(|_| ()).unwrap();
+        assert_eq!(record(|_| ()), Ok(("accept".into(), "*/*".into())));
         for (number, (change, fault)) in changes.into_iter().enumerate() {
             assert_eq!(record(change), Err(fault), "{number}");
         }
         assert_eq!(Fetch::read(&[0; 64], 60).unwrap_err(), GuestFault::RecordOutOfBounds);
+    }
+
+    /// The connection's own fields are the host's, but for what tells a server that trailers are welcome.
+    #[test]
+    fn a_request_may_take_trailers_and_name_its_own() {
+        let with = |name: &str, value: &str| {
+            record(|memory| {
+                memory[800..800 + name.len()].copy_from_slice(name.as_bytes());
+                memory[820..820 + value.len()].copy_from_slice(value.as_bytes());
+                memory[1028] = u8::try_from(name.len()).unwrap();
+                memory[1036] = u8::try_from(value.len()).unwrap();
+            })
+        };
+        for (name, value) in [("TE", "Trailers"), ("te", "trailers"), ("trailer", "a, b")] {
+            assert_eq!(with(name, value), Ok((name.to_owned(), value.to_owned())));
+        }
+        for (name, value) in
+            [("te", "gzip"), ("te", ""), ("te", "trailers, gzip"), ("upgrade", "trailers")]
+        {
+            assert_eq!(with(name, value), Err(GuestFault::HeaderReserved), "{name}: {value}");
+        }
     }
 
     #[test]

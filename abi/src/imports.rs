@@ -49,6 +49,16 @@ pub const FETCH_CLOSE: &str = "fetch_close";
 /// ([`WaitRow`](crate::fetch::WaitRow)), or the time is over; a negative one never is. Returns how many are.
 pub const WAIT: &str = "wait";
 
+/// `trailers_read(handle: i32, pointer: i32, size: i32) -> i32`: writes what came behind a body that was read to its
+/// end: of the response to a request, or, for the handle 0, of the request that is answered. Laid out as the head of a
+/// response, with 0 in place of a status. Returns its size, 0 where there are none, or
+/// [`LATER`](crate::fetch::LATER) before the end of the body.
+pub const TRAILERS_READ: &str = "trailers_read";
+/// `trailers_write(handle: i32, rows: i32, count: i32) -> i32`: ends a body, with these fields behind it: of a request,
+/// or, for the handle 0, of the response that was started. Returns 0, or as the fetching imports an error. Where a
+/// message has no place for trailers, they are left out.
+pub const TRAILERS_WRITE: &str = "trailers_write";
+
 /// Guests see no finer clock: a coarse one is a weaker tool for timing attacks (DESIGN, trust).
 pub const CLOCK_STEP_NS: u64 = 1_000;
 /// A log line is cut here.
@@ -63,7 +73,7 @@ pub const SLEEP_NS_MAX: u64 = 3_600_000_000_000;
 /// Tells whether an import lets a call wait: the engine runs such modules on fibers from the start.
 #[must_use]
 pub fn may_wait(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         BODY_READ,
         RESPONSE_START,
         RESPONSE_WRITE,
@@ -75,6 +85,8 @@ pub fn may_wait(name: &str) -> bool {
         FETCH_READ,
         FETCH_CLOSE,
         WAIT,
+        TRAILERS_READ,
+        TRAILERS_WRITE,
     ];
     NAMES.contains(&name)
 }

@@ -147,7 +147,7 @@ impl<'m> Response<'m> {
         address: u32,
         body_bytes_max: usize,
     ) -> Result<Answer<'m>, GuestFault> {
-        Self::read_as(memory, address, body_bytes_max, Lengths::Refused)
+        Self::read_as(memory, address, body_bytes_max, Place::Response)
     }
 
     /// Reads the start of a response that is written piece by piece. Its headers may tell the length of the
@@ -161,7 +161,7 @@ impl<'m> Response<'m> {
         body_bytes_max: usize,
     ) -> Result<(Self, Option<u64>), GuestFault> {
         let Answer::Response(response) =
-            Self::read_as(memory, address, body_bytes_max, Lengths::Allowed)?
+            Self::read_as(memory, address, body_bytes_max, Place::Start)?
         else {
             return Err(GuestFault::Reserved);
         };
@@ -182,7 +182,7 @@ impl<'m> Response<'m> {
         memory: &'m [u8],
         address: u32,
         body_bytes_max: usize,
-        lengths: Lengths,
+        place: Place,
     ) -> Result<Answer<'m>, GuestFault> {
         if address == 0 {
             return Err(GuestFault::NoResponse);
@@ -208,7 +208,7 @@ impl<'m> Response<'m> {
             return Err(GuestFault::Status);
         }
         let table = read_table(memory, record)?;
-        check_headers(memory, table, lengths)?;
+        check_headers(memory, table, place)?;
         Ok(Answer::Response(Self { memory, status, table, body }))
     }
 
@@ -226,11 +226,44 @@ impl<'m> Response<'m> {
 
     /// Returns names and values, checked: tokens, and values without control characters.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'m [u8], &'m [u8])> + use<'m> {
-        let memory = self.memory;
-        self.table.iter().map(move |row| {
-            header(memory, row).expect("read() found both strings inside this very memory")
-        })
+        rows(self.memory, self.table)
     }
+}
+
+/// Checked fields for behind a body, still in the guest's memory. Which of them may stand there is the network's to
+/// know.
+#[derive(Debug, Clone, Copy)]
+pub struct Trailers<'m> {
+    memory: &'m [u8],
+    // INVARIANT: as that of a response.
+    table: &'m [[u8; HEADER_SIZE]],
+}
+
+impl<'m> Trailers<'m> {
+    /// Reads and checks the table of so many rows at `address`.
+    ///
+    /// # Errors
+    /// The first claim that does not hold: limits and rules are those of a response's headers.
+    pub fn read(memory: &'m [u8], address: u32, count: u32) -> Result<Self, GuestFault> {
+        let table = table(memory, address, count)?;
+        check_headers(memory, table, Place::Response)?;
+        Ok(Self { memory, table })
+    }
+
+    /// Returns names and values, checked.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (&'m [u8], &'m [u8])> + Clone + use<'m> {
+        rows(self.memory, self.table)
+    }
+}
+
+/// Returns names and values of a table that was checked.
+pub(crate) fn rows<'m>(
+    memory: &'m [u8],
+    table: &'m [[u8; HEADER_SIZE]],
+) -> impl ExactSizeIterator<Item = (&'m [u8], &'m [u8])> + Clone + use<'m> {
+    table
+        .iter()
+        .map(move |row| header(memory, row).expect("both strings were found inside this memory"))
 }
 
 fn read_body<'m>(
@@ -266,17 +299,32 @@ pub(crate) fn table(
     Ok(bytes.as_chunks().0)
 }
 
-/// Whether a response may tell the length of its body.
+/// Where fields stand: it decides which of the host's own a guest may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lengths {
-    Refused,
-    Allowed,
+pub(crate) enum Place {
+    /// The head of a whole response, or trailers: none.
+    Response,
+    /// The head of a response in pieces: it may tell the length of the whole, and names of trailers.
+    Start,
+    /// The head of a request: it may tell names of trailers, and that it takes them.
+    Request,
+}
+
+impl Place {
+    fn allows(self, name: &[u8], value: &[u8]) -> bool {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match self {
+            Self::Response => false,
+            Self::Start => is_length(name) || is(b"trailer"),
+            Self::Request => is(b"trailer") || is(b"te") && value.eq_ignore_ascii_case(b"trailers"),
+        }
+    }
 }
 
 pub(crate) fn check_headers(
     memory: &[u8],
     table: &[[u8; HEADER_SIZE]],
-    lengths: Lengths,
+    place: Place,
 ) -> Result<(), GuestFault> {
     let mut bytes = 0;
     for row in table {
@@ -291,7 +339,7 @@ pub(crate) fn check_headers(
         if !all(value, VALUE) {
             return Err(GuestFault::HeaderValue);
         }
-        if is_reserved(name) && !(lengths == Lengths::Allowed && is_length(name)) {
+        if is_reserved(name) && !place.allows(name, value) {
             return Err(GuestFault::HeaderReserved);
         }
     }

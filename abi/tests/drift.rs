@@ -113,6 +113,7 @@ fn guests_in_rust_know_the_hosts_numbers() {
     assert!(
         midge_guest::fetch::FETCH_HEADERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize
     );
+    assert!(midge_guest::TRAILERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize);
     assert!(midge_guest::RESPONSE_HEADERS_MAX <= midge_abi::response::HEADER_COUNT_MAX as usize);
 }
 
@@ -238,6 +239,8 @@ fn upper(name: &str) -> String {
 fn a_guest_in_c_compiles_as_c99() {
     let source = "#include \"midge.h\"\n\
         static const struct midge_response *handle(const struct midge_request *request) {\n\
+            struct midge_fetch_answer trailers;\n\
+            if (midge_trailers(0, &trailers) || midge_fetch_header(&trailers, \"x\").data) return midge_written;\n\
             return midge_respond_text(200, NULL, midge_part(request, request->body));\n\
         }\n\
         MIDGE_FUNCTION(handle, 65536, 0)\n\
@@ -266,6 +269,8 @@ fn guests_in_c_import_the_hosts_names() {
         imports::FETCH_READ,
         imports::FETCH_CLOSE,
         imports::WAIT,
+        imports::TRAILERS_READ,
+        imports::TRAILERS_WRITE,
     ];
     for name in names {
         assert!(header.contains(&format!("MIDGE_IMPORT(\"{name}\")")), "{name}");

@@ -56,7 +56,8 @@ pub fn decoded(count: u32) -> Result<()> {
 /// If it is refused.
 pub fn encoded(count: u32) -> Result<()> {
     let date = DateLine::new(1_700_000_000);
-    let circumstances = Circumstances { is_head: false, version_minor: 1, keep_alive: true };
+    let circumstances =
+        Circumstances { is_head: false, version_minor: 1, keep_alive: true, is_chunked: false };
     let headers: [(&[u8], &[u8]); 2] =
         [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")];
     let mut output = Vec::with_capacity(4096);

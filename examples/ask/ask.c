@@ -1,6 +1,6 @@
 /* ask: asks another server, where its grant names it, and tells what it said.
  *
- *   GET  /ask?url=URL     its answer, with the headers below, as it comes
+ *   GET  /ask?url=URL     its answer, with the headers below, as it comes, and the fields behind it
  *   POST /ask?url=URL     the same for the posted body
  *   GET  /ask?url=URL&size=1   how many bytes it answers with; 16 KiB at most are read
  */
@@ -38,9 +38,12 @@ static const struct midge_response *pass(const struct midge_fetch_answer *answer
         int32_t size = midge_fetch_next(answer, piece, sizeof piece);
         /* The head is out: what broke off is cut off, so that no client takes it for the whole. */
         if (size < 0) return midge_fail("the answer broke off");
-        if (size == 0) return midge_written;
+        if (size == 0) break;
         midge_response_write(piece, (size_t)size);
     }
+    struct midge_fetch_answer trailers;
+    if (!midge_trailers(answer->handle, &trailers) && trailers.header_count) midge_trailers_pass(0, &trailers);
+    return midge_written;
 }
 
 static const struct midge_response *handle(const struct midge_request *request) {
@@ -55,9 +58,12 @@ static const struct midge_response *handle(const struct midge_request *request) 
     struct midge_fetch_record record;
     int32_t error = midge_fetch_to(&record, method, url);
     if (error) return refuse(error);
-    struct midge_response_header accept = midge_header_of(MIDGE_TEXT("accept"), MIDGE_TEXT("*/*"));
-    record.headers = midge_address(&accept);
-    record.header_count = 1;
+    struct midge_response_header headers[] = {
+        midge_header_of(MIDGE_TEXT("accept"), MIDGE_TEXT("*/*")),
+        midge_header_of(MIDGE_TEXT("te"), MIDGE_TEXT("trailers")),
+    };
+    record.headers = midge_address(headers);
+    record.header_count = sizeof headers / sizeof *headers;
     record.first_byte_ns = 5000000000u;
 
     struct midge_fetch_answer answer;

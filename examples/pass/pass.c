@@ -1,4 +1,4 @@
-/* pass: sends back what it gets, as it comes. A body of any size passes through 16 KiB. */
+/* pass: sends back what it gets, as it comes, and the fields behind it. A body of any size passes through 16 KiB. */
 #include "midge.h"
 
 static unsigned char piece[16384];
@@ -15,7 +15,10 @@ static const struct midge_response *handle(const struct midge_request *request) 
         size_t size;
         while ((size = midge_body_read(piece, sizeof piece)) > 0) midge_response_write(piece, size);
     }
+    /* A body whose length was told has nothing behind it. */
+    struct midge_fetch_answer trailers;
+    if (!length.data && !midge_trailers(0, &trailers) && trailers.header_count) midge_trailers_pass(0, &trailers);
     return midge_written;
 }
 
-MIDGE_FUNCTION(handle, 65536, 4096)
+MIDGE_FUNCTION(handle, 65536, 16384)

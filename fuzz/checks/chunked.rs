@@ -2,15 +2,15 @@
 //!
 //! The crate that includes this file has `cuts` at its root.
 
-use midge_net::http::chunked::{
-    Decoder, EXTENSION_BYTES_MAX, EXTENSIONS_BYTES_MAX, TRAILER_BYTES_MAX,
-};
+use midge_net::http::chunked::{Decoder, EXTENSION_BYTES_MAX, EXTENSIONS_BYTES_MAX};
 use midge_net::http::refusal::Refusal;
+use midge_net::http::trailers::{TRAILER_BYTES_MAX, TRAILERS_MAX, may_be_trailer};
 
 use crate::cuts::{Numbers, cuts};
 
-/// The body, and how many bytes it took, once it is complete.
-type Outcome = Result<Option<(Vec<u8>, usize)>, Refusal>;
+/// A complete body: its bytes, how many it took, and the fields behind it.
+type Complete = (Vec<u8>, usize, Vec<(Vec<u8>, Vec<u8>)>);
+type Outcome = Result<Option<Complete>, Refusal>;
 
 /// What fills the place before a piece: it must be overwritten or left alone.
 const FILL: u8 = b'?';
@@ -19,7 +19,8 @@ const FILL: u8 = b'?';
 pub(crate) fn check(bytes: &[u8]) {
     drop(decode(bytes));
     let (body, encoded) = encode(bytes);
-    assert_eq!(decode(&encoded), Ok(Some((body, encoded.len()))));
+    let (found, size, _) = decode(&encoded).expect("well formed").expect("complete");
+    assert_eq!((found, size), (body, encoded.len()));
 }
 
 /// Decodes in every way there is; all must agree.
@@ -49,7 +50,9 @@ fn in_pieces(bytes: &[u8], ends: &[usize]) -> Outcome {
         body_size += decoded.written;
         if decoded.is_complete {
             place.truncate(body_size);
-            return Ok(Some((place, start + decoded.read)));
+            let trailers = decoder.trailers().iter();
+            let trailers = trailers.map(|(name, value)| (name.to_vec(), value.to_vec()));
+            return Ok(Some((place, start + decoded.read, trailers.collect())));
         }
         assert_eq!(decoded.read, end - start, "all is read until the end is found");
         start = end;
@@ -58,7 +61,7 @@ fn in_pieces(bytes: &[u8], ends: &[usize]) -> Outcome {
 }
 
 /// The grammar of RFC 9112, 7.1, over all of the bytes, with our limits.
-fn reference(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+fn reference(bytes: &[u8]) -> Option<Complete> {
     let (mut body, mut rest, mut extensions_size) = (Vec::new(), bytes, 0);
     loop {
         let line = line(&mut rest)?;
@@ -78,19 +81,27 @@ fn reference(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
         body.extend_from_slice(rest.get(..size)?);
         rest = rest[size..].strip_prefix(b"\r\n")?;
     }
-    let mut trailer_size = 0;
+    let (mut trailer_size, mut trailer_count, mut trailers) = (0, 0, Vec::new());
     loop {
         let line = line(&mut rest)?;
         trailer_size += line.len();
         if line.is_empty() {
-            return Some((body, bytes.len() - rest.len()));
+            return Some((body, bytes.len() - rest.len(), trailers));
         }
-        let name = &line[..line.iter().position(|&byte| byte == b':')?];
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         let is_token =
             |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         let is_trailer = !name.is_empty() && name.iter().all(is_token) && is_text(line);
-        if !is_trailer || trailer_size > usize::try_from(TRAILER_BYTES_MAX).ok()? {
+        trailer_count += 1;
+        if !is_trailer
+            || trailer_size > usize::try_from(TRAILER_BYTES_MAX).ok()?
+            || trailer_count > TRAILERS_MAX
+        {
             return None;
+        }
+        if may_be_trailer(name) {
+            trailers.push((name.to_ascii_lowercase(), value.to_vec()));
         }
     }
 }
@@ -161,8 +172,11 @@ fn encode(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
         body.extend_from_slice(data);
         encoded.extend_from_slice(&[b"\r\n", data, b"\r\n"].concat());
     }
-    let end: &[u8] =
-        if bytes.len().is_multiple_of(2) { b"0\r\n\r\n" } else { b"00\r\na: b\r\n\r\n" };
+    let end: &[u8] = if bytes.len().is_multiple_of(2) {
+        b"0\r\n\r\n"
+    } else {
+        b"00\r\nA: b\r\nHost: c\r\n-:\t \r\na:::\r\n\r\n"
+    };
     encoded.extend_from_slice(end);
     (body, encoded)
 }

@@ -290,6 +290,9 @@ pub struct InvokeArgs {
     /// A header; may be given several times
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     pub header: Vec<(String, String)>,
+    /// A field behind the body; may be given several times
+    #[arg(long, value_name = "NAME: VALUE", value_parser = trailer)]
+    pub trailer: Vec<(String, String)>,
     /// An argument of a program; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub argument: Vec<String>,
@@ -584,6 +587,15 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
+fn trailer(text: &str) -> Result<(String, String), String> {
+    let (name, value) = header(text)?;
+    if midge_net::http::trailers::may_be_trailer(name.as_bytes()) {
+        Ok((name, value))
+    } else {
+        Err(format!("`{name}` may not stand behind a body: it belongs into the head"))
+    }
+}
+
 fn path(text: &str) -> Result<String, String> {
     if text.starts_with('/') {
         Ok(text.to_owned())
@@ -645,6 +657,7 @@ mod tests {
         assert!(read::<InvokeArgs>(&["a.wasm", "--technique", "magic"]).is_err());
         assert!(read::<InvokeArgs>(&["a.wasm", "--repeat", "0"]).is_err());
         assert!(read::<InvokeArgs>(&["a.wasm", "--header", "nothing"]).is_err());
+        assert!(read::<InvokeArgs>(&["a.wasm", "--trailer", "content-length: 5"]).is_err());
         assert!(read::<InvokeArgs>(&["a.wasm", "--path", "hello"]).is_err());
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Not here: time. A call that sleeps goes on at once.
 
+use midge_abi::contract::HEADER_SIZE;
 use midge_abi::fetch::{self, WaitFor};
-use midge_abi::response::{GuestRange, Response};
+use midge_abi::response::{GuestRange, Response, Trailers};
 use midge_abi::width::index;
 
 use crate::slot::{Progress, Waiting};
@@ -15,15 +16,21 @@ pub struct Written {
     /// Its status.
     pub status: u16,
     /// Its headers.
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub headers: Fields,
     /// All pieces of its body.
     pub body: Vec<u8>,
+    /// The fields behind it, if the guest ended it with some.
+    pub trailers: Option<Fields>,
 }
+
+/// Names and values.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Answers what one call waits for.
 #[derive(Debug)]
 pub struct Collector<'a> {
     unread: &'a [u8],
+    trailers: &'a [(Vec<u8>, Vec<u8>)],
     response_bytes_max: usize,
     written: Option<Written>,
     slept_ns: u64,
@@ -33,7 +40,13 @@ impl<'a> Collector<'a> {
     /// Makes one for a request: `unread` is what its block doesn't have of its body.
     #[must_use]
     pub const fn new(unread: &'a [u8], response_bytes_max: usize) -> Self {
-        Self { unread, response_bytes_max, written: None, slept_ns: 0 }
+        Self { unread, trailers: &[], response_bytes_max, written: None, slept_ns: 0 }
+    }
+
+    /// Puts these fields behind the request's body.
+    #[must_use]
+    pub fn with_trailers(self, trailers: &'a [(Vec<u8>, Vec<u8>)]) -> Self {
+        Self { trailers, ..self }
     }
 
     /// Answers, and lets the call go on.
@@ -64,7 +77,11 @@ impl<'a> Collector<'a> {
             }
             // There is no network here: it is as if nothing was granted.
             Ask::Fetch(_) => Ok((fetch::ERRORS_FROM - i32::from(fetch::DENIED)).cast_unsigned()),
-            Ask::FetchWrite(..)
+            Ask::TrailersRead(0, region) => self.read_trailers(&mut waiting, region),
+            Ask::TrailersWrite(0, rows) => self.write_trailers(waiting.memory(), rows),
+            Ask::TrailersRead(..)
+            | Ask::TrailersWrite(..)
+            | Ask::FetchWrite(..)
             | Ask::FetchFinish(_)
             | Ask::FetchHead(..)
             | Ask::FetchRead(..)
@@ -135,16 +152,67 @@ impl<'a> Collector<'a> {
             status: response.status(),
             headers: headers.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
             body: response.body().to_vec(),
+            trailers: None,
         });
+        Ok(0)
+    }
+
+    fn read_trailers(&self, waiting: &mut Waiting, region: GuestRange) -> Result<u32, AskFault> {
+        if !self.unread.is_empty() {
+            return Ok(fetch::LATER.cast_unsigned());
+        }
+        let fields = self.trailers.iter().map(|(name, value)| (&name[..], &value[..]));
+        write_fields(waiting, region, fields)
+    }
+
+    fn write_trailers(&mut self, memory: &[u8], rows: GuestRange) -> Result<u32, AskFault> {
+        let count = rows.size / midge_abi::width::wire(HEADER_SIZE);
+        let trailers =
+            Trailers::read(memory, rows.address, count).map_err(|_| AskFault::Trailers)?;
+        let written = self.written.as_mut().ok_or(AskFault::NotStarted)?;
+        if written.trailers.is_some() {
+            return Err(AskFault::Ended);
+        }
+        // As on the wire: a length that was told leaves no place for them.
+        let is_length =
+            |(name, _): &(Vec<u8>, Vec<u8>)| name.eq_ignore_ascii_case(b"content-length");
+        let is_told = written.headers.iter().any(is_length);
+        let trailers = trailers.rows().filter(|_| !is_told);
+        let trailers = trailers.map(|(name, value)| (name.to_vec(), value.to_vec()));
+        written.trailers = Some(trailers.collect());
         Ok(0)
     }
 
     fn write(&mut self, piece: &[u8]) -> Result<u32, AskFault> {
         let written = self.written.as_mut().ok_or(AskFault::NotStarted)?;
+        if written.trailers.is_some() {
+            return Err(AskFault::Ended);
+        }
         if self.response_bytes_max - written.body.len().min(self.response_bytes_max) < piece.len() {
             return Err(AskFault::TooLong);
         }
         written.body.extend_from_slice(piece);
         Ok(0)
     }
+}
+
+/// Writes fields that came behind a body into a guest's region. Returns what `trailers_read` does.
+///
+/// # Errors
+/// If the machine refuses the region's pages.
+pub fn write_fields<'f>(
+    waiting: &mut Waiting,
+    region: GuestRange,
+    fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
+) -> Result<u32, AskFault> {
+    if fields.len() == 0 {
+        return Ok(0);
+    }
+    let size = fetch::head_size(fields.clone());
+    if size > index(region.size) {
+        return Ok((fetch::ERRORS_FROM - i32::from(fetch::HEAD_TOO_LONG)).cast_unsigned());
+    }
+    let target = waiting.region(region, size).ok_or(AskFault::Exhausted)?;
+    let written = fetch::write_head(target, 0, fields).expect("it was measured");
+    Ok(midge_abi::width::wire(written))
 }

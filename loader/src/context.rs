@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use midge_abi::contract::HEADER_SIZE;
 use midge_abi::fetch::{WAIT_ROW_SIZE, WAIT_ROWS_MAX};
 use midge_abi::imports::{
     self, CLOCK_STEP_NS, LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX, Level, RANDOM_BYTES_MAX,
     SLEEP_NS_MAX,
 };
-use midge_abi::response::GuestRange;
+use midge_abi::response::{GuestRange, HEADER_COUNT_MAX};
 use midge_abi::width::wire;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -311,10 +312,11 @@ fn define_fetching_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Resul
         })
     })?;
     type WithRegion = fn(u32, GuestRange) -> Ask;
-    let with_region: [(&'static str, WithRegion); 3] = [
+    let with_region: [(&'static str, WithRegion); 4] = [
         (imports::FETCH_WRITE, Ask::FetchWrite),
         (imports::FETCH_HEAD, Ask::FetchHead),
         (imports::FETCH_READ, Ask::FetchRead),
+        (imports::TRAILERS_READ, Ask::TrailersRead),
     ];
     for (name, make) in with_region {
         linker.func_wrap_async(
@@ -329,6 +331,23 @@ fn define_fetching_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Resul
             },
         )?;
     }
+    linker.func_wrap_async(
+        module,
+        imports::TRAILERS_WRITE,
+        |caller, (handle, rows, count): (i32, i32, i32)| {
+            Box::new(async move {
+                let count = count.cast_unsigned();
+                if count > HEADER_COUNT_MAX {
+                    return Err(AskFault::Trailers.into());
+                }
+                let size = count * wire(HEADER_SIZE);
+                let rows = GuestRange { address: rows.cast_unsigned(), size };
+                let write = Ask::TrailersWrite(handle.cast_unsigned(), rows);
+                let import = imports::TRAILERS_WRITE;
+                ask(caller, import, write, Some(rows)).await.map(u32::cast_signed)
+            })
+        },
+    )?;
     linker.func_wrap_async(module, imports::FETCH_FINISH, |caller, (handle,): (i32,)| {
         Box::new(async move {
             let finish = Ask::FetchFinish(handle.cast_unsigned());
@@ -396,7 +415,9 @@ async fn ask(
         // It may be looked at again and again.
         | Ask::FetchHead(..)
         | Ask::FetchClose(_)
-        | Ask::Wait(..) => false,
+        | Ask::Wait(..)
+        | Ask::TrailersRead(..)
+        | Ask::TrailersWrite(..) => false,
     };
     if has_moved {
         // The clock of slices went on in the meantime.
@@ -439,7 +460,13 @@ pub fn define_startup_imports(linker: &mut Linker<GuestContext>) -> wasmtime::Re
     for name in [imports::FETCH, imports::FETCH_FINISH] {
         linker.func_wrap(module, name, move |_: i32| absent(name).map(|()| 0i32))?;
     }
-    for name in [imports::FETCH_WRITE, imports::FETCH_HEAD, imports::FETCH_READ] {
+    for name in [
+        imports::FETCH_WRITE,
+        imports::FETCH_HEAD,
+        imports::FETCH_READ,
+        imports::TRAILERS_READ,
+        imports::TRAILERS_WRITE,
+    ] {
         linker
             .func_wrap(module, name, move |_: i32, _: i32, _: i32| absent(name).map(|()| 0i32))?;
     }

@@ -527,9 +527,11 @@ fn signature(module: &str, name: &str) -> Option<(&'static [ValType], &'static [
         imports::BODY_READ => Some((&[I32, I32], &[I32])),
         imports::RESPONSE_START | imports::EXIT | imports::FETCH_CLOSE => Some((&[I32], &[])),
         imports::FETCH | imports::FETCH_FINISH => Some((&[I32], &[I32])),
-        imports::FETCH_WRITE | imports::FETCH_HEAD | imports::FETCH_READ => {
-            Some((&[I32, I32, I32], &[I32]))
-        }
+        imports::FETCH_WRITE
+        | imports::FETCH_HEAD
+        | imports::FETCH_READ
+        | imports::TRAILERS_READ
+        | imports::TRAILERS_WRITE => Some((&[I32, I32, I32], &[I32])),
         imports::WAIT => Some((&[I32, I32, I64], &[I32])),
         imports::SLEEP_NS => Some((&[I64], &[])),
         _ => None,

@@ -44,6 +44,10 @@ pub enum Ask {
     FetchClose(u32),
     /// One of the rows in this region, or so many nanoseconds to pass.
     Wait(GuestRange, u64),
+    /// What came behind the body of a response, or for 0 of the request, into this region.
+    TrailersRead(u32, GuestRange),
+    /// The body of a request, or for 0 of the response, to be ended with these rows behind it.
+    TrailersWrite(u32, GuestRange),
 }
 
 /// Why an ask is refused: the guest traps.
@@ -57,7 +61,7 @@ pub enum AskFault {
     #[error("`response_start` was given a record that breaks the contract")]
     Record = 2,
     /// A piece without a head.
-    #[error("`response_write` was called before `response_start`")]
+    #[error("`response_write` or `trailers_write` was called before `response_start`")]
     NotStarted = 3,
     /// More bytes than the head announced.
     #[error("`response_write` was given more than the response's `content-length`")]
@@ -74,10 +78,16 @@ pub enum AskFault {
     /// Rows that break the contract.
     #[error("`wait` was given rows that break the contract")]
     Rows = 8,
+    /// Rows of fields that break the contract.
+    #[error("`trailers_write` was given rows that break the contract")]
+    Trailers = 9,
+    /// More of a response whose body was ended.
+    #[error("the response was written to after `trailers_write` had ended it")]
+    Ended = 10,
 }
 
 impl AskFault {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::StartedTwice,
         Self::Record,
         Self::NotStarted,
@@ -86,6 +96,8 @@ impl AskFault {
         Self::FetchRecord,
         Self::Handle,
         Self::Rows,
+        Self::Trailers,
+        Self::Ended,
     ];
 
     fn from_code(code: i64) -> Option<Self> {
@@ -105,6 +117,8 @@ const FETCH_HEAD: u8 = 8;
 const FETCH_READ: u8 = 9;
 const FETCH_CLOSE: u8 = 10;
 const WAIT: u8 = 11;
+const TRAILERS_READ: u8 = 12;
+const TRAILERS_WRITE: u8 = 13;
 
 /// No answer yet.
 const UNANSWERED: i64 = i64::MIN;
@@ -139,6 +153,8 @@ impl AskCell {
             Ask::FetchRead(handle, region) => (FETCH_READ, region, handle.into()),
             Ask::FetchClose(handle) => (FETCH_CLOSE, none, handle.into()),
             Ask::Wait(rows, ns) => (WAIT, rows, ns),
+            Ask::TrailersRead(handle, region) => (TRAILERS_READ, region, handle.into()),
+            Ask::TrailersWrite(handle, rows) => (TRAILERS_WRITE, rows, handle.into()),
         };
         self.address.store(region.address, Relaxed);
         self.size.store(region.size, Relaxed);
@@ -166,6 +182,8 @@ impl AskCell {
             FETCH_READ => Ask::FetchRead(handle, region),
             FETCH_CLOSE => Ask::FetchClose(handle),
             WAIT => Ask::Wait(region, number),
+            TRAILERS_READ => Ask::TrailersRead(handle, region),
+            TRAILERS_WRITE => Ask::TrailersWrite(handle, region),
             _ => return None,
         };
         Some((ask, self.memory_bytes.load(Relaxed)))

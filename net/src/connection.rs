@@ -104,6 +104,8 @@ pub(crate) enum Reply {
     UntilClose,
     /// It has no body: what is written of one is dropped.
     Bodiless,
+    /// Its last chunk was written, and the trailers with it.
+    Ended,
 }
 
 impl Reply {

@@ -361,6 +361,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             is_head: connection.is_head_method,
             version_minor: connection.version_minor,
             keep_alive,
+            is_chunked: false,
         };
         if connection.output.capacity() == 0 {
             connection.output = self.areas.take();

@@ -6,3 +6,4 @@ pub mod refusal; // why a request was not taken, and its status
 pub mod request; // the head of a request
 pub mod response; // the head of a response
 pub mod status; // status lines
+pub mod trailers; // fields behind a body

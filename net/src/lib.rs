@@ -42,6 +42,7 @@ mod width; // conversions between widths
 pub use crate::endpoint::{Endpoint, Event, RequestView};
 pub use crate::http::refusal::Refusal;
 pub use crate::http::request::{Framing, Head, HeaderSpan, Method, Span};
+pub use crate::http::trailers::Trailers;
 pub use crate::listen::{ListenOptions, Listener};
 pub use crate::outgoing::{
     BodyLength, FetchError, FetchId, FetchRequest, Origin, Owner, Piece, ResponseHead, Timeouts,

@@ -34,6 +34,7 @@ pub use self::wire::{BodyLength, FetchRequest, ResponseHead};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::endpoint::{Endpoint, Event};
+use crate::http::trailers::{self, Trailers};
 use crate::ring::{Completed, Completion, Ring};
 use crate::width::{index, narrow, wide};
 
@@ -230,6 +231,8 @@ struct Fetch {
     sending: Sending,
     receiving: Receiving,
     head: Option<ResponseHead>,
+    /// What came behind its body.
+    trailers: Trailers,
     interim: u8,
     /// Of the response: what was read, what is to be read, what was not decoded yet.
     input: Vec<u8>,
@@ -465,11 +468,12 @@ impl Outgoing {
         Ok(piece.len())
     }
 
-    /// Ends the request's body.
-    pub(crate) fn finish<R: Ring>(
+    /// Ends the request's body, with fields behind it if it goes out in chunks.
+    pub(crate) fn finish<'a, R: Ring>(
         &mut self,
         io: &mut Io<'_, R>,
         id: FetchId,
+        trailers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<(), FetchError> {
         let Some(fetch) = self.fetch(id) else { return Err(FetchError::Internal) };
         if let Some(error) = fetch.error {
@@ -482,7 +486,12 @@ impl Outgoing {
                 Err(FetchError::BodySize)
             }
             Sending::Chunks => {
-                self.give(io, id.slot, b"0\r\n\r\n");
+                let mut end = Vec::with_capacity(b"0\r\n\r\n".len());
+                if trailers::write_last_chunk(&mut end, trailers).is_err() {
+                    self.fail_at(io, id.slot, FetchError::Internal);
+                    return Err(FetchError::Internal);
+                }
+                self.give(io, id.slot, &end);
                 Ok(())
             }
         }
@@ -542,6 +551,13 @@ impl Outgoing {
             (0, _, None) => Ok(Piece::Later),
             (size, ..) => Ok(Piece::Bytes(size)),
         }
+    }
+
+    /// Returns what came behind the body, once that was read to its end.
+    pub(crate) fn trailers(&mut self, id: FetchId) -> Result<Option<&Trailers>, FetchError> {
+        let is_read = self.piece(id)? == Piece::End;
+        let fetch = self.fetch(id).ok_or(FetchError::Internal)?;
+        Ok(is_read.then_some(&fetch.trailers))
     }
 
     /// Reads the next bytes of the body.
@@ -778,12 +794,26 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.serve_outgoing(|outgoing, io| outgoing.write(io, id, bytes))
     }
 
-    /// Ends a request's body.
+    /// Ends a request's body, with fields behind it. One that goes out in chunks carries those that may be trailers;
+    /// one whose length was told has no place for any. Names are tokens, and values have no control characters: that
+    /// is the caller's to check.
     ///
     /// # Errors
     /// Why the fetch has failed; also for a body of another length than was told.
-    pub fn fetch_finish(&mut self, id: FetchId) -> Result<(), FetchError> {
-        self.serve_outgoing(|outgoing, io| outgoing.finish(io, id))
+    pub fn fetch_finish<'a>(
+        &mut self,
+        id: FetchId,
+        trailers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), FetchError> {
+        self.serve_outgoing(|outgoing, io| outgoing.finish(io, id, trailers))
+    }
+
+    /// Returns what came behind the body of the response, once that was read to its end.
+    ///
+    /// # Errors
+    /// Why the fetch has failed.
+    pub fn fetch_trailers(&mut self, id: FetchId) -> Result<Option<&Trailers>, FetchError> {
+        self.outgoing.trailers(id)
     }
 
     /// Returns the head of the response, once it has come.
@@ -848,6 +878,7 @@ impl Fetch {
             sending: Sending::Whole,
             receiving: Receiving::Head,
             head: None,
+            trailers: Trailers::new(),
             interim: 0,
             input: Vec::new(),
             read: 0,
@@ -920,6 +951,9 @@ impl Fetch {
                 let (start, end) = (self.decoded + decoded.written, self.decoded + decoded.read);
                 self.input.drain(start..end);
                 self.decoded = start;
+                if decoded.is_complete {
+                    self.trailers = decoder.take_trailers();
+                }
                 decoded.is_complete
             }
             Framing::UntilClose => {

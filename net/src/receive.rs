@@ -275,13 +275,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         current.body_end = current.head_end;
         current.next = current.head_end;
         let available = current.end - current.head_end;
-        let is_complete = match &mut connection.body {
+        let (is_complete, trailer_bytes) = match &mut connection.body {
             Body::Length(left) => {
                 let size = available.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= wide(size);
                 current.body_end += size;
                 current.next += size;
-                *left == 0
+                (*left == 0, 0)
             }
             Body::Chunked(decoder) => {
                 let start = current.head_end;
@@ -293,13 +293,17 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                     Ok(decoded) => {
                         current.body_end += decoded.written;
                         current.next += decoded.read;
-                        decoded.is_complete
+                        (decoded.is_complete, decoder.trailers().bytes())
                     }
                     Err(refusal) => return self.refuse_current(slot, current, refusal),
                 }
             }
         };
         connection.add_body(current.body_end - current.head_end);
+        if trailer_bytes > 0 && !self.reserve_up_to(slot, wide(trailer_bytes)) {
+            return self.refuse_current(slot, current, Refusal::BodiesFull);
+        }
+        let connection = &mut self.connections[slot];
         self.current = Some(current);
         if is_complete {
             connection.exchange = Exchange::Handed;
@@ -371,18 +375,18 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         let body_start = index(connection.head_bytes);
         let old_end = connection.input_body_end();
         let next;
-        let (written, is_complete) = match &mut connection.body {
+        let (written, is_complete, trailer_bytes) = match &mut connection.body {
             Body::Length(left) => {
                 let size = (end - old_end).min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= wide(size);
                 next = old_end + size;
-                (size, *left == 0)
+                (size, *left == 0, 0)
             }
             Body::Chunked(decoder) => {
                 match decoder.decode(&mut connection.input, old_end, old_end) {
                     Ok(decoded) => {
                         next = old_end + decoded.read;
-                        (decoded.written, decoded.is_complete)
+                        (decoded.written, decoded.is_complete, decoder.trailers().bytes())
                     }
                     Err(refusal) => {
                         self.refuse(slot, refusal);
@@ -396,13 +400,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             self.refuse(slot, Refusal::BodyTooLarge);
             return None;
         }
-        let missing = connection.body_bytes.saturating_sub(connection.reserved_bytes);
-        if missing > 0 {
-            if self.bodies_bytes + missing > self.settings.bodies_bytes_max {
-                self.refuse(slot, Refusal::BodiesFull);
-                return None;
-            }
-            self.reserve(slot, missing);
+        let kept_bytes = connection.body_bytes + wide(trailer_bytes);
+        if !self.reserve_up_to(slot, kept_bytes) {
+            self.refuse(slot, Refusal::BodiesFull);
+            return None;
         }
         let connection = &mut self.connections[slot];
         let body_end = connection.input_body_end();

@@ -22,6 +22,7 @@ use crate::http::chunked::Decoded;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Circumstances, Unsendable};
 use crate::http::status;
+use crate::http::trailers::{self, Trailers};
 use crate::receive::CONTINUE;
 use crate::ring::{BufferId, ConnectionId, Ring};
 use crate::width::{index, wide};
@@ -192,6 +193,30 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         }
     }
 
+    /// Returns what came behind the body of a request, once that was read to its end; a body that came as a whole
+    /// counts as read.
+    #[must_use]
+    pub fn trailers(&self, id: ConnectionId) -> Option<&Trailers> {
+        static NONE: Trailers = Trailers::new();
+        let connection = &self.connections[index(id.slot())];
+        if connection.id != id || connection.phase != Phase::Open {
+            return None;
+        }
+        let at_hand = self.current.as_ref().filter(|current| current.id == id);
+        let at_hand = at_hand.map_or(0, |current| current.body_end - current.head_end);
+        let is_read = match connection.exchange {
+            Exchange::Streaming => {
+                connection.is_body_complete && connection.unread_bytes + at_hand == 0
+            }
+            Exchange::Handed | Exchange::Deferred => true,
+            _ => false,
+        };
+        is_read.then(|| match &connection.body {
+            Body::Chunked(decoder) => decoder.trailers(),
+            Body::Length(_) => &NONE,
+        })
+    }
+
     /// Takes received bytes of a streamed body.
     #[inline]
     pub(crate) fn take_piece(&mut self, slot: usize, buffer: BufferId, size: usize) {
@@ -228,6 +253,15 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
                 return self.break_stream(slot, refusal);
             }
         };
+        if let Body::Chunked(decoder) = &self.connections[slot].body
+            && decoder.trailers().bytes() > 0
+            && !self.reserve_trailers(slot)
+        {
+            if is_direct {
+                self.recycle(buffer);
+            }
+            return self.break_stream(slot, Refusal::BodiesFull);
+        }
         self.renew_credit(slot, size);
         let connection = &mut self.connections[slot];
         connection.is_body_complete = decoded.is_complete;
@@ -335,13 +369,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             is_head: connection.is_head_method,
             version_minor: connection.version_minor,
             keep_alive: connection.keep_alive,
+            is_chunked: reply == Reply::Chunked,
         };
         if connection.output.capacity() == 0 {
             connection.output = self.areas.take();
         }
         let (output, date) = (&mut connection.output, &self.date);
-        let is_chunked = reply == Reply::Chunked;
-        response::encode_head(output, date, circumstances, status, headers, length, is_chunked)?;
+        response::encode_head(output, date, circumstances, status, headers, length)?;
         connection.reply = reply;
         if connection.exchange != Exchange::Streaming {
             self.reserve(slot, self.stream_bytes());
@@ -365,10 +399,10 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         if connection.reply == Reply::Bodiless || piece.is_empty() {
             return Written::Bytes(piece.len());
         }
-        if let Reply::Length(left) = connection.reply
-            && left < wide(piece.len())
-        {
-            return Written::TooLong;
+        match connection.reply {
+            Reply::Length(left) if left < wide(piece.len()) => return Written::TooLong,
+            Reply::Ended => return Written::TooLong,
+            _ => {}
         }
         let Some(size) = self.make_room(slot, piece.len()) else { return Written::Later };
         let connection = &mut self.connections[slot];
@@ -447,6 +481,42 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             output.reserve_exact(REPLY_BYTES_MAX - output.len());
         }
         Some(size)
+    }
+
+    /// Ends the body of a response that has begun, with fields behind it. One that goes out in chunks carries those
+    /// that may be trailers; others have no place for any (RFC 9110, 6.5.1), and for them this does nothing. The
+    /// exchange is ended by [`Endpoint::end_response`].
+    ///
+    /// # Errors
+    /// [`Unsendable`] if a name or a value has a byte that it cannot have; nothing was sent then.
+    pub fn write_trailers<'a>(
+        &mut self,
+        id: ConnectionId,
+        trailers: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) -> Result<Written, Unsendable> {
+        let slot = index(id.slot());
+        let connection = &mut self.connections[slot];
+        if connection.id != id || connection.phase != Phase::Open || connection.reply == Reply::None
+        {
+            // As in `write_response`.
+            return Ok(Written::Later);
+        }
+        if connection.reply != Reply::Chunked {
+            return Ok(Written::Bytes(0));
+        }
+        let size = trailers::last_chunk_bytes(trailers.clone());
+        // What is longer than may ever wait goes out alone.
+        if !connection.output.is_empty() && REPLY_BYTES_MAX < connection.output.len() + size {
+            connection.is_room_awaited = true;
+            return Ok(Written::Later);
+        }
+        if connection.output.capacity() == 0 {
+            connection.output = self.areas.take();
+        }
+        trailers::write_last_chunk(&mut connection.output, trailers)?;
+        connection.reply = Reply::Ended;
+        self.queue(slot);
+        Ok(Written::Bytes(size))
     }
 
     /// Ends a response that has begun. One that lacks bytes of the length that it told is cut, with its
@@ -554,6 +624,27 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         (self.settings.body_window_bytes + 2 * REPLY_BYTES_MAX) as u64
     }
 
+    /// Takes what the trailers of a stream need of the budget, beside what it has; false if that has no room.
+    #[cold]
+    fn reserve_trailers(&mut self, slot: usize) -> bool {
+        let Body::Chunked(decoder) = &self.connections[slot].body else { return true };
+        let bytes = wide(decoder.trailers().bytes());
+        self.reserve_up_to(slot, self.stream_bytes() + bytes)
+    }
+
+    /// Takes as much of the budget of bodies as a connection keeps; false if that has no room.
+    pub(crate) fn reserve_up_to(&mut self, slot: usize, bytes: u64) -> bool {
+        let missing = bytes.saturating_sub(self.connections[slot].reserved_bytes);
+        if missing == 0 {
+            return true;
+        }
+        if self.bodies_bytes + missing > self.settings.bodies_bytes_max {
+            return false;
+        }
+        self.reserve(slot, missing);
+        true
+    }
+
     /// Takes bytes of the budget of bodies.
     pub(crate) fn reserve(&mut self, slot: usize, bytes: u64) {
         self.connections[slot].reserved_bytes += bytes;
@@ -561,9 +652,13 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
         self.counters.bodies_bytes = self.bodies_bytes;
     }
 
-    /// Gives a connection's share of the budget back.
+    /// Gives a connection's share of the budget back. Trailers, which have a part of it, are gone then.
     pub(crate) fn unreserve(&mut self, slot: usize) {
-        self.bodies_bytes -= std::mem::take(&mut self.connections[slot].reserved_bytes);
+        let connection = &mut self.connections[slot];
+        if let Body::Chunked(decoder) = &mut connection.body {
+            drop(decoder.take_trailers());
+        }
+        self.bodies_bytes -= std::mem::take(&mut connection.reserved_bytes);
         self.counters.bodies_bytes = self.bodies_bytes;
     }
 }

@@ -77,6 +77,7 @@ fn another_host_gives_the_components_answers() {
         let mut client = Client::connect(target);
         check(&request_file, &client.ask(&request), &expected);
     }
+    super::trailers::announced_trailers_come_back(&mut Client::connect(target));
 }
 
 /// Reads a request and the answer that it must get.

@@ -18,3 +18,4 @@ mod streams; // bodies piece by piece
 mod stop; // SIGTERM
 mod unlinked; // components that the engine's runtime runs
 mod techniques; // every way to start an instance
+mod trailers; // fields behind bodies, both ways

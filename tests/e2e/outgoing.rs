@@ -15,8 +15,8 @@ use midge_tests::http::{Request, Response};
 use midge_tests::wait::{PATIENCE, wait_for};
 
 /// A server of the test's: each connection is served by a thread that runs its script.
-struct Upstream {
-    address: SocketAddr,
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
     accepted: Arc<AtomicUsize>,
 }
 
@@ -38,7 +38,7 @@ impl Upstream {
     }
 
     /// One that answers each request by `answer`, for as long as the connection lasts.
-    fn answering(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(super) fn answering(answer: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::new(move |connection, _| {
             let mut writer = connection.try_clone().expect("a second handle");
             let mut reader = BufReader::new(connection);
@@ -51,7 +51,7 @@ impl Upstream {
     }
 
     /// One that says this to the first request of a connection, and no more.
-    fn saying(response: &'static [u8]) -> Self {
+    pub(super) fn saying(response: &'static [u8]) -> Self {
         Self::new(move |connection, _| {
             let mut writer = connection.try_clone().expect("a second handle");
             let mut reader = BufReader::new(connection);
@@ -89,19 +89,21 @@ impl Upstream {
         })
     }
 
-    fn origin(&self) -> String {
+    pub(super) fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn accepted(&self) -> usize {
+    pub(super) fn accepted(&self) -> usize {
         self.accepted.load(SeqCst)
     }
 }
 
 /// A request, as a server reads it.
-struct Asked {
-    head: String,
-    body: Vec<u8>,
+pub(super) struct Asked {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+    /// The lines behind it.
+    pub(super) trailers: String,
 }
 
 impl Asked {
@@ -113,7 +115,7 @@ impl Asked {
             }
         }
         let head = head.to_ascii_lowercase();
-        let mut body = Vec::new();
+        let (mut body, mut trailers) = (Vec::new(), String::new());
         if let Some((_, rest)) = head.split_once("content-length: ") {
             let size = rest.split("\r\n").next()?.parse().ok()?;
             body.resize(size, 0);
@@ -123,16 +125,18 @@ impl Asked {
                 let mut line = String::new();
                 reader.read_line(&mut line).ok()?;
                 let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
+                if size == 0 {
+                    break;
+                }
                 let start = body.len();
                 body.resize(start + size + 2, 0);
                 reader.read_exact(&mut body[start..]).ok()?;
                 body.truncate(start + size);
-                if size == 0 {
-                    break;
-                }
             }
+            while reader.read_line(&mut trailers).ok()? > 2 {}
+            trailers = trailers.replace("\r\n", "\n");
         }
-        Some(Self { head, body })
+        Some(Self { head, body, trailers })
     }
 }
 
@@ -210,7 +214,7 @@ fn forwards(host: fn(Setup, &str) -> Host, tier: &str, knows_head: bool) {
         response.text(),
         format!(
             "get /a?b=c http/1.1\r\nhost: {authority}\r\nuser-agent: midge-tests\r\n\
-             accept: */*\r\nx-one: 1\r\n\r\n"
+             accept: */*\r\nx-one: 1\r\nte: trailers\r\nconnection: te\r\n\r\n"
         ),
         "{tier}"
     );
@@ -675,7 +679,10 @@ fn a_function_in_c_asks_other_servers() {
     let told = client.get(&format!("/ask?url={origin}?a"));
     assert_eq!(
         told.text(),
-        format!("get /?a http/1.1\r\nhost: {authority}\r\naccept: */*\r\n\r\n")
+        format!(
+            "get /?a http/1.1\r\nhost: {authority}\r\naccept: */*\r\nte: trailers\r\n\
+             connection: te\r\n\r\n"
+        )
     );
     let body: Vec<u8> = (0..30_000u32).map(|number| number.to_le_bytes()[0]).collect();
     let echoed = client.ask(&Request::post(&format!("/ask?url={origin}/echo"), &body));

@@ -21,6 +21,8 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// Its body.
     pub body: Vec<u8>,
+    /// The lines behind it, names in lower case.
+    pub trailers: Vec<(String, String)>,
 }
 
 /// A request, put together by its parts.
@@ -129,7 +131,8 @@ impl Client {
             let (name, value) = line.split_once(':').expect("a header line has a colon");
             (name.to_ascii_lowercase(), value.trim().to_owned())
         });
-        Some(Response { status, headers: headers.collect(), body: Vec::new() })
+        let (body, trailers) = (Vec::new(), Vec::new());
+        Some(Response { status, headers: headers.collect(), body, trailers })
     }
 
     /// Ends the own half of the connection.
@@ -192,8 +195,8 @@ impl Client {
         assert_eq!(String::from_utf8_lossy(&found), text);
     }
 
-    /// Reads a body in chunks.
-    fn receive_chunks(&mut self) -> Vec<u8> {
+    /// Reads a body in chunks, and what stands behind it.
+    fn receive_chunks(&mut self) -> (Vec<u8>, Vec<(String, String)>) {
         let mut body = Vec::new();
         loop {
             let line = loop {
@@ -205,21 +208,41 @@ impl Client {
             };
             let size = String::from_utf8_lossy(&self.received[..line]).into_owned();
             let size = usize::from_str_radix(&size, 16).expect("the size of a chunk");
+            if size == 0 {
+                self.received.drain(..line + 2);
+                return (body, self.receive_trailers());
+            }
             while self.received.len() < line + size + 4 {
                 assert!(self.read_more() > 0, "the connection ended in a body");
             }
             let chunk: Vec<u8> = self.received.drain(..line + size + 4).collect();
             assert!(chunk.ends_with(b"\r\n"), "a chunk of another size");
             body.extend_from_slice(&chunk[line + 2..line + 2 + size]);
-            if size == 0 {
-                return body;
+        }
+    }
+
+    /// Reads the lines behind a body, up to the empty one.
+    fn receive_trailers(&mut self) -> Vec<(String, String)> {
+        let mut trailers = Vec::new();
+        loop {
+            while !self.received.contains(&b'\n') {
+                assert!(self.read_more() > 0, "the connection ended behind a body");
             }
+            let end = self.received.iter().position(|&byte| byte == b'\n').expect("just found");
+            let line: Vec<u8> = self.received.drain(..=end).collect();
+            let line = String::from_utf8(line).expect("lines of the host's are text");
+            let line = line.strip_suffix("\r\n").expect("a line ends in CRLF");
+            let Some((name, value)) = line.split_once(": ") else {
+                assert_eq!(line, "", "a line behind a body has a name");
+                return trailers;
+            };
+            trailers.push((name.to_ascii_lowercase(), value.to_owned()));
         }
     }
 
     fn receive_body(&mut self, mut response: Response) -> Response {
         if response.header("transfer-encoding") == Some("chunked") {
-            response.body = self.receive_chunks();
+            (response.body, response.trailers) = self.receive_chunks();
             return response;
         }
         let length = response
@@ -303,6 +326,12 @@ impl Response {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the lines behind the body, each as `name: value` and a line feed.
+    #[must_use]
+    pub fn trailer_text(&self) -> String {
+        self.trailers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
     }
 
     /// Returns the body as text.

@@ -4,6 +4,7 @@
 //! [`PIECE_BYTES`] or the guest waits for something: so small responses cost no call of the host's, and
 //! events reach their reader before the guest rests.
 
+use crate::fields::Line;
 use crate::own::Span;
 use crate::{Wasi, World, index};
 
@@ -19,6 +20,10 @@ pub const BODIES_MAX: usize = 16;
 pub const ERROR_RESPONSE_BODY_SIZE: u32 = 28;
 /// The same of a request's.
 pub const ERROR_REQUEST_BODY_SIZE: u32 = 17;
+/// `error-code`: more or longer trailers of a response than the host takes.
+const ERROR_RESPONSE_TRAILERS: u32 = 29;
+/// The same of a request's.
+const ERROR_REQUEST_TRAILERS: u32 = 23;
 
 /// How far a body is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +56,8 @@ pub struct Body {
     was_sent: bool,
     /// The guest holds it no more.
     is_released: bool,
+    /// The first of the fields behind it.
+    trailers: u32,
 }
 
 impl Body {
@@ -78,6 +85,7 @@ impl Body {
         is_ended: false,
         was_sent: false,
         is_released: false,
+        trailers: 0,
     };
 }
 
@@ -249,7 +257,7 @@ impl<W: World> Wasi<'_, W> {
             self.world.response_write(&self.bytes[piece.range()]);
         } else {
             self.state.output.is_started = true;
-            let record = self.record(piece, Lengths::Sent);
+            let record = self.record(piece, Place::Start);
             self.world.response_start(record);
         }
         true
@@ -288,7 +296,9 @@ impl<W: World> Wasi<'_, W> {
     /// Returns a body's length, if it was told or the body is whole.
     pub(crate) fn body_length(&mut self, body: u32) -> Option<u64> {
         let state = self.body(body);
-        if state.stage == Stage::Finished { Some(state.written) } else { state.length }
+        // What stands behind a body goes out with the last of its chunks.
+        let is_counted = state.stage == Stage::Finished && state.trailers == 0;
+        if is_counted { Some(state.written) } else { state.length }
     }
 
     /// True if a body waits for the host to take it.
@@ -331,10 +341,33 @@ impl<W: World> Wasi<'_, W> {
         (state.filled, state.sent) = (0, 0);
         if state.stage == Stage::Finished && !state.is_ended {
             state.is_ended = true;
-            let fetch = state.fetch;
-            self.world.fetch_finish(fetch);
+            let Body { fetch, trailers, .. } = *state;
+            // Whoever asks for the response is told if that has failed.
+            match self.trailer_rows(trailers) {
+                Some((rows, count)) => self.world.trailers_write(fetch, rows, count),
+                None => self.world.fetch_finish(fetch),
+            };
         }
         true
+    }
+
+    /// Says what stands behind a body.
+    pub(crate) fn set_trailers(&mut self, body: u32, trailers: u32) {
+        self.body(body).trailers = trailers;
+    }
+
+    /// Makes the table of trailers. Returns its address and how many rows it has, if there are any.
+    fn trailer_rows(&mut self, trailers: u32) -> Option<(u32, u32)> {
+        if trailers == 0 {
+            return None;
+        }
+        let (rows, count) = self.rows_of(trailers, Place::Trailers);
+        (count > 0).then(|| (self.address(rows), count))
+    }
+
+    /// Returns the `error-code` of trailers beyond the host's limits.
+    pub(crate) fn error_of_trailers(&mut self, body: u32) -> u32 {
+        if self.body(body).was_sent { ERROR_REQUEST_TRAILERS } else { ERROR_RESPONSE_TRAILERS }
     }
 
     /// Lets everybody have what there is: the guest is about to wait. Returns whether that was all.
@@ -442,26 +475,46 @@ impl<W: World> Wasi<'_, W> {
             return self.failed(crate::http::error_name(u32::from(error) - 1));
         }
         let Some(body) = u32::from(body).checked_sub(1) else {
-            return self.record(Span::default(), Lengths::Left);
+            return self.record(Span::default(), Place::Response);
         };
-        let Body { buffer, filled, stage, .. } = *self.body(body);
+        let Body { buffer, filled, stage, trailers, .. } = *self.body(body);
         let piece = Span { size: filled, ..buffer };
         match (stage, is_started) {
             (Stage::Finished, false) if filled == 0 && self.is_told_alone(body) => {
-                let record = self.record(piece, Lengths::Sent);
+                let record = self.record(piece, Place::Start);
                 self.world.response_start(record);
                 0
             }
-            (Stage::Finished, false) => self.record(piece, Lengths::Left),
+            (Stage::Finished, false) if self.has_place_for_trailers(body) => {
+                let record = self.record(piece, Place::Start);
+                self.world.response_start(record);
+                self.end_response(trailers)
+            }
+            (Stage::Finished, false) => self.record(piece, Place::Response),
             (Stage::Finished, true) => {
                 if filled > 0 {
                     self.world.response_write(&self.bytes[piece.range()]);
                 }
-                0
+                self.end_response(trailers)
             }
             (_, false) => self.failed("the component did not finish the body of its response"),
             (_, true) => self.trap("wasi: the component did not finish the body of its response"),
         }
+    }
+
+    /// True if there is something behind a body, and the response would have a place for it: a length that is told, or
+    /// HTTP/1.0, leaves none (RFC 9110, 6.5.1).
+    fn has_place_for_trailers(&mut self, body: u32) -> bool {
+        let Body { trailers, length, .. } = *self.body(body);
+        trailers != 0 && length.is_none() && self.knows_chunks()
+    }
+
+    /// Ends a response that was started, with what stands behind it.
+    fn end_response(&mut self, trailers: u32) -> u32 {
+        if let Some((rows, count)) = self.trailer_rows(trailers) {
+            self.world.trailers_write(0, rows, count);
+        }
+        0
     }
 
     /// True if a response tells the length of a body that it does not have.
@@ -483,9 +536,9 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// Makes the record of the response.
-    fn record(&mut self, body: Span, lengths: Lengths) -> u32 {
+    fn record(&mut self, body: Span, place: Place) -> u32 {
         let Output { status, headers, .. } = self.state.output;
-        let (rows, count) = self.rows_of(headers, lengths);
+        let (rows, count) = self.rows_of(headers, place);
         let record = self.take(32).at;
         let (rows, body_at) = (self.address(rows), self.address(body.at));
         let numbers = [u32::from(status), count, rows, body_at, body.size];
@@ -498,29 +551,19 @@ impl<W: World> Wasi<'_, W> {
 
     /// Makes the table of a request's headers. Returns where it lies, and its rows.
     pub(crate) fn header_rows(&mut self, headers: u32) -> (u32, u32) {
-        self.rows_of(headers, Lengths::Left)
+        self.rows_of(headers, Place::Request)
     }
 
-    /// Returns the size of names and values together.
-    pub(crate) fn header_bytes(&self, headers: u32) -> u32 {
-        let (mut size, mut at) = (0u32, headers);
-        while let Some(line) = self.line(at) {
-            size = size.saturating_add(line.name.size).saturating_add(line.value.size);
-            at = line.next;
-        }
-        size
-    }
-
-    fn rows_of(&mut self, headers: u32, lengths: Lengths) -> (u32, u32) {
+    fn rows_of(&mut self, headers: u32, place: Place) -> (u32, u32) {
         let (mut count, mut at) = (0, headers);
         while let Some(line) = self.line(at) {
-            count += u32::from(!self.is_the_hosts(line.name, lengths));
+            count += u32::from(!self.is_the_hosts(line, place));
             at = line.next;
         }
         let rows = self.take(count * 16).at;
         let (mut row, mut at) = (rows, headers);
         while let Some(line) = self.line(at) {
-            if !self.is_the_hosts(line.name, lengths) {
+            if !self.is_the_hosts(line, place) {
                 let numbers = [
                     self.address(line.name.at),
                     line.name.size,
@@ -544,20 +587,29 @@ impl<W: World> Wasi<'_, W> {
     }
 
     /// True for headers that the host writes by itself.
-    fn is_the_hosts(&self, name: Span, lengths: Lengths) -> bool {
-        match self.own(name) {
-            b"content-length" => lengths == Lengths::Left,
-            b"date" | b"te" | b"trailer" => true,
+    fn is_the_hosts(&self, line: Line, place: Place) -> bool {
+        match self.own(line.name) {
+            b"content-length" => place != Place::Start,
+            b"trailer" => !matches!(place, Place::Start | Place::Request),
+            // A coding of transfer is nothing that the host could undo.
+            b"te" => {
+                place != Place::Request || !self.own(line.value).eq_ignore_ascii_case(b"trailers")
+            }
+            b"date" => true,
             _ => false,
         }
     }
 }
 
-/// What becomes of `content-length`.
+/// Where fields stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lengths {
-    /// The body is whole, and the host counts it.
-    Left,
-    /// The body is to come, and the host is told.
-    Sent,
+enum Place {
+    /// In front of a body that is whole, whose length the host counts.
+    Response,
+    /// In front of a body that is to come.
+    Start,
+    /// In a request.
+    Request,
+    /// Behind a body.
+    Trailers,
 }

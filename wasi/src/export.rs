@@ -113,6 +113,8 @@ mod host {
         pub(super) fn fetch_head(handle: u32, target: *mut u8, size: usize) -> i32;
         pub(super) fn fetch_read(handle: u32, target: *mut u8, size: usize) -> i32;
         pub(super) safe fn fetch_close(handle: u32);
+        pub(super) fn trailers_read(handle: u32, target: *mut u8, size: usize) -> i32;
+        pub(super) safe fn trailers_write(handle: u32, rows: u32, count: u32) -> i32;
         pub(super) fn wait(rows: *mut u8, count: usize, time: i64) -> u32;
         pub(super) safe fn exit(record: u32);
     }
@@ -299,6 +301,15 @@ impl World for Imports {
 
     fn fetch_close(&mut self, handle: u32) {
         host::fetch_close(handle);
+    }
+
+    fn trailers_read(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        // SAFETY: the import writes at most the slice.
+        unsafe { host::trailers_read(handle, target.as_mut_ptr(), target.len()) }
+    }
+
+    fn trailers_write(&mut self, handle: u32, rows: u32, count: u32) -> i32 {
+        host::trailers_write(handle, rows, count)
     }
 
     fn wait(&mut self, rows: &mut [u8], time: i64) {

@@ -45,6 +45,8 @@ pub const WAIT_HEAD: u8 = 2;
 pub const WAIT_PIECE: u8 = 3;
 /// Room in a body, whose index is kept.
 pub const WAIT_ROOM: u8 = 4;
+/// The end of a response, or for the handle 0 of the guest's own request: of this module's own, no row of the host's.
+pub const WAIT_TRAILERS: u8 = 5;
 
 // Cases of `error-code`.
 const REQUEST_METHOD_INVALID: u32 = 18;
@@ -55,6 +57,7 @@ const PROTOCOL_ERROR: u32 = 35;
 
 const FUTURE: &[Kind] = &[Kind::FutureResponse];
 const RESPONSE: &[Kind] = &[Kind::IncomingResponse];
+const TRAILERS: &[Kind] = &[Kind::Trailers];
 
 /// What is asked for, as the guest has put it together.
 #[derive(Debug, Clone, Copy)]
@@ -114,10 +117,10 @@ impl<W: World> Wasi<'_, W> {
         if target.size > TARGET_BYTES_MAX {
             return Err(REQUEST_URI_TOO_LONG);
         }
-        let (rows, count) = self.header_rows(asked.headers);
-        if count > HEADER_COUNT_MAX || self.header_bytes(asked.headers) > HEADER_BYTES_MAX {
+        if !self.has_room_for_fields(asked.headers) {
             return Err(REQUEST_HEADERS_TOO_LONG);
         }
+        let (rows, count) = self.header_rows(asked.headers);
         let length = asked.body.map(|body| self.body_length(body).unwrap_or(u64::MAX));
         let flags = (asked.scheme * TLS) | if asked.body.is_some() { BODY } else { 0 };
         let record = self.take(RECORD_SIZE).at;
@@ -215,8 +218,27 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
+    /// Tells whether the host takes so many fields.
+    pub(crate) fn has_room_for_fields(&self, fields: u32) -> bool {
+        let (mut count, mut size, mut at) = (0, 0u32, fields);
+        while let Some(line) = self.line(at) {
+            count += 1;
+            size = size.saturating_add(line.name.size).saturating_add(line.value.size);
+            at = line.next;
+        }
+        count <= HEADER_COUNT_MAX && size <= HEADER_BYTES_MAX
+    }
+
     /// Makes a response of a head that lies in the scratch. Returns its handle.
     fn read_head(&mut self, handle: u32, size: u32) -> u32 {
+        let (status, fields) = self.read_fields(size);
+        let a = self.take_fields(fields);
+        let b = status << 16 | handle;
+        self.push(Entry { kind: Kind::IncomingResponse, a, b, ..Entry::default() })
+    }
+
+    /// Makes fields of what lies in the scratch. Returns the number in front of them, and their handle.
+    fn read_fields(&mut self, size: u32) -> (u32, u32) {
         let block = self.take(size);
         let scratch = self.scratch();
         self.bytes.copy_within(Span { size, ..scratch }.range(), index(block.at));
@@ -229,9 +251,40 @@ impl<W: World> Wasi<'_, W> {
                 self.link(fields, name, value);
             }
         }
-        let a = self.take_fields(fields);
-        let b = status << 16 | handle;
-        self.push(Entry { kind: Kind::IncomingResponse, a, b, ..Entry::default() })
+        (status, fields)
+    }
+
+    /// Reads what came behind a body: that of a response, or for 0 of the guest's own request. Returns the handle of
+    /// its fields, if there are any; `None` before the end of the body.
+    pub(crate) fn read_trailers(&mut self, handle: u32) -> Option<Result<Option<u32>, u32>> {
+        let is_over = if handle == 0 { Ok(self.skip_input()) } else { self.drain_fetch(handle) };
+        match is_over {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(code) => return Some(Err(code)),
+        }
+        let scratch = self.scratch();
+        let size = self.world.trailers_read(handle, &mut self.bytes[scratch.range()]);
+        if size == LATER {
+            return None;
+        }
+        Some(answer(size).map(|size| {
+            let size = size.min(SCRATCH_BYTES);
+            (size > 0).then(|| self.read_fields(size).1)
+        }))
+    }
+
+    /// Passes over what has come of a response whose body nobody reads any more; true at its end.
+    ///
+    /// # Errors
+    /// The `error-code`.
+    fn drain_fetch(&mut self, handle: u32) -> Result<bool, u32> {
+        while let Some(piece) = self.read_fetch(handle, PIECE_BYTES, false)? {
+            if piece.size == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// `[method]incoming-response.status`
@@ -262,6 +315,7 @@ impl<W: World> Wasi<'_, W> {
             Kind::FutureResponse if !is_taken => self.close_fetch(entry.a),
             Kind::IncomingResponse if !is_taken => self.close_fetch(entry.b & 0xFFFF),
             Kind::IncomingBody if entry.a != 0 => self.close_fetch(entry.a),
+            Kind::Trailers if entry.a != 0 && !is_taken => self.close_fetch(entry.a),
             _ => {}
         }
     }
@@ -277,7 +331,7 @@ impl<W: World> Wasi<'_, W> {
         self.state.failed_fetches & 1 << (handle % 32) != 0
     }
 
-    fn close_fetch(&mut self, handle: u32) {
+    pub(crate) fn close_fetch(&mut self, handle: u32) {
         self.state.failed_fetches &= !(1 << (handle % 32));
         self.world.fetch_close(handle);
         self.forget_fetch(handle);
@@ -416,7 +470,9 @@ impl<W: World> Wasi<'_, W> {
             self.wait_rows(time);
             let is_one_there = (0..asked).any(|row| self.is_row_ready(row));
             let now = if first == u64::MAX { 0 } else { self.world.monotonic_ns() };
-            if time == 0 || is_one_there || first <= now {
+            // A row may stand for a piece of a body whose end is waited for.
+            let is_over = time == 0 || first <= now;
+            if is_over || is_one_there && self.is_any_ready(pollables, count, now) {
                 return now;
             }
         }
@@ -430,13 +486,33 @@ impl<W: World> Wasi<'_, W> {
         }
     }
 
+    fn is_any_ready(&mut self, pollables: Pollables, count: u32, now: u64) -> bool {
+        (0..count).any(|number| {
+            let pollable = self.pollable(pollables, number);
+            self.is_ready(pollable, now)
+        })
+    }
+
     /// Tells whether a pollable is ready, after [`Wasi::wait_for`] returned this time.
     pub fn is_ready(&mut self, pollable: u32, now: u64) -> bool {
+        let is_for_end = self.get(pollable, &[Kind::Pollable]).flags == WAIT_TRAILERS;
         match self.need(pollable) {
             Need::Ready => true,
             Need::At(time) => time <= now,
             Need::Row(kind, handle) => {
-                self.find_row(kind, handle).is_some_and(|row| self.is_row_ready(row))
+                let row = self.find_row(kind, handle).filter(|&row| self.is_row_ready(row));
+                match row {
+                    // That there is more says nothing of the end, which is looked for piece by piece: of a response
+                    // above, of the guest's own request here. The row holds for one piece.
+                    Some(row) if is_for_end => {
+                        if handle == 0 {
+                            self.set_own_u32(self.row_at(row), u32::from(kind));
+                            self.skip_piece();
+                        }
+                        handle == 0 && self.is_input_over()
+                    }
+                    found => found.is_some(),
+                }
             }
         }
     }
@@ -450,6 +526,16 @@ impl<W: World> Wasi<'_, W> {
             WAIT_ROOM => match self.body_fetch(a) {
                 handle if handle != 0 && self.body_room(a) == 0 => Need::Row(WAIT_ROOM, handle),
                 _ => Need::Ready,
+            },
+            WAIT_TRAILERS if self.get(u32::from(parent), TRAILERS).flags & TAKEN != 0 => {
+                Need::Ready
+            }
+            WAIT_TRAILERS if a == 0 && self.is_input_over() => Need::Ready,
+            WAIT_TRAILERS if a == 0 => Need::Row(WAIT_BODY, 0),
+            WAIT_TRAILERS => match self.drain_fetch(a) {
+                Ok(false) => Need::Row(WAIT_PIECE, a),
+                // What went wrong is told by who asks for them.
+                Ok(true) | Err(_) => Need::Ready,
             },
             WAIT_BODY => Need::Row(WAIT_BODY, 0),
             WAIT_HEAD | WAIT_PIECE => Need::Row(flags, a),

@@ -28,7 +28,7 @@ pub enum Kind {
     Input,
     /// `input-stream` that has ended.
     Nothing,
-    /// `future-trailers`; with [`TAKEN`].
+    /// `future-trailers`; `a` as an `incoming-body`'s; with [`TAKEN`].
     Trailers,
     /// `outgoing-response`: `a` is the first of its headers, `b` its status, and its body behind it.
     Response,

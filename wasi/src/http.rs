@@ -3,6 +3,7 @@
 //! The request is read where the host wrote it, in its block at the start of our region (`abi/src/contract.rs`).
 
 use crate::body::Output;
+use crate::fetch::WAIT_TRAILERS;
 use crate::fields::is_forbidden;
 use crate::handles::{Entry, Kind, TAKEN};
 use crate::own::Span;
@@ -17,6 +18,8 @@ const METHOD_NAME: u32 = 24;
 const TARGET: u32 = 32;
 const AUTHORITY: u32 = 56;
 const BODY: u32 = 64;
+/// `flags::HTTP_1_0`.
+const HTTP_1_0: u32 = 1;
 /// `flags::BODY_PARTIAL`.
 const BODY_PARTIAL: u32 = 2;
 const HEADER_SIZE: u32 = 16;
@@ -241,26 +244,49 @@ impl<W: World> Wasi<'_, W> {
 
     /// `[static]incoming-body.finish`
     pub fn incoming_finish(&mut self, this: u32) -> u32 {
-        let body = self.remove(this, INCOMING_BODY);
-        self.dropped(body);
-        self.push_kind(Kind::Trailers)
+        // A handle of the host's goes on with the trailers.
+        let a = self.remove(this, INCOMING_BODY).a;
+        self.push(Entry { kind: Kind::Trailers, a, ..Entry::default() })
     }
 
     /// `[method]future-trailers.subscribe`
     pub fn trailers_subscribe(&mut self, this: u32) -> u32 {
-        self.subscribe(this, TRAILERS)
+        let a = self.get(this, TRAILERS).a;
+        let entry = Entry { kind: Kind::Pollable, flags: WAIT_TRAILERS, a, ..Entry::default() };
+        self.push_child(this, entry)
     }
 
-    /// `[method]future-trailers.get`: the network layer reads trailers and leaves them out.
+    /// `[method]future-trailers.get`. What was not read of the body is passed over.
     pub fn trailers_get(&mut self, this: u32, target: u32) {
-        let is_first = self.take_once(this, TRAILERS);
+        let Entry { a: handle, flags, .. } = *self.get(this, TRAILERS);
         self.place_for(target, 56, 8);
-        self.world.write_u8(target, 1);
-        self.world.write_u8(target + 8, u8::from(!is_first));
-        if is_first {
-            self.world.write_u8(target + 16, 0);
-            self.world.write_u8(target + 24, 0);
+        if flags & TAKEN != 0 {
+            self.world.write_u8(target, 1);
+            return self.world.write_u8(target + 8, 1);
         }
+        self.flush_all();
+        let Some(found) = self.read_trailers(handle) else {
+            return self.world.write_u8(target, 0);
+        };
+        self.get(this, TRAILERS).flags |= TAKEN;
+        if handle != 0 {
+            self.close_fetch(handle);
+        }
+        self.world.write_u8(target, 1);
+        self.world.write_u8(target + 8, 0);
+        match found {
+            Ok(fields) => {
+                self.world.write_u8(target + 16, 0);
+                self.world.write_u8(target + 24, u8::from(fields.is_some()));
+                self.world.write_u32(target + 28, fields.unwrap_or(0));
+            }
+            Err(code) => self.lower_error(target + 16, 8, code),
+        }
+    }
+
+    /// True if a response may go out in chunks.
+    pub(crate) fn knows_chunks(&self) -> bool {
+        self.own_u32(FLAGS) & HTTP_1_0 == 0
     }
 
     /// `[constructor]outgoing-response`
@@ -322,14 +348,18 @@ impl<W: World> Wasi<'_, W> {
         self.lower_ok_u32(target, stream);
     }
 
-    /// `[static]outgoing-body.finish`. Trailers are taken and left out: the network layer has none.
+    /// `[static]outgoing-body.finish`. Where a message has no place for trailers, the host leaves them out.
     pub fn outgoing_finish(&mut self, this: u32, has_trailers: u32, trailers: u32, target: u32) {
         let body = self.remove(this, OUTGOING_BODY).a;
-        if self.bool(has_trailers) {
-            self.take_fields(trailers);
-        }
+        let trailers = if self.bool(has_trailers) { self.take_fields(trailers) } else { 0 };
         let (size, error) = ERROR_RESULT;
         self.place_for(target, size, 8);
+        if !self.has_room_for_fields(trailers) {
+            let code = self.error_of_trailers(body);
+            self.abandon_body(body);
+            return self.lower_error(target, error, code);
+        }
+        self.set_trailers(body, trailers);
         match self.finish_body(body) {
             Ok(()) => self.world.write_u8(target, 0),
             Err(written) => {

@@ -110,6 +110,10 @@ impl<W: World> Wasi<'_, W> {
 
     fn fill_input(&mut self) {
         self.wait_for_input();
+        self.read_input();
+    }
+
+    fn read_input(&mut self) {
         if self.state.scratch.size == 0 {
             self.state.scratch = self.take(READ_BYTES_MAX);
         }
@@ -119,6 +123,29 @@ impl<W: World> Wasi<'_, W> {
         input.at = scratch.at;
         input.end = scratch.at + size.min(scratch.size);
         input.has_more = size > 0;
+    }
+
+    /// True if nothing of the request's body is still to come, whatever of it was read.
+    pub(crate) const fn is_input_over(&self) -> bool {
+        !self.state.input.has_more
+    }
+
+    /// Passes over a piece of the request's body, which is there.
+    pub(crate) fn skip_piece(&mut self) {
+        self.read_input();
+        self.state.input.at = self.state.input.end;
+    }
+
+    /// Passes over what has come of the request's body; true at its end.
+    pub(crate) fn skip_input(&mut self) -> bool {
+        self.state.input.at = self.state.input.end;
+        while !self.is_input_over() {
+            if !self.is_input_there() {
+                return false;
+            }
+            self.skip_piece();
+        }
+        true
     }
 
     /// `[method]input-stream.subscribe`, and of other things that are always ready

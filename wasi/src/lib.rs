@@ -118,6 +118,11 @@ pub trait World: blocks::Blocks {
     fn fetch_read(&mut self, handle: u32, target: &mut [u8]) -> i32;
     /// Forgets it.
     fn fetch_close(&mut self, handle: u32);
+    /// Writes what came behind the body of its response, or for 0 behind that of the guest's own request.
+    fn trailers_read(&mut self, handle: u32, target: &mut [u8]) -> i32;
+    /// Ends its body, or for 0 that of the response, with so many rows behind it, whose table has this address in this
+    /// module's memory.
+    fn trailers_write(&mut self, handle: u32, rows: u32, count: u32) -> i32;
     /// Waits for one of these rows, or this time in nanoseconds, if it is not negative.
     fn wait(&mut self, rows: &mut [u8], time: i64);
     /// Ends the call with the response whose record has this address; 0 where it was written already.

@@ -31,6 +31,8 @@ struct Sides {
     body: Vec<u8>,
     sent: Vec<u8>,
     starts: u32,
+    /// Fields that were written behind bodies.
+    trailers: u32,
     /// Requests that were sent and not closed: what was asked of each.
     fetches: std::collections::BTreeMap<u32, u32>,
     fetched: u32,
@@ -219,8 +221,10 @@ impl World for Test {
         assert!(!target.is_empty());
         let asked = sides(|sides| sides.ask(handle));
         match asked % 5 {
-            1 | 3 => -1,
             4 => 0,
+            // Whatever it is asked between, a response ends.
+            _ if asked > 40 => 0,
+            1 | 3 => -1,
             _ => {
                 target[0] = b'x';
                 1
@@ -233,6 +237,36 @@ impl World for Test {
             sides.ask(handle);
             sides.fetches.remove(&handle);
         });
+    }
+
+    fn trailers_read(&mut self, handle: u32, target: &mut [u8]) -> i32 {
+        let asked = if handle == 0 { 0 } else { sides(|sides| sides.ask(handle)) };
+        match asked % 4 {
+            // One field: `a: b`.
+            0 | 1 => {
+                target[..8].copy_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0]);
+                for (at, number) in [(8, 24u32), (12, 1), (16, 25), (20, 1)] {
+                    target[at..at + 4].copy_from_slice(&number.to_le_bytes());
+                }
+                target[24..26].copy_from_slice(b"ab");
+                26
+            }
+            2 => 0,
+            _ => -2 - 25,
+        }
+    }
+
+    fn trailers_write(&mut self, handle: u32, rows: u32, count: u32) -> i32 {
+        assert!(rows >= BASE && rows.is_multiple_of(4) && 0 < count && count <= 64);
+        sides(|sides| {
+            if handle == 0 {
+                assert!(sides.starts > 0, "a response has begun that is ended");
+            } else {
+                sides.ask(handle);
+            }
+            sides.trailers += count;
+        });
+        0
     }
 
     fn wait(&mut self, rows: &mut [u8], time: i64) {
@@ -306,11 +340,12 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
         Kind::IncomingResponse,
         Kind::IncomingBody,
         Kind::Input,
+        Kind::Trailers,
     ];
     let may = if e & 1 == 0 { May::Wait } else { May::NotWait };
     let text = crate::outgoing::OptionalText { is_some: b & 3, text: [c, d] };
     let (path, at) = ([b, c], At { this: a, path: [b, c] });
-    match function % 121 {
+    match function % 122 {
         0 => drop(w.fields_new()),
         1 => w.fields_from_list(b, c, d),
         2 => w.fields_get(a, b, c, d),
@@ -439,6 +474,7 @@ fn call(w: &mut Wasi<'_, Test>, (function, a, b, c, d, e): Call) {
         }
         118 => w.make_folder_at(At { this: 1, path: [b & 31, c % 10] }, 64),
         119 => w.file_error_code(a, b),
+        120 => drop(w.trailers_subscribe(a)),
         _ => w.error_text(a, b),
     }
 }
@@ -612,4 +648,77 @@ fn a_response_is_laid_out_for_the_host() {
         (23, 4, 0, 0, 256, 0),
     ];
     assert_eq!(run(&calls, false, b"hello", &[]), None);
+}
+
+/// What came behind the request's body is told once, and what stands behind the response's is handed over.
+#[test]
+fn trailers_are_read_and_written() {
+    let calls = [
+        (14, 1, 256, 0, 0, 0), // 3: the request's body, of which nothing is read
+        (16, 3, 0, 0, 0, 0),   // 3: its trailers
+        (102, 3, 0, 0, 0, 0),  // 4: waited for
+        (101, 4, 0, 0, 0, 0),
+        (38, 4, 0, 0, 0, 0),
+        (17, 3, 320, 0, 0, 0), // 4: found
+        (17, 3, 384, 0, 0, 0), // taken once
+        (0, 0, 0, 0, 0, 0),    // 5: fields
+        (18, 5, 0, 0, 0, 0),   // 5: the response
+        (21, 5, 256, 0, 0, 0), // 6: its body
+        (24, 2, 0, 5, 0, 0),
+        (8, 4, 0, 0, 0, 0), // 2: the trailers, once more
+        (23, 6, 1, 2, 448, 0),
+    ];
+    assert_eq!(run(&calls, false, b"", b""), None);
+    sides(|sides| {
+        assert!(sides.body.is_empty(), "it was passed over");
+        let at = |at: usize| sides.memory[at];
+        assert_eq!(
+            [at(320), at(328), at(336), at(344), at(348)],
+            [1, 0, 0, 1, 4],
+            "there are some"
+        );
+        assert_eq!([at(384), at(392)], [1, 1], "and they were taken");
+        assert_eq!(at(448), 0, "the body has ended well");
+        assert_eq!((sides.starts, sides.trailers), (1, 1));
+    });
+}
+
+/// A response of another server is over when its trailers are taken, or given up.
+#[test]
+fn trailers_of_a_fetch_hold_it() {
+    let get = [
+        (0, 0, 0, 0, 0, 0),    // 3: fields
+        (44, 3, 0, 0, 0, 0),   // 3: the request
+        (53, 3, 1, 512, 3, 0), // its authority
+        (57, 3, 0, 0, 264, 0), // 3: sent
+        (95, 3, 0, 0, 0, 0),   // 4: waited for
+        (101, 4, 0, 0, 0, 0),
+        (38, 4, 0, 0, 0, 0),
+        (96, 3, 304, 0, 0, 0), // 4: the response
+        (98, 4, 256, 0, 0, 0), // 5: its body
+        (16, 5, 0, 0, 0, 0),   // 5: its trailers
+    ];
+    let memory = [vec![0; 512], b"a.b".to_vec()].concat();
+    assert_eq!(run(&get, false, &memory, b""), None);
+    sides(|sides| assert_eq!(sides.fetches.len(), 1, "they may be asked for"));
+    let given_up = [&get[..], &[(38, 5, 0, 0, 0, 0)]].concat();
+    assert_eq!(run(&given_up, false, &memory, b""), None);
+    sides(|sides| assert!(sides.fetches.is_empty(), "nobody will ask"));
+    let taken = [
+        &get[..],
+        &[
+            (102, 5, 0, 0, 0, 0), // 6: waited for
+            (101, 6, 0, 0, 0, 0),
+            (17, 5, 320, 0, 0, 0),
+            // The pollable knows the host's handle no more.
+            (101, 6, 0, 0, 0, 0),
+            (100, 6, 0, 0, 0, 0),
+        ],
+    ]
+    .concat();
+    assert_eq!(run(&taken, false, &memory, b""), None);
+    sides(|sides| {
+        assert!(sides.fetches.is_empty(), "they were taken");
+        assert_eq!([sides.memory[320], sides.memory[328]], [1, 0]);
+    });
 }

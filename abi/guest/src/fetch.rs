@@ -37,18 +37,18 @@ use core::str;
 use core::time::Duration;
 
 use crate::bytes::IntoBytes;
+use crate::fields::Fields;
 use crate::heap;
 use crate::host::{self, Asked};
 use crate::layout::{
-    BODY_SIZE_UNKNOWN, FETCH_BODY, FETCH_TLS, LATER, RequestHeader, WAIT_FETCH_BODY,
-    WAIT_FETCH_HEAD, WAIT_FETCH_ROOM,
+    BODY_SIZE_UNKNOWN, FETCH_BODY, FETCH_TLS, LATER, WAIT_FETCH_BODY, WAIT_FETCH_HEAD,
+    WAIT_FETCH_ROOM,
 };
 use crate::request::Request;
+use crate::trailers::{self, Trailers};
 
 /// The most header lines that a [`Fetch`] holds.
 pub const FETCH_HEADERS_MAX: usize = 16;
-/// In front of the rows of a response's head: its status, and their count.
-const HEAD_START: usize = 8;
 
 /// A request to another server, as it is put together.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ impl<'a> Fetch<'a> {
     }
 
     /// Adds a header. The host writes framing, connection and `host` itself: it traps where one of them, or a
-    /// line end in a value, comes from here.
+    /// line end in a value, comes from here. `te: trailers`, and `trailer` for names of one's own, it takes.
     ///
     /// # Panics
     /// If there are [`FETCH_HEADERS_MAX`] already.
@@ -213,6 +213,10 @@ impl Handle {
         there(host::fetch_finish(self.0)).map(drop)
     }
 
+    fn finish_with(&self, trailers: &[(&str, &[u8])]) -> Result<(), FetchError> {
+        there(trailers::write(self.0, trailers)).map(drop)
+    }
+
     /// Asks until the host has it, and rests in between.
     fn until_there(&self, kind: u16, mut ask: impl FnMut() -> i32) -> Result<usize, FetchError> {
         loop {
@@ -250,6 +254,18 @@ impl<'a> Pending<'a> {
         self.handle.finish()
     }
 
+    /// Ends a body of unknown size with fields behind it; one whose size was told has no place for them. Those that a
+    /// head alone may have are left out.
+    ///
+    /// # Errors
+    /// As [`Pending::finish`].
+    ///
+    /// # Panics
+    /// If there are more than [`TRAILERS_MAX`](crate::TRAILERS_MAX).
+    pub fn finish_with(&mut self, trailers: &[(&str, &[u8])]) -> Result<(), FetchError> {
+        self.handle.finish_with(trailers)
+    }
+
     /// Returns what [`wait`] takes: that [`Pending::answer`] would not wait.
     #[must_use]
     pub fn head(&self) -> Wait<'_> {
@@ -274,7 +290,7 @@ impl<'a> Pending<'a> {
             end.unwrap_or(0)
         });
         end?;
-        Ok(Answer { handle, head, call: PhantomData })
+        Ok(Answer { handle, head: Fields::new(head), call: PhantomData })
     }
 }
 
@@ -282,8 +298,7 @@ impl<'a> Pending<'a> {
 #[derive(Debug)]
 pub struct Answer<'a> {
     handle: Handle,
-    // INVARIANT: as `midge_abi::fetch::write_head` lays a head out.
-    head: &'a [u8],
+    head: Fields<'a>,
     call: PhantomData<*const ()>,
 }
 
@@ -291,22 +306,18 @@ impl<'a> Answer<'a> {
     /// Returns the status.
     #[must_use]
     pub fn status(&self) -> u16 {
-        // It has three digits, which the host checked.
-        u16::try_from(self.number(0)).unwrap_or(0)
+        self.head.status()
     }
 
     /// Returns names, in lower case, and values of the headers in the order of their arrival.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'_, 'a> {
-        (0..self.number(4)).map(|row| {
-            let row = HEAD_START + row * size_of::<RequestHeader>();
-            (self.part(row), self.part(row + 8))
-        })
+        self.head.rows()
     }
 
     /// Returns the value of the first header of that name, given in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+        self.head.get(name)
     }
 
     /// Returns [`Answer::header`] if it is UTF-8.
@@ -380,6 +391,28 @@ impl<'a> Answer<'a> {
         self.handle.finish()
     }
 
+    /// Ends the request's body with fields behind it.
+    ///
+    /// # Errors
+    /// As [`Pending::finish_with`].
+    ///
+    /// # Panics
+    /// As [`Pending::finish_with`].
+    pub fn finish_with(&mut self, trailers: &[(&str, &[u8])]) -> Result<(), FetchError> {
+        self.handle.finish_with(trailers)
+    }
+
+    /// Returns what the server sent behind the body, into the heap; what was not read of the body is passed over. A
+    /// server may want to be asked for it: `with_header("te", "trailers")`.
+    ///
+    /// # Errors
+    /// As [`Answer::read`].
+    pub fn trailers(&mut self) -> Result<Trailers<'a>, FetchError> {
+        let mut passed_over = [0; 256];
+        while self.read(&mut passed_over)? > 0 {}
+        Trailers::read(self.handle.0).map_err(FetchError::from_answer)
+    }
+
     /// Returns what [`wait`] takes: that [`Answer::read`] would not wait.
     #[must_use]
     pub fn more(&self) -> Wait<'_> {
@@ -390,17 +423,6 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn room(&self) -> Wait<'_> {
         self.handle.row(WAIT_FETCH_ROOM)
-    }
-
-    /// Returns the bytes that offset and size at `at` name.
-    fn part(&self, at: usize) -> &'a [u8] {
-        let start = self.number(at);
-        &self.head[start..start + self.number(at + 4)]
-    }
-
-    fn number(&self, at: usize) -> usize {
-        let bytes = self.head[at..].first_chunk().expect("the host wrote whole numbers");
-        index(u32::from_le_bytes(*bytes))
     }
 }
 
@@ -439,20 +461,6 @@ mod tests {
         let post = Fetch::post(&request, "http://a/", "body").with_header("x", "y");
         assert_eq!(post.start().unwrap_err(), FetchError::Denied);
         assert_eq!(Fetch::get(&request, "a/b").send().unwrap_err(), FetchError::Uri);
-    }
-
-    #[test]
-    fn a_head_is_read_where_it_lies() {
-        let mut head = Vec::new();
-        for number in [404, 2, 40, 4, 44, 3, 47, 1, 48, 0_u32] {
-            head.extend(number.to_le_bytes());
-        }
-        head.extend(b"hosta/bx");
-        let answer = Answer { handle: Handle(1), head: &head, call: PhantomData };
-        assert_eq!(answer.status(), 404);
-        assert!(answer.headers().eq([(&b"host"[..], &b"a/b"[..]), (b"x", b"")]));
-        assert_eq!(answer.header_text("x"), Some(""));
-        assert_eq!(answer.header("y"), None);
     }
 
     #[test]

@@ -38,6 +38,12 @@ mod import {
         pub(super) fn fetch_head(handle: u32, target: *mut u8, size: usize) -> i32;
         pub(super) fn fetch_read(handle: u32, target: *mut u8, size: usize) -> i32;
         pub(crate) safe fn fetch_close(handle: u32);
+        pub(super) fn trailers_read(handle: u32, target: *mut u8, size: usize) -> i32;
+        pub(super) fn trailers_write(
+            handle: u32,
+            rows: *const crate::layout::ResponseHeader,
+            count: usize,
+        ) -> i32;
         pub(super) fn wait(rows: *mut crate::layout::WaitRow, count: usize, time: i64) -> i32;
     }
 }
@@ -128,6 +134,27 @@ pub(crate) fn fetch_read(handle: u32, target: &mut [u8]) -> i32 {
 }
 
 #[cfg(target_arch = "wasm32")]
+pub(crate) fn trailers_read(handle: u32, target: &mut [u8]) -> i32 {
+    // SAFETY: as for `random`.
+    unsafe { import::trailers_read(handle, target.as_mut_ptr(), target.len()) }
+}
+
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn trailers_write(handle: u32, trailers: &[(&str, &[u8])]) -> i32 {
+    use crate::export::header_row;
+    use crate::layout::ResponseHeader;
+    use crate::trailers::TRAILERS_MAX;
+
+    let mut rows = [ResponseHeader::default(); TRAILERS_MAX];
+    for (row, &(name, value)) in rows.iter_mut().zip(trailers) {
+        *row = header_row(name.as_bytes(), value);
+    }
+    // SAFETY: the import reads the rows, and what they refer to, during the call alone: the rows lie on this stack,
+    // as many as the caller has found to fit, and the texts are borrowed for as long.
+    unsafe { import::trailers_write(handle, rows.as_ptr(), trailers.len()) }
+}
+
+#[cfg(target_arch = "wasm32")]
 pub(crate) fn wait(rows: &mut [WaitRow], time_ns: i64) {
     // SAFETY: the import reads and writes exactly the borrowed rows, during the call alone. It writes whole
     // fields of them, for which any number is valid.
@@ -138,6 +165,17 @@ pub(crate) fn wait(rows: &mut [WaitRow], time_ns: i64) {
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) const fn fetch(_asked: &Asked<'_>) -> i32 {
     crate::layout::ERRORS_FROM - crate::fetch::FetchError::Denied as i32
+}
+
+/// Nothing comes behind a body.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const fn trailers_read(_handle: u32, _target: &mut [u8]) -> i32 {
+    0
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const fn trailers_write(_handle: u32, _trailers: &[(&str, &[u8])]) -> i32 {
+    0
 }
 
 // Without a fetch there is no handle, and these are not reached.

@@ -39,11 +39,13 @@ mod handler; // what can be exported
 mod json; // requests and answers by serde
 
 mod stream; // bodies piece by piece
+mod trailers; // fields behind a body
 
 pub mod fetch; // requests to other servers
 
 mod bytes; // what can be a body or a header value
 mod error; // what becomes an error record, or a refusal
+mod fields; // fields as the host lays them out
 mod form; // undoing percent and form encoding
 
 pub mod clock; // import: time
@@ -75,6 +77,7 @@ pub use midge_guest_macros::function;
 pub use request::Request;
 pub use response::{RESPONSE_HEADERS_MAX, Response};
 pub use stream::{BodyReader, BodyWriter};
+pub use trailers::{TRAILERS_MAX, Trailers};
 
 /// Exports a function to the host: `export!(handle, area = 65536, heap = 65536, initialize = warm_up)`. The attribute
 /// [`function`] before the function itself does the same; this is for one that stands elsewhere.

@@ -13,6 +13,7 @@ use crate::error::FunctionError;
 use crate::form;
 use crate::layout::{BODY_PARTIAL, HTTP_1_0, Method, RequestHead, RequestHeader, Span, VERSION};
 use crate::stream::BodyReader;
+use crate::trailers::Trailers;
 
 /// A request, lent for the time of the call.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +141,16 @@ impl<'a> Request<'a> {
     pub fn body_reader(&self) -> BodyReader<'a> {
         let flags = self.u32_at(offset_of!(RequestHead, flags));
         BodyReader::new(self.body(), flags & BODY_PARTIAL != 0)
+    }
+
+    /// Returns what the client sent behind the body, once that was read to its end; before, there is nothing. A
+    /// function that does not read it piece by piece finds it read. Takes room of the heap.
+    ///
+    /// # Panics
+    /// If the heap has no room for them.
+    #[must_use]
+    pub fn trailers(&self) -> Trailers<'a> {
+        Trailers::read(0).expect("the heap is used up: give the function a larger `heap`")
     }
 
     /// Returns what identifies the request in logs and problem reports.

@@ -114,6 +114,19 @@ impl BodyWriter {
     pub fn finish<'a>(self) -> Response<'a> {
         Response::written()
     }
+
+    /// Ends the body with fields behind it; the function returns what this returns. They go out where the body does in
+    /// chunks: not to a client of HTTP/1.0, and not where a `content-length` was told. Those that a head alone may have
+    /// are left out; clients may pass over any.
+    ///
+    /// # Panics
+    /// If there are more than [`TRAILERS_MAX`](crate::TRAILERS_MAX).
+    #[must_use]
+    pub fn finish_with<'a>(self, trailers: &[(&str, &[u8])]) -> Response<'a> {
+        // The host knows the response: it has no other answer for that.
+        let _done = crate::trailers::write(0, trailers);
+        Response::written()
+    }
 }
 
 #[cfg(test)]

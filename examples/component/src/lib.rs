@@ -1,4 +1,5 @@
-//! A component of wasi:http, for any host of those: `/echo` sends the body back piece by piece, any other path is
+//! A component of wasi:http, for any host of those: `/echo` sends the body back piece by piece, and the fields behind
+//! it; any other path is
 //! answered with what was asked. `/probe` uses the interface in odd ways, and tells what came of it: the same on
 //! any host.
 
@@ -27,22 +28,29 @@ impl Guest for Handler {
         headers
             .append("content-type", b"text/plain; charset=utf-8")
             .expect("a header like any other");
+        let is_echo = path.ends_with("/echo");
+        // Some hosts send what was announced, and no more.
+        for names in request.headers().get("trailer").into_iter().filter(|_| is_echo) {
+            headers.append("trailer", &names).expect("a header like any other");
+        }
         let response = OutgoingResponse::new(headers);
         let body = response.body().expect("taken once");
         ResponseOutparam::set(outparam, Ok(response));
         let mut output = body.write().expect("taken once");
-        if path.ends_with("/echo") {
-            echo(&request, &output);
+        let mut trailers = None;
+        if is_echo {
+            trailers = echo(&request, &output);
         } else {
             output.write_all(tell(&request, &path).as_bytes()).expect("the response was set");
         }
         drop(output);
-        OutgoingBody::finish(body, None).expect("no length was promised");
+        OutgoingBody::finish(body, trailers).expect("no length was promised");
     }
 }
 
 /// Sends each piece before the next one is read: a body of any size needs the memory of one piece.
-fn echo(request: &IncomingRequest, output: &OutputStream) {
+/// Returns what came behind the last of them.
+fn echo(request: &IncomingRequest, output: &OutputStream) -> Option<Fields> {
     let body = request.consume().expect("taken once");
     let input = body.stream().expect("taken once");
     loop {
@@ -57,7 +65,11 @@ fn echo(request: &IncomingRequest, output: &OutputStream) {
         }
     }
     drop(input);
-    drop(IncomingBody::finish(body));
+    let trailers = IncomingBody::finish(body);
+    trailers.subscribe().block();
+    let found = trailers.get().expect("it was waited for").expect("taken once");
+    // Fields of a request cannot be given away.
+    found.expect("the body came to its end").map(|fields| fields.clone())
 }
 
 fn tell(request: &IncomingRequest, path: &str) -> String {

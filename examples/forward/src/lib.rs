@@ -1,7 +1,7 @@
 //! A component of wasi:http that asks other servers, for any host of those. The header `x-origin` says which, as
 //! `http://host:port`.
 //!
-//! - `/forward/..` passes the request on, and the response back, each as it comes.
+//! - `/forward/..` passes the request on, and the response back, each as it comes, with the fields behind them.
 //! - `/gather/N/..` asks for the same N times at once, and tells what came.
 //! - `/within/MS/..` gives up after so many milliseconds.
 
@@ -141,14 +141,21 @@ fn forward(request: &IncomingRequest, path: &str, outparam: ResponseOutparam) {
     }
     drop(pipe);
     drop(down);
-    OutgoingBody::finish(body, None).expect("as long as it was there");
+    OutgoingBody::finish(body, behind(source)).expect("as long as it was there");
 }
 
 fn finish(ends: &mut Option<(OutgoingBody, IncomingBody)>) {
     if let Some((body, source)) = ends.take() {
-        OutgoingBody::finish(body, None).expect("no length was promised");
-        drop(IncomingBody::finish(source));
+        OutgoingBody::finish(body, behind(source)).expect("no length was promised");
     }
+}
+
+/// Returns the fields behind a body that was read to its end.
+fn behind(source: IncomingBody) -> Option<Fields> {
+    let trailers = IncomingBody::finish(source);
+    trailers.subscribe().block();
+    let found = trailers.get().expect("it was waited for").expect("taken once");
+    found.expect("the body came to its end").map(|fields| fields.clone())
 }
 
 /// Bytes from one to the other, none of which waits for more than it has to.

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/relay/louder?to=URL` | what that server answers to this request, in capitals, as it comes |
+//! | `/relay/louder?to=URL` | what that server answers to this request, in capitals, as it comes; the fields behind either body go along |
 //! | `/relay/faster?one=URL&other=URL` | the answer of whichever is there first |
 //!
 //! `within=MS` is the time that either may take to begin, a second without it.
@@ -11,7 +11,9 @@
 use core::time::Duration;
 
 use midge_guest::fetch::{Answer, Fetch, FetchError, Pending, wait};
-use midge_guest::{BodyReader, BodyWriter, FunctionError, Method, Request, Response};
+use midge_guest::{
+    BodyReader, BodyWriter, FunctionError, Method, Request, Response, TRAILERS_MAX, Trailers,
+};
 
 const PIECE_BYTES: usize = 4096;
 /// What is taken of an answer as a whole.
@@ -32,8 +34,9 @@ fn handle<'a>(request: &Request<'a>) -> Result<Response<'a>, FunctionError> {
 /// Both bodies go through piece by piece, and neither waits for the other.
 fn louder<'a>(request: &Request<'a>) -> Result<Response<'a>, FetchError> {
     let url = request.parameter("to").unwrap_or_default();
-    let mut fetch =
-        Fetch::new(request, request.method_name(), url).with_answer_time(within(request));
+    let mut fetch = Fetch::new(request, request.method_name(), url)
+        .with_answer_time(within(request))
+        .with_header("te", "trailers");
     if let Some(kind) = request.header("content-type") {
         fetch = fetch.with_header("content-type", kind);
     }
@@ -49,12 +52,12 @@ fn louder<'a>(request: &Request<'a>) -> Result<Response<'a>, FetchError> {
         let [is_answered, has_room, has_more] = waits.map(|wait| wait.is_ready());
         if is_answered {
             // Some servers answer before they have read all, and go on with both.
-            return pass_down(pending.answer()?, Some(body));
+            return pass_down(pending.answer()?, Some((request, body)));
         }
         if has_room && has_more {
             let size = body.read(&mut piece);
             if size == 0 {
-                pending.finish()?;
+                with_passed(request.trailers(), |trailers| pending.finish_with(trailers))?;
                 return pass_down(pending.answer()?, None);
             }
             pending.write(&piece[..size])?;
@@ -70,7 +73,7 @@ fn louder<'a>(request: &Request<'a>) -> Result<Response<'a>, FetchError> {
 /// Passes an answer on, and what is left of the request's body up meanwhile.
 fn pass_down<'a>(
     mut answer: Answer<'a>,
-    mut upward: Option<BodyReader<'a>>,
+    mut upward: Option<(&Request<'a>, BodyReader<'a>)>,
 ) -> Result<Response<'a>, FetchError> {
     let mut response = Response::new(answer.status());
     for name in ["content-type", "etag", "location"] {
@@ -83,7 +86,10 @@ fn pass_down<'a>(
     loop {
         // What comes after the head has been sent can only be cut off: the client must not take it for the whole.
         match answer.read_now(&mut piece) {
-            Ok(Some(0)) => return Ok(writer.finish()),
+            Ok(Some(0)) => {
+                let trailers = answer.trailers()?;
+                return Ok(with_passed(trailers, |trailers| writer.finish_with(trailers)));
+            }
             Ok(Some(size)) => {
                 piece[..size].make_ascii_uppercase();
                 writer.write(&piece[..size]);
@@ -94,14 +100,18 @@ fn pass_down<'a>(
         }
         match &mut upward {
             None => wait(&mut [answer.more()], None),
-            Some(body) => {
+            Some((request, body)) => {
                 let mut waits = [answer.more(), body.more()];
                 wait(&mut waits, None);
                 let [_, has_more] = waits.map(|wait| wait.is_ready());
                 if has_more {
                     let size = body.read(&mut piece);
-                    let sent =
-                        if size == 0 { answer.finish() } else { answer.write(&piece[..size]) };
+                    let sent = match size {
+                        0 => {
+                            with_passed(request.trailers(), |trailers| answer.finish_with(trailers))
+                        }
+                        _ => answer.write(&piece[..size]),
+                    };
                     // A server that has answered may stop to read.
                     if size == 0 || sent.is_err() {
                         upward = None;
@@ -110,6 +120,16 @@ fn pass_down<'a>(
             }
         }
     }
+}
+
+/// Lends fields that came behind a body as they are written behind another: the first of them, if there are many.
+fn with_passed<R>(trailers: Trailers<'_>, write: impl FnOnce(&[(&str, &[u8])]) -> R) -> R {
+    let mut fields = [("", &b""[..]); TRAILERS_MAX];
+    let count = trailers.iter().len().min(TRAILERS_MAX);
+    for (field, found) in fields.iter_mut().zip(trailers.iter()) {
+        *field = found;
+    }
+    write(&fields[..count])
 }
 
 /// Ends the call without an end of its body.

@@ -6,6 +6,7 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// Status line and header lines, but those that tell in which pieces the body came.
     pub(super) head: String,
+    /// With the lines behind it.
     pub(super) body: Vec<u8>,
     pub(super) closes: bool,
     /// All of it is there.
@@ -69,6 +70,10 @@ fn dechunk(bytes: &mut &[u8]) -> (Vec<u8>, bool) {
         let digits = std::str::from_utf8(&bytes[..size]).expect("digits are ASCII");
         let chunk = usize::from_str_radix(digits, 16).expect("a chunk's size");
         *bytes = &bytes[size + 2..];
+        if chunk == 0 {
+            let is_whole = take_trailers(bytes, &mut body);
+            return (body, is_whole);
+        }
         let (data, rest) = bytes.split_at(chunk.min(bytes.len()));
         body.extend_from_slice(data);
         *bytes = rest;
@@ -77,10 +82,22 @@ fn dechunk(bytes: &mut &[u8]) -> (Vec<u8>, bool) {
             break;
         };
         *bytes = rest;
-        if chunk == 0 {
-            return (body, true);
-        }
     }
     *bytes = &[];
     (body, false)
+}
+
+/// Puts the lines behind a body at its end; returns whether they have come to theirs.
+fn take_trailers(bytes: &mut &[u8], body: &mut Vec<u8>) -> bool {
+    while let Some(size) = bytes.windows(2).position(|two| two == b"\r\n") {
+        let line = &bytes[..size];
+        *bytes = &bytes[size + 2..];
+        if line.is_empty() {
+            return true;
+        }
+        body.extend_from_slice(line);
+        body.push(b'\n');
+    }
+    *bytes = &[];
+    false
 }

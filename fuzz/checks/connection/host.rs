@@ -31,7 +31,7 @@ pub(super) enum Way {
     Big,
     /// The body is read piece by piece, then answered with a length.
     Whole,
-    /// The same, answered without a length.
+    /// The same, answered without a length, and with the request's trailers behind it.
     Chunks,
     /// The answer begins before the body is read.
     Eager,
@@ -244,6 +244,9 @@ impl Host {
                     }
                     continue;
                 }
+                if call.plan.way == Way::Chunks && !give_trailers_back(endpoint, id) {
+                    return call.is_waiting = true;
+                }
                 assert!(endpoint.end_response(id), "all of it was written");
                 self.calls.swap_remove(place);
                 return;
@@ -267,6 +270,7 @@ impl Host {
         let call = &mut self.calls[place];
         match endpoint.unread(call.id) {
             Unread::Bytes(size) => {
+                assert!(endpoint.trailers(call.id).is_none(), "they come behind the body");
                 let start = call.answer.len();
                 call.answer.resize(start + self.random.size(size), 0);
                 endpoint.read_body(call.id, &mut call.answer[start..]);
@@ -276,6 +280,14 @@ impl Host {
         }
         call.is_waiting
     }
+}
+
+/// Ends a body with what came behind the request's; false if there is no room yet.
+fn give_trailers_back<R: Ring, C: Clock>(endpoint: &mut Endpoint<R, C>, id: ConnectionId) -> bool {
+    // A peer that has gone takes its trailers along; the event about that is on its way.
+    let Some(trailers) = endpoint.trailers(id).cloned() else { return false };
+    let written = endpoint.write_trailers(id, trailers.iter());
+    written.expect("what was taken can be sent") != Written::Later
 }
 
 fn respond<R: Ring, C: Clock>(

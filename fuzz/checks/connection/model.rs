@@ -32,8 +32,8 @@ pub(super) struct Model {
 
 /// How much there is of a body.
 enum Body {
-    /// All of it, and how many bytes of the stream it took.
-    Whole(Vec<u8>, usize),
+    /// All of it, how many bytes of the stream it took, and the lines behind it.
+    Whole(Vec<u8>, usize, Vec<u8>),
     /// It lacks its end.
     Partial(Vec<u8>),
     /// It is wrong, behind so much.
@@ -77,14 +77,14 @@ impl Model {
             if !expected.either.is_empty() {
                 model.expected.push(expected);
             }
-            let size = if let Body::Whole(_, size) = body {
+            let size = if let Body::Whole(_, size, _) = body {
                 head.bytes_total() + size
             } else {
                 rest.len()
             };
             note_end(&mut model, &head, rest.len() > size);
             match body {
-                Body::Whole(_, size) if !must_close => {
+                Body::Whole(_, size, _) if !must_close => {
                     rest.drain(..head.bytes_total() + size);
                 }
                 _ => return model,
@@ -124,7 +124,7 @@ impl Model {
                 self.is_cut |= plan.way == Way::Abort || !is_whole;
                 // Where the response was complete by then, the connection goes on: of a HEAD with the head.
             }
-            (Way::Small, Body::Whole(body, _)) if body.len() > SMALL_BYTES_MAX => {
+            (Way::Small, Body::Whole(body, ..)) if body.len() > SMALL_BYTES_MAX => {
                 expected.either.push(answer(Refusal::BodyTooLarge));
                 expected.may_close = true;
             }
@@ -134,8 +134,13 @@ impl Model {
                     expected.must_close = true;
                 }
             }
-            (way, Body::Whole(body, _)) => {
-                expected.either.push(plan.answer(body));
+            (way, Body::Whole(body, _, lines)) => {
+                let (status, mut body) = plan.answer(body);
+                // HTTP/1.0 has no chunks, and so no place behind a body.
+                if way == Way::Chunks && head.version_minor > 0 {
+                    body.extend_from_slice(lines);
+                }
+                expected.either.push((status, body));
                 let is_endless = matches!(way, Way::Chunks | Way::Eager);
                 expected.must_close |= is_endless && head.version_minor == 0;
                 // The peer may be seen to go before it is answered.
@@ -220,11 +225,11 @@ fn answer(refusal: Refusal) -> (u16, Vec<u8>) {
 impl Body {
     fn of(bytes: &[u8], framing: Framing) -> Self {
         match framing {
-            Framing::None => Self::Whole(Vec::new(), 0),
+            Framing::None => Self::Whole(Vec::new(), 0, Vec::new()),
             Framing::Length(length) => {
                 let size = usize::try_from(length).unwrap_or(usize::MAX);
                 match bytes.get(..size) {
-                    Some(body) => Self::Whole(body.to_vec(), size),
+                    Some(body) => Self::Whole(body.to_vec(), size, Vec::new()),
                     None => Self::Partial(bytes.to_vec()),
                 }
             }
@@ -242,7 +247,10 @@ impl Body {
                 Ok(decoded) => {
                     body.extend_from_slice(&byte[..decoded.written]);
                     if decoded.is_complete {
-                        return Self::Whole(body, place + 1);
+                        let lines = decoder.trailers().iter();
+                        let lines = lines.map(|(name, value)| [name, b": ", value, b"\n"].concat());
+                        let lines = lines.collect::<Vec<_>>().concat();
+                        return Self::Whole(body, place + 1, lines);
                     }
                 }
             }

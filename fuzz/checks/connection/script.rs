@@ -158,7 +158,12 @@ impl PeerScript {
                     self.stream.extend_from_slice(chunk);
                     self.stream.extend(b"\r\n");
                 }
-                self.stream.extend(b"0\r\nt: u\r\n\r\n");
+                self.stream.extend(b"0\r\n");
+                if what == 10 {
+                    let lines = format!("Content-Length: 3\r\nx-{size}:\t{size} \r\nT:\r\n");
+                    self.stream.extend(lines.bytes());
+                }
+                self.stream.extend(b"t: u\r\n\r\n");
             }
             11 => {
                 let pad = "x".repeat(16 * usize::from(bytes.next()));

@@ -23,7 +23,7 @@ use midge_abi::imports::Level;
 use midge_abi::request::{HeadSpan, HeaderSpan, Request, block_size, encode, mark_body_partial};
 use midge_abi::response::{Answer, Response};
 use midge_loader::artifact::{self, Artifact};
-use midge_loader::collect::{Collector, Written};
+use midge_loader::collect::{Collector, Fields, Written};
 use midge_loader::context::{RequestContext, Services};
 use midge_loader::drive::CallEnd;
 use midge_loader::engine::Engines;
@@ -42,6 +42,7 @@ use crate::extras::Extras;
 use crate::output::{self, Cell, Table, Tone};
 use crate::services::{RandomKey, wall_ns};
 use midge_net::http::request::HEAD_BYTES_MAX;
+use midge_net::http::trailers::{TRAILERS_MAX, may_be_trailer};
 
 /// Version of the JSON object.
 const SCHEMA: &str = "midge/invoke/1";
@@ -75,6 +76,9 @@ struct ResponseReport {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
+    /// Fields behind the body.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    trailers: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -230,7 +234,8 @@ impl Invocation {
         let began_ns = self.clock.precise_ns();
         let context = RequestContext { request_id, began_ns, time_ns: DEADLINE_NS };
         let called = Instant::now();
-        let mut collector = Collector::new(unread, RESPONSE_BYTES_MAX);
+        let collector = Collector::new(unread, RESPONSE_BYTES_MAX);
+        let mut collector = collector.with_trailers(&text.trailers);
         let used = collector.run(pristine.call(context, area, size));
         times.push("guest", nanoseconds(called));
         let response = response(&used, collector.into_written())?;
@@ -263,11 +268,14 @@ fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
             address == RESPONSE_WRITTEN,
             "the function wrote a response, and returned another or an error"
         );
-        let headers = written.headers.iter();
+        let pair = |(name, value): &(Vec<u8>, Vec<u8>)| (text(name), text(value));
+        let trailers = written.trailers.iter().flatten();
         return Ok(ResponseReport {
             status: written.status,
-            headers: headers.map(|(name, value)| (text(name), text(value))).collect(),
+            headers: written.headers.iter().map(pair).collect(),
             body: text(&written.body),
+            // The others would not be sent either.
+            trailers: trailers.filter(|(name, _)| may_be_trailer(name)).map(pair).collect(),
         });
     }
     match Response::read(used.memory(), address, RESPONSE_BYTES_MAX)
@@ -277,6 +285,7 @@ fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
             status: response.status(),
             headers: response.headers().map(|(name, value)| (text(name), text(value))).collect(),
             body: text(response.body()),
+            trailers: Vec::new(),
         }),
         Answer::Error(message) => anyhow::bail!("the function reports: {}", text(message)),
     }
@@ -294,6 +303,7 @@ struct RequestText {
     headers: Vec<HeaderSpan>,
     extras: Extras,
     body: Vec<u8>,
+    trailers: Fields,
 }
 
 impl RequestText {
@@ -335,6 +345,14 @@ impl RequestText {
         headers.extend(extras.rows(head.len()));
         let method = method(method_name);
         let body = body.unwrap_or_default();
+        anyhow::ensure!(
+            args.trailer.len() <= usize::from(TRAILERS_MAX),
+            "more than {TRAILERS_MAX} fields behind the body"
+        );
+        let bytes = |(name, value): &(String, String)| {
+            (name.clone().into_bytes(), value.clone().into_bytes())
+        };
+        let trailers = args.trailer.iter().map(bytes).collect();
         let method_name = method_span;
         Ok(Self {
             head,
@@ -347,6 +365,7 @@ impl RequestText {
             headers,
             extras,
             body,
+            trailers,
         })
     }
 
@@ -458,6 +477,12 @@ fn show(report: &Report, times: &Times) -> Result<()> {
     }
     let end = if report.response.body.ends_with('\n') { "" } else { "\n" };
     text += &format!("\n{}{end}\n", report.response.body);
+    for (name, value) in &report.response.trailers {
+        text += &format!("{name}: {value}\n");
+    }
+    if !report.response.trailers.is_empty() {
+        text.push('\n');
+    }
     text += &format!(
         "technique {}, tier {}, {}, {}\n",
         report.technique,

@@ -21,6 +21,7 @@ use midge_abi::fetch::{
 use midge_abi::imports::Level;
 use midge_abi::response::GuestRange;
 use midge_abi::width::{index, wire};
+use midge_loader::collect;
 use midge_loader::slot::Waiting;
 use midge_loader::wait::AskFault;
 use midge_net::clock::Clock;
@@ -283,11 +284,33 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         }))
     }
 
-    /// Answers `fetch_finish`.
+    /// Answers `fetch_finish`, and `trailers_write` of a request.
     #[cold]
-    pub(super) fn fetch_finish(&mut self, pending: &Pending, handle: u32) -> Satisfied {
+    pub(super) fn fetch_finish<'m>(
+        &mut self,
+        pending: &Pending,
+        handle: u32,
+        trailers: impl Iterator<Item = (&'m [u8], &'m [u8])>,
+    ) -> Satisfied {
         let Some(id) = self.fetch_of(pending, handle) else { return unknown() };
-        Satisfied::Answer(Ok(code(self.endpoint.fetch_finish(id).map(|()| 0))))
+        Satisfied::Answer(Ok(code(self.endpoint.fetch_finish(id, trailers).map(|()| 0))))
+    }
+
+    /// Answers `trailers_read` of a request.
+    #[cold]
+    pub(super) fn fetch_trailers(
+        &mut self,
+        pending: &Pending,
+        waiting: &mut Waiting,
+        handle: u32,
+        region: GuestRange,
+    ) -> Satisfied {
+        let Some(id) = self.fetch_of(pending, handle) else { return unknown() };
+        Satisfied::Answer(match self.endpoint.fetch_trailers(id) {
+            Ok(Some(trailers)) => collect::write_fields(waiting, region, trailers.iter()),
+            Ok(None) => Ok(LATER.cast_unsigned()),
+            Err(error) => Ok(code(Err(error))),
+        })
     }
 
     /// Answers `fetch_head`.

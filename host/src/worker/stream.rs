@@ -14,10 +14,12 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use midge_abi::contract::RESPONSE_WRITTEN;
+use midge_abi::contract::{HEADER_SIZE, RESPONSE_WRITTEN};
+use midge_abi::fetch::LATER;
 use midge_abi::problem::Problem;
-use midge_abi::response::{GuestRange, Response};
+use midge_abi::response::{GuestRange, Response, Trailers};
 use midge_abi::width::{index, wire};
+use midge_loader::collect;
 use midge_loader::drive::CallEnd;
 use midge_loader::slot::{Discard, Progress, Used, Waiting};
 use midge_loader::wait::{Ask, AskFault};
@@ -41,6 +43,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     /// Bytes of its body so far.
     pub(super) body_bytes: u64,
+    /// Its trailers were written: nothing follows.
+    pub(super) is_ended: bool,
 }
 
 /// A call that goes on when something happens.
@@ -112,12 +116,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         match waiting.ask() {
             Ask::Read(region) => self.read(pending.connection, waiting, region),
             Ask::Start(record) => self.start_response(pending, waiting, record),
-            Ask::Write(region) => {
-                if pending.reply.is_none() {
-                    return Satisfied::Answer(Err(AskFault::NotStarted));
-                }
-                self.write_piece(pending, waiting, region)
-            }
+            Ask::Write(region) => match pending.reply {
+                None => Satisfied::Answer(Err(AskFault::NotStarted)),
+                Some(reply) if reply.is_ended => Satisfied::Answer(Err(AskFault::Ended)),
+                Some(_) => self.write_piece(pending, waiting, region),
+            },
             Ask::Sleep(ns) => {
                 let now_ns = self.clock.precise_ns();
                 let until_ns = now_ns.saturating_add(ns);
@@ -130,11 +133,16 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             }
             Ask::Fetch(record) => self.fetch(pending, waiting, record),
             Ask::FetchWrite(handle, region) => self.fetch_write(pending, waiting, handle, region),
-            Ask::FetchFinish(handle) => self.fetch_finish(pending, handle),
+            Ask::FetchFinish(handle) => self.fetch_finish(pending, handle, std::iter::empty()),
             Ask::FetchHead(handle, region) => self.fetch_head(pending, waiting, handle, region),
             Ask::FetchRead(handle, region) => self.fetch_read(pending, waiting, handle, region),
             Ask::FetchClose(handle) => self.fetch_close(pending, handle),
             Ask::Wait(rows, ns) => self.wait(pending, waiting, rows, ns),
+            Ask::TrailersRead(0, region) => self.read_trailers(pending, waiting, region),
+            Ask::TrailersRead(handle, region) => {
+                self.fetch_trailers(pending, waiting, handle, region)
+            }
+            Ask::TrailersWrite(handle, rows) => self.write_trailers(pending, waiting, handle, rows),
         }
     }
 
@@ -180,7 +188,7 @@ impl<R: Ring, C: Clock> Worker<R, C> {
             if begun.is_err() {
                 return Satisfied::Answer(Err(AskFault::Record));
             }
-            pending.reply = Some(Reply { status, body_bytes: 0 });
+            pending.reply = Some(Reply { status, body_bytes: 0, is_ended: false });
         }
         self.write_bytes(pending, response.body())
     }
@@ -217,6 +225,52 @@ impl<R: Ring, C: Clock> Worker<R, C> {
                 }
                 Written::TooLong => return Satisfied::Answer(Err(AskFault::TooLong)),
             }
+        }
+    }
+
+    /// Answers `trailers_read` for the request itself.
+    #[cold]
+    fn read_trailers(
+        &self,
+        pending: &Pending,
+        waiting: &mut Waiting,
+        region: GuestRange,
+    ) -> Satisfied {
+        Satisfied::Answer(match self.endpoint.trailers(pending.connection) {
+            Some(trailers) => collect::write_fields(waiting, region, trailers.iter()),
+            None => Ok(LATER.cast_unsigned()),
+        })
+    }
+
+    /// Answers `trailers_write`.
+    #[cold]
+    fn write_trailers(
+        &mut self,
+        pending: &mut Pending,
+        waiting: &Waiting,
+        handle: u32,
+        rows: GuestRange,
+    ) -> Satisfied {
+        let count = rows.size / wire(HEADER_SIZE);
+        let Ok(trailers) = Trailers::read(waiting.memory(), rows.address, count) else {
+            return Satisfied::Answer(Err(AskFault::Trailers));
+        };
+        if handle != 0 {
+            return self.fetch_finish(pending, handle, trailers.rows());
+        }
+        let Some(reply) = &mut pending.reply else {
+            return Satisfied::Answer(Err(AskFault::NotStarted));
+        };
+        if reply.is_ended {
+            return Satisfied::Answer(Err(AskFault::Ended));
+        }
+        match self.endpoint.write_trailers(pending.connection, trailers.rows()) {
+            Ok(Written::Later) => Satisfied::Later,
+            Ok(_) => {
+                reply.is_ended = true;
+                Satisfied::Answer(Ok(0))
+            }
+            Err(_) => Satisfied::Answer(Err(AskFault::Trailers)),
         }
     }
 

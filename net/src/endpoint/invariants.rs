@@ -21,6 +21,12 @@ impl<C: Clock> Endpoint<SimRing, C> {
                 || connection.exchange.is_owed()
                 || matches!(connection.phase, Phase::Free | Phase::Closing);
             assert!(is_alive, "nothing will ever happen to {connection:?}");
+            let keeps_trailers = matches!(&connection.body,
+                crate::connection::Body::Chunked(decoder) if decoder.trailers().bytes() > 0);
+            assert!(
+                !keeps_trailers || connection.reserved_bytes > 0,
+                "trailers outlive their exchange: {connection:?}"
+            );
             assert!(
                 !connection.exchange.is_owed()
                     || matches!(connection.exchange, Exchange::Deferred | Exchange::Streaming)

@@ -660,3 +660,89 @@ fn draining_ends_every_connection_with_its_next_response() {
     let sent = String::from_utf8(world.ring().sending(busy).unwrap().to_vec()).unwrap();
     assert!(sent.contains("Connection: close"), "{sent}");
 }
+
+/// A body in chunks with this behind it.
+fn with_trailers(trailers: &str) -> Vec<u8> {
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    format!("{head}2\r\nab\r\n0\r\n{trailers}\r\n").into_bytes()
+}
+
+#[test]
+fn trailers_are_there_as_long_as_their_request() {
+    let mut world = World::new(4);
+    let id = world.accept(0);
+    let both = [with_trailers("X: y\r\nhost: b\r\n"), with_trailers("")].concat();
+    world.ring().deliver(id, &both, More::Follows);
+    let mut seen = Vec::new();
+    world.turn_with(|endpoint, event| {
+        assert_eq!(event, Event::Request(id));
+        let trailers = endpoint.trailers(id).expect("the body is there").clone();
+        seen.push((trailers, endpoint.counters().bodies_bytes));
+        respond(endpoint, id, 200);
+        assert_eq!(endpoint.counters().bodies_bytes, 0);
+    });
+    let (first, second) = (&seen[0], &seen[1]);
+    assert!(first.0.iter().eq([(&b"x"[..], &b"y"[..])]), "{first:?}");
+    assert!(first.1 > 0, "they count against the budget of bodies");
+    assert!(second.0.is_empty() && second.1 == 0, "{second:?}");
+}
+
+#[test]
+fn trailers_beyond_the_budget_of_bodies_are_refused() {
+    let settings = Settings { connections_max: 16, bodies_bytes_max: 100, ..Settings::default() };
+    let mut world = World::with(4, settings);
+    let long = with_trailers(&format!("a: {}\r\n", "b".repeat(120)));
+    let id = world.accept(0);
+    world.ring().deliver(id, &long, More::Follows);
+    assert_eq!(world.serve(), [Event::Refused(id, Refusal::BodiesFull)]);
+    // The same in two pieces, of which the second has them.
+    let id = world.accept(1);
+    let (front, back) = long.split_at(long.len() - 125);
+    world.ring().deliver(id, front, More::Follows);
+    assert_eq!(world.serve(), [Event::Head(id)]);
+    world.ring().deliver(id, back, More::Follows);
+    assert_eq!(world.serve(), [Event::Refused(id, Refusal::BodiesFull)]);
+    assert_eq!(world.endpoint.counters().bodies_bytes, 0);
+}
+
+/// Streams the body of a request whose head is at hand, and begins a response in chunks.
+fn begin(endpoint: &mut Endpoint<FakeRing, FakeClock>, event: Event) {
+    if let Event::Head(id) | Event::Request(id) = event {
+        endpoint.stream(id, 1000, 0);
+        endpoint.begin_response(id, 200, std::iter::empty(), None).unwrap();
+    }
+}
+
+#[test]
+fn trailers_of_a_stream_come_behind_its_body_and_go_behind_its_response() {
+    use crate::stream::{Unread, Written};
+    let mut world = World::new(4);
+    let id = world.accept(0);
+    world.ring().deliver(
+        id,
+        &with_trailers("X: more than is left beside a frame\r\n"),
+        More::Follows,
+    );
+    assert_eq!(world.turn_with(begin), [Event::Request(id)]);
+    assert!(world.endpoint.trailers(id).is_none(), "the body was not read");
+    assert_eq!(world.endpoint.unread(id), Unread::Bytes(2));
+    world.endpoint.read_body(id, &mut [0; 2]);
+    let trailers = world.endpoint.trailers(id).expect("it was read").clone();
+    // As much as may wait: they have to wait, too.
+    let large = vec![b'x'; 1 << 20];
+    while world.endpoint.write_response(id, &large) != Written::Later {}
+    assert_eq!(world.endpoint.write_trailers(id, trailers.iter()), Ok(Written::Later));
+    world.turn();
+    world.finish_send(id);
+    assert!(world.turn().contains(&Event::Room(id)));
+    let written = world.endpoint.write_trailers(id, trailers.iter());
+    assert!(matches!(written, Ok(Written::Bytes(_))), "{written:?}");
+    assert_eq!(world.endpoint.write_response(id, b"more"), Written::TooLong);
+    assert!(world.endpoint.end_response(id));
+    world.finish_send(id);
+    world.turn();
+    world.turn();
+    let sent = String::from_utf8(world.ring().sending(id).unwrap().to_vec()).unwrap();
+    assert_eq!(sent, "0\r\nx: more than is left beside a frame\r\n\r\n");
+    assert_eq!(world.endpoint.counters().bodies_bytes, 0);
+}

@@ -7,10 +7,12 @@
 //! ```
 //!
 //! A state machine over bytes, so any split gives the same body. Lines end in CRLF and nothing else (RFC 9112,
-//! 7.1, and the rejected erratum 7633). Extensions and trailers are checked, bounded and dropped.
+//! 7.1, and the rejected erratum 7633). Extensions are checked, bounded and dropped; trailers are checked, bounded
+//! and kept beside the body (`trailers.rs`). Where there are none, nothing is allocated for them.
 
 use super::characters::{NAME, is_value};
 use super::refusal::Refusal;
+use super::trailers::{TRAILER_BYTES_MAX, TRAILERS_MAX, Trailers};
 use crate::width::wide;
 
 /// Size of one chunk's extensions: nobody sends them but attackers.
@@ -18,9 +20,6 @@ pub const EXTENSION_BYTES_MAX: u32 = 256;
 
 /// Size of all extensions of a body (CVE-2023-39326 read a gigabyte of them).
 pub const EXTENSIONS_BYTES_MAX: u32 = 4 * 1024;
-
-/// Size of a body's trailers.
-pub const TRAILER_BYTES_MAX: u32 = 8 * 1024;
 
 /// Hexadecimal digits in a chunk's size.
 const SIZE_DIGITS_MAX: u8 = 16;
@@ -65,8 +64,11 @@ pub struct Decoder {
     extension_bytes: u32,
     extensions_bytes: u32,
     trailer_bytes: u32,
+    /// Lines of trailers, with those that were left out.
+    trailer_lines: u8,
     digits: u8,
     state: State,
+    trailers: Trailers,
 }
 
 impl Default for Decoder {
@@ -84,9 +86,23 @@ impl Decoder {
             extension_bytes: 0,
             extensions_bytes: 0,
             trailer_bytes: 0,
+            trailer_lines: 0,
             digits: 0,
             state: State::Size,
+            trailers: Trailers::new(),
         }
+    }
+
+    /// Returns what came behind the body, so far.
+    #[must_use]
+    pub const fn trailers(&self) -> &Trailers {
+        &self.trailers
+    }
+
+    /// Takes what came behind the body away.
+    #[must_use]
+    pub fn take_trailers(&mut self) -> Trailers {
+        std::mem::take(&mut self.trailers)
     }
 
     /// Reads `bytes` from `read_start` on and writes the body it finds from `write_start` on.
@@ -161,12 +177,18 @@ impl Decoder {
             }
             (State::TrailerStart, b'\r') => Ok(State::EndLineFeed),
             (State::TrailerStart | State::TrailerName, _) if NAME[usize::from(byte)] != 0 => {
-                self.trailer(State::TrailerName)
+                if self.state == State::TrailerStart {
+                    self.count_trailer()?;
+                }
+                self.trailer(NAME[usize::from(byte)], State::TrailerName)
             }
-            (State::TrailerName, b':') => self.trailer(State::TrailerValue),
+            (State::TrailerName, b':') => self.trailer(byte, State::TrailerValue),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
-            (State::TrailerValue, _) if is_value(byte) => self.trailer(State::TrailerValue),
-            (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
+            (State::TrailerValue, _) if is_value(byte) => self.trailer(byte, State::TrailerValue),
+            (State::TrailerLineFeed, b'\n') => {
+                self.trailers.end_line();
+                Ok(State::TrailerStart)
+            }
             (State::EndLineFeed, b'\n') => Ok(State::End),
             _ => Err(Refusal::Chunk),
         }
@@ -207,11 +229,20 @@ impl Decoder {
         Ok(())
     }
 
-    fn trailer(&mut self, next: State) -> Result<State, Refusal> {
+    fn count_trailer(&mut self) -> Result<(), Refusal> {
+        if self.trailer_lines == TRAILERS_MAX {
+            return Err(Refusal::ChunkOverhead);
+        }
+        self.trailer_lines += 1;
+        Ok(())
+    }
+
+    fn trailer(&mut self, byte: u8, next: State) -> Result<State, Refusal> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES_MAX {
             return Err(Refusal::ChunkOverhead);
         }
+        self.trailers.push(byte);
         Ok(next)
     }
 }
@@ -304,6 +335,61 @@ mod tests {
         ] {
             check(text, Err(Refusal::Chunk));
         }
+    }
+
+    /// Returns the fields behind a body that comes in pieces of this size.
+    fn trailers(text: &str, piece_size: usize) -> Result<String, Refusal> {
+        let mut bytes = text.replace('|', "\r\n").into_bytes();
+        let mut decoder = Decoder::new();
+        let mut is_complete = false;
+        for piece in bytes.chunks_mut(piece_size) {
+            assert!(!is_complete, "nothing follows");
+            is_complete = decoder.decode(piece, 0, 0)?.is_complete;
+        }
+        assert!(is_complete, "{text}");
+        let trailers = decoder.take_trailers();
+        assert!(decoder.trailers().is_empty(), "they were taken");
+        assert_eq!(trailers.is_empty(), trailers.iter().len() == 0);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Ok(trailers.iter().map(|(name, value)| text(name) + "=" + &text(value) + ";").collect())
+    }
+
+    #[test]
+    fn trailers_are_kept_beside_the_body() {
+        for (text, expected) in [
+            ("0||", ""),
+            ("5|hello|0|X-Sum: 7||", "x-sum=7;"),
+            ("0|y:|Y: \t a:b;c \t |z:z||", "y=;y=a:b;c;z=z;"),
+            ("0|Content-Length: 50|a: b|Transfer-Encoding: chunked|HOST: x|c: d||", "a=b;c=d;"),
+            ("0|host: x||", ""),
+        ] {
+            for piece_size in 1..text.len() {
+                assert_eq!(trailers(text, piece_size).as_deref(), Ok(expected), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_trailers_take_no_memory() {
+        let mut bytes = b"5\r\nhello\r\n0\r\n\r\n".to_vec();
+        let mut decoder = Decoder::new();
+        assert!(decoder.decode(&mut bytes, 0, 0).unwrap().is_complete);
+        assert_eq!(decoder.trailers().bytes(), 0);
+    }
+
+    #[test]
+    fn trailers_are_bounded_in_lines_and_bytes() {
+        let lines = |count: u8| format!("0|{}|", "a: b|".repeat(count.into()));
+        assert_eq!(trailers(&lines(TRAILERS_MAX), 7).unwrap(), "a=b;".repeat(64));
+        // Those that are left out count: a peer may send no more of them.
+        let hosts = format!("0|{}|", "host: b|".repeat(65));
+        for text in [lines(TRAILERS_MAX + 1), hosts] {
+            assert_eq!(trailers(&text, 7), Err(Refusal::ChunkOverhead));
+        }
+        let size = crate::width::index(TRAILER_BYTES_MAX) - 2;
+        let long = |size| format!("0|a:{}||", "b".repeat(size));
+        assert_eq!(trailers(&long(size), 100).unwrap().len(), size + 3);
+        assert_eq!(trailers(&long(size + 1), 100), Err(Refusal::ChunkOverhead));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Circumstances {
     pub version_minor: u8,
     /// True if the connection goes on after this response.
     pub keep_alive: bool,
+    /// True if the body follows in chunks, behind which there may be fields.
+    pub is_chunked: bool,
 }
 
 /// The host's response had a line or a status that may not be sent; a 500 was written in its stead.
@@ -103,7 +105,6 @@ pub fn encode_head<'a>(
     status: u16,
     headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     length: Option<u64>,
-    is_chunked: bool,
 ) -> Result<(), Unsendable> {
     let start = output.len();
     output.reserve(HEAD_ROOM);
@@ -118,7 +119,9 @@ pub fn encode_head<'a>(
             write_number(output, length);
             output.extend_from_slice(b"\r\n");
         }
-        _ if is_chunked => output.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        _ if circumstances.is_chunked => {
+            output.extend_from_slice(b"Transfer-Encoding: chunked\r\n")
+        }
         _ => {}
     }
     output.extend_from_slice(b"\r\n");
@@ -166,7 +169,8 @@ fn write_lines<'a>(
                 length_of_get = Some(value);
                 continue;
             }
-            LineKind::Ours => continue,
+            LineKind::Announcement if circumstances.is_chunked => {}
+            LineKind::Announcement | LineKind::Ours => continue,
         }
         if name.is_empty()
             || !name.iter().all(|&byte| NAME[usize::from(byte)] != 0)
@@ -204,6 +208,8 @@ enum LineKind {
     Other,
     /// A length: of use for HEAD and 304 only.
     Length,
+    /// Names of trailers: of use where there may be some.
+    Announcement,
     /// This crate: the host's version is left out.
     Ours,
 }
@@ -214,7 +220,8 @@ fn line_kind(name: &[u8]) -> LineKind {
     match name.len() {
         14 if is(b"content-length") => LineKind::Length,
         4 if is(b"date") => LineKind::Ours,
-        7 if is(b"trailer") || is(b"upgrade") => LineKind::Ours,
+        7 if is(b"trailer") => LineKind::Announcement,
+        7 if is(b"upgrade") => LineKind::Ours,
         10 if is(b"connection") || is(b"keep-alive") => LineKind::Ours,
         16 if is(b"proxy-connection") => LineKind::Ours,
         17 if is(b"transfer-encoding") => LineKind::Ours,
@@ -328,7 +335,7 @@ mod tests {
     use super::*;
 
     const PLAIN: Circumstances =
-        Circumstances { is_head: false, version_minor: 1, keep_alive: true };
+        Circumstances { is_head: false, version_minor: 1, keep_alive: true, is_chunked: false };
 
     fn check(
         circumstances: Circumstances,
@@ -385,6 +392,22 @@ mod tests {
         ];
         let expected = "HTTP/1.1 200 OK|DATE|x: y|Content-Length: 0||";
         check(PLAIN, 200, &headers, "", expected).unwrap();
+    }
+
+    #[test]
+    fn trailers_are_announced_where_there_may_be_some() {
+        let head = |is_chunked| {
+            let mut output = Vec::new();
+            let lines = [(&b"Trailer"[..], &b"x"[..])].into_iter();
+            let circumstances = Circumstances { is_chunked, ..PLAIN };
+            let date = DateLine::new(784_111_777);
+            encode_head(&mut output, &date, circumstances, 200, lines, None).unwrap();
+            String::from_utf8(output).unwrap()
+        };
+        assert!(head(true).ends_with("Trailer: x\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        assert!(!head(false).contains("Trailer"));
+        check(PLAIN, 200, &[("trailer", "x")], "", "HTTP/1.1 200 OK|DATE|Content-Length: 0||")
+            .unwrap();
     }
 
     #[test]

@@ -61,6 +61,8 @@ struct World {
     mine: Vec<Mine>,
     next: u64,
     good: usize,
+    /// Answers that had trailers.
+    with_trailers: usize,
     address: SocketAddr,
 }
 
@@ -85,6 +87,7 @@ impl World {
             mine: Vec::new(),
             next: 0,
             good: 0,
+            with_trailers: 0,
             address,
         }
     }
@@ -170,7 +173,9 @@ impl World {
         let Some(place) = self.any_mine() else { return };
         let Mine { id, left: Some(left), is_chunked, .. } = self.mine[place] else { return };
         if left == 0 || is_chunked && self.random.once_in(4) {
-            let finished = self.with(|outgoing, io| outgoing.finish(io, id));
+            let number = self.mine[place].number.to_string();
+            let trailers = [(&b"content-length"[..], &b"1"[..]), (b"n", number.as_bytes())];
+            let finished = self.with(|outgoing, io| outgoing.finish(io, id, trailers.into_iter()));
             self.mine[place].left = None;
             if let Err(error) = finished {
                 assert_ne!(error, FetchError::BodySize, "all of it was written");
@@ -223,6 +228,13 @@ impl World {
                 let is_whole = mine.body == answer(number) || mine.body == b"evil";
                 assert!(is_whole, "a part was taken for the whole");
                 mine.end = Some(Ok(()));
+                let trailers =
+                    self.with(|outgoing, _| outgoing.trailers(id).map(|found| found.cloned()));
+                let trailers = trailers.expect("it is whole").expect("it was read");
+                let number = number.to_string();
+                let mine = [(&b"t"[..], number.as_bytes())];
+                assert!(trailers.is_empty() || trailers.iter().eq(mine), "another's: {trailers:?}");
+                self.with_trailers += usize::from(!trailers.is_empty());
             }
             Err(error) => self.mine[place].end = Some(Err(error)),
         }
@@ -315,7 +327,11 @@ impl World {
                     said.extend_from_slice(piece);
                     said.extend_from_slice(b"\r\n");
                 }
-                said.extend_from_slice(b"0\r\n\r\n");
+                said.extend_from_slice(b"0\r\n");
+                if self.random.once_in(2) {
+                    said.extend_from_slice(format!("Host: evil\r\nT:  {number} \r\n").as_bytes());
+                }
+                said.extend_from_slice(b"\r\n");
             }
             if self.random.once_in(15) {
                 said.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil");
@@ -374,7 +390,7 @@ impl World {
     }
 
     /// Ends everything, and looks whether all of it came back.
-    fn end(mut self) -> (usize, u64) {
+    fn end(mut self) -> (usize, u64, usize) {
         for _ in 0..STEPS * 4 {
             self.kernel();
             self.take_pushed();
@@ -396,7 +412,7 @@ impl World {
         assert_eq!(self.outgoing.free.len(), SOCKETS as usize, "sockets come back");
         assert!(self.outgoing.fetches.iter().all(|fetch| !fetch.is_used), "fetches come back");
         assert!(self.outgoing.idle.is_empty() && self.peers.is_empty());
-        (self.good + good, self.counters.fetches_reused)
+        (self.good + good, self.counters.fetches_reused, self.with_trailers)
     }
 }
 
@@ -418,12 +434,15 @@ fn request(bytes: &[u8]) -> Option<(u64, usize)> {
         let line = bytes[at..].windows(2).position(|window| window == b"\r\n")?;
         let size = std::str::from_utf8(&bytes[at..at + line]).expect("digits");
         let size = usize::from_str_radix(size, 16).expect("a size");
-        at += line + 2 + size + 2;
+        at += line + 2;
+        if size == 0 {
+            let end = bytes[at..].windows(4).position(|window| window == b"\r\n\r\n")?;
+            assert_eq!(bytes[at..at + end], *format!("n: {number}").as_bytes(), "its own trailers");
+            return Some((number, at + end + 4));
+        }
+        at += size + 2;
         if bytes.len() < at {
             return None;
-        }
-        if size == 0 {
-            return Some((number, at));
         }
     }
 }
@@ -433,18 +452,19 @@ fn whatever_servers_and_the_kernel_do_answers_belong_to_their_requests() {
     // Nobody accepts: the kernel's side is the test's.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (mut good, mut reused) = (0, 0);
+    let (mut good, mut reused, mut with_trailers) = (0, 0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed, address);
         for _ in 0..STEPS {
             world.step();
         }
-        let (whole, again) = world.end();
+        let (whole, again, trailers) = world.end();
         good += whole;
         reused += again;
+        with_trailers += trailers;
     }
     // The test tests something.
-    assert!(good > 100 && reused > 50, "{good} {reused}");
+    assert!(good > 100 && reused > 50 && with_trailers > 20, "{good} {reused} {with_trailers}");
 }
 
 #[test]
@@ -459,6 +479,7 @@ fn a_response_is_the_same_in_any_pieces() {
         }
         assert!(matches!(fetch.receiving, super::Receiving::Whole), "{size}");
         assert_eq!(fetch.input, b"hello world", "{size}");
+        assert!(fetch.trailers.iter().eq([(&b"t"[..], &b"u"[..])]), "{size}");
         assert_eq!(fetch.head.unwrap().status(), 200);
     }
 }

@@ -31,7 +31,8 @@ pub struct FetchRequest<'a, H> {
     pub target: &'a [u8],
     /// Host and port, as they stand in `Host`.
     pub authority: &'a [u8],
-    /// Headers; none of framing and connection, which are written here.
+    /// Headers; none of framing and connection, which are written here, but for `te: trailers`, and `trailer`, which
+    /// is left out where there is no place for trailers.
     pub headers: H,
     /// Its body, that is written piece by piece.
     pub body: BodyLength,
@@ -46,8 +47,15 @@ impl<'a, H: Iterator<Item = (&'a [u8], &'a [u8])>> FetchRequest<'a, H> {
         }
         head.extend_from_slice(b"\r\n");
         for (name, value) in self.headers {
+            if name.eq_ignore_ascii_case(b"trailer") && self.body != BodyLength::Unknown {
+                continue;
+            }
             for part in [name, b": ", value, b"\r\n"] {
                 head.extend_from_slice(part);
+            }
+            // It is for the next hop alone, which has to be told so (RFC 9110, 10.1.4).
+            if name.eq_ignore_ascii_case(b"te") {
+                head.extend_from_slice(b"connection: te\r\n");
             }
         }
         match self.body {
