@@ -30,10 +30,13 @@ pub(super) enum Operation {
     /// To send a request to another server. What follows is of one.
     Fetch(Box<Asked>),
     FetchWrite(u32, Bytes),
-    FetchFinish(u32),
+    /// With what stands behind the body.
+    FetchFinish(u32, http::HeaderMap),
     FetchHead(u32),
     FetchRead(u32),
     FetchClose(u32),
+    /// To read what came behind a body: of a response, or for 0 of the request.
+    Trailers(u32),
 }
 
 /// What became of it: the import's answer, and what was read.
@@ -65,6 +68,8 @@ pub(super) struct Output {
     pub(super) is_set: bool,
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    /// What stands behind its body.
+    pub(super) trailers: http::HeaderMap,
     /// All of it is there.
     pub(super) is_whole: bool,
     /// It breaks off, or never was one: why.
@@ -157,8 +162,10 @@ impl Desk {
         output.pieces.push_back(piece);
     }
 
-    pub(super) fn end_output(&self) {
-        self.state().output.is_whole = true;
+    pub(super) fn end_output(&self, trailers: http::HeaderMap) {
+        let output = &mut self.state().output;
+        output.trailers = trailers;
+        output.is_whole = true;
     }
 
     pub(super) fn fail_output(&self, why: String) {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::CONTENT_LENGTH;
 use midge_abi::contract::RESPONSE_WRITTEN;
 use midge_abi::fetch::{ERRORS_FROM, WaitFor};
 use midge_abi::imports::SLEEP_NS_MAX;
@@ -32,7 +32,7 @@ use super::desk::{Desk, Operation, Output, Reply};
 use super::exchange;
 use super::fetch::HEADERS_TOO_LONG;
 use super::request;
-use super::staging::{PIECE_BYTES, RESERVED, Staging};
+use super::staging::{PIECE_BYTES, Place, Staging};
 use crate::context::RequestContext;
 use crate::drive::{CallEnd, Trap};
 use crate::instance::{DeadlineExceeded, NEXT_SLICE_TICKS, SLICE_TICKS};
@@ -243,7 +243,13 @@ impl Line<'_> {
             Operation::FetchWrite(handle, bytes) => {
                 (Ask::FetchWrite(handle, self.staging.put_piece(&bytes)), None)
             }
-            Operation::FetchFinish(handle) => (Ask::FetchFinish(handle), None),
+            Operation::FetchFinish(handle, trailers) if trailers.is_empty() => {
+                (Ask::FetchFinish(handle), None)
+            }
+            Operation::FetchFinish(handle, trailers) => {
+                (Ask::TrailersWrite(handle, self.staging.put_trailers(&trailers)?), None)
+            }
+            Operation::Trailers(handle) => (Ask::TrailersRead(handle, room), Some(room)),
             Operation::FetchHead(handle) => (Ask::FetchHead(handle, room), Some(room)),
             Operation::FetchRead(handle) => (Ask::FetchRead(handle, room), Some(room)),
             Operation::FetchClose(handle) => (Ask::FetchClose(handle), None),
@@ -265,7 +271,7 @@ impl Line<'_> {
             return self.ask(Ask::Write(piece)).await.map(drop);
         }
         *is_begun = true;
-        let record = self.put_response(piece, true)?;
+        let record = self.put_response(piece, Place::Start)?;
         self.ask(Ask::Start(record)).await.map(drop)
     }
 
@@ -282,12 +288,18 @@ impl Line<'_> {
             Some(why) => return Ok(self.staging.put_failure(&why)),
             None => {}
         }
-        if !is_begun && bytes <= PIECE_BYTES && !self.tells_length_alone(bytes) {
+        let trailers = self.desk.with_output(|output| std::mem::take(&mut output.trailers));
+        let is_short = bytes <= PIECE_BYTES && trailers.is_empty();
+        if !is_begun && is_short && !self.tells_length_alone(bytes) {
             let piece = self.desk.with_output(Output::take_piece);
-            return self.put_response(self.staging.put_piece(&piece), false);
+            return self.put_response(self.staging.put_piece(&piece), Place::Whole);
         }
         while !is_begun || self.desk.with_output(|output| output.bytes() > 0) {
             self.write(&mut is_begun).await?;
+        }
+        if !trailers.is_empty() {
+            let rows = self.staging.put_trailers(&trailers)?;
+            self.ask(Ask::TrailersWrite(0, rows)).await?;
         }
         Ok(RESPONSE_WRITTEN)
     }
@@ -299,16 +311,10 @@ impl Line<'_> {
         bytes == 0 && self.desk.with_output(|output| output.head.as_ref().is_some_and(has_length))
     }
 
-    fn put_response(&self, body: GuestRange, tells_length: bool) -> Result<u32, Trap> {
+    fn put_response(&self, body: GuestRange, place: Place) -> Result<u32, Trap> {
         let head = self.desk.with_output(|output| output.head.take());
         let (status, headers) = head.expect("it has one, and it is sent once");
-        let is_sent = |(name, _): &(&HeaderName, &HeaderValue)| {
-            !RESERVED.contains(name) && (tells_length || *name != CONTENT_LENGTH)
-        };
-        let rows = headers.iter().filter(is_sent);
-        let rows: Vec<_> =
-            rows.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
-        Ok(self.staging.put_response(status, rows.into_iter(), body)?)
+        Ok(self.staging.put_response(status, &headers, place, body)?)
     }
 
     /// Leaves an ask and waits for its answer. The deadline stands still meanwhile, and begins anew where bytes have

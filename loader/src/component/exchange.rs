@@ -112,15 +112,15 @@ where
 {
     let (parts, mut body) = response.into_parts();
     desk.begin_output(parts.status.as_u16(), parts.headers);
+    let mut trailers = http::HeaderMap::new();
     loop {
         desk.room().await;
         match body.frame().await {
-            None => return desk.end_output(),
-            Some(Ok(frame)) => {
-                if let Ok(piece) = frame.into_data() {
-                    desk.push_output(piece);
-                }
-            }
+            None => return desk.end_output(trailers),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(piece) => desk.push_output(piece),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            },
             Some(Err(error)) => {
                 return desk.fail_output(format!("the response's body broke off: {error}"));
             }

@@ -136,8 +136,15 @@ async fn send_body(desk: Desk, handle: u32, first: First, mut body: WasiBody) ->
         Poll::Ready(first) => first,
         Poll::Pending => body.frame().await,
     };
+    let mut trailers = http::HeaderMap::new();
     while let Some(frame) = next {
-        let mut piece = frame?.into_data().unwrap_or_default();
+        let mut piece = match frame?.into_data() {
+            Ok(piece) => piece,
+            Err(frame) => {
+                trailers = frame.into_trailers().unwrap_or_default();
+                Bytes::new()
+            }
+        };
         while !piece.is_empty() {
             let write = Operation::FetchWrite(handle, piece.clone());
             match desk.ask(write).await.code {
@@ -147,7 +154,7 @@ async fn send_body(desk: Desk, handle: u32, first: First, mut body: WasiBody) ->
         }
         next = body.frame().await;
     }
-    succeeded(desk.ask(Operation::FetchFinish(handle)).await.code).map(drop)
+    succeeded(desk.ask(Operation::FetchFinish(handle, trailers)).await.code).map(drop)
 }
 
 async fn read_head(desk: Desk, handle: Handle) -> Result<http::Response<WasiBody>, Error> {
@@ -165,15 +172,26 @@ async fn read_head(desk: Desk, handle: Handle) -> Result<http::Response<WasiBody
 
 /// Reads a head: status and count, rows of name and value, their bytes.
 fn response(head: &[u8], body: ResponseBody) -> Option<http::Response<WasiBody>> {
-    let number = |at: usize| Some(index(u32::from_le_bytes(*head.get(at..)?.first_chunk::<4>()?)));
-    let text = |at: usize| head.get(number(at)?..)?.get(..number(at + 4)?);
     let mut response = http::Response::new(body.boxed_unsync());
-    *response.status_mut() = http::StatusCode::from_u16(u16::try_from(number(0)?).ok()?).ok()?;
-    for row in (8..).step_by(16).take(number(4)?) {
-        let name = HeaderName::from_bytes(text(row)?).ok()?;
-        response.headers_mut().append(name, HeaderValue::from_bytes(text(row + 8)?).ok()?);
-    }
+    *response.status_mut() =
+        http::StatusCode::from_u16(u16::try_from(number(head, 0)?).ok()?).ok()?;
+    *response.headers_mut() = fields(head)?;
     Some(response)
+}
+
+/// Reads the fields of such a head, or of what came behind a body.
+pub(super) fn fields(head: &[u8]) -> Option<http::HeaderMap> {
+    let mut fields = http::HeaderMap::new();
+    let text = |at: usize| head.get(number(head, at)?..)?.get(..number(head, at + 4)?);
+    for row in (8..).step_by(16).take(number(head, 4)?) {
+        let name = HeaderName::from_bytes(text(row)?).ok()?;
+        fields.append(name, HeaderValue::from_bytes(text(row + 8)?).ok()?);
+    }
+    Some(fields)
+}
+
+fn number(head: &[u8], at: usize) -> Option<usize> {
+    Some(index(u32::from_le_bytes(*head.get(at..)?.first_chunk::<4>()?)))
 }
 
 /// A request under way; closed when nobody has it any more.
@@ -197,6 +215,7 @@ struct ResponseBody {
 enum Step {
     Read(Option<Ticket>),
     Wait(Ticket),
+    Trailers(Ticket),
     Ended,
 }
 
@@ -216,13 +235,19 @@ impl Body for ResponseBody {
                     ready!(Pin::new(ticket).poll(context));
                     Step::Read(None)
                 }
+                Step::Trailers(ticket) => {
+                    let reply = ready!(Pin::new(ticket).poll(context));
+                    self.step = Step::Ended;
+                    let trailers = fields(&reply.bytes).filter(|trailers| !trailers.is_empty());
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
                 Step::Read(ticket) => {
                     let ticket =
                         ticket.get_or_insert_with(|| desk.ask(Operation::FetchRead(handle)));
                     let Reply { code, bytes } = ready!(Pin::new(ticket).poll(context));
                     match code {
                         LATER => Step::Wait(desk.wait(WaitFor::FetchBody, handle)),
-                        0 => Step::Ended,
+                        0 => Step::Trailers(desk.ask(Operation::Trailers(handle))),
                         code => {
                             let read = succeeded(code);
                             self.step = if read.is_ok() { Step::Read(None) } else { Step::Ended };

@@ -13,7 +13,8 @@ use midge_abi::contract::{HEADER_SIZE, RequestHead, RequestHeader, Span, flags};
 use midge_abi::width::index;
 use wasmtime_wasi_http::Error;
 
-use super::desk::{Desk, Ticket};
+use super::desk::{Desk, Operation, Ticket};
+use super::fetch::fields;
 
 /// Names of the rows that are no headers but the function's own (`host/src/extras.rs`).
 const ARGUMENT: &[u8] = b":argument";
@@ -74,7 +75,9 @@ pub(super) fn read(block: &[u8], desk: &Desk) -> Result<Asked, Unfit> {
     let uri = uri(&block, &mut headers)?;
     let is_partial = block.u32(offset_of!(RequestHead, flags)) & flags::BODY_PARTIAL != 0;
     let first = Bytes::copy_from_slice(block.text(offset_of!(RequestHead, body)));
-    let body = RequestBody { desk: desk.clone(), first, is_partial, next: None };
+    let is_chunked = headers.contains_key(http::header::TRANSFER_ENCODING);
+    let ends_with = if is_partial || is_chunked { End::Trailers } else { End::Nothing };
+    let body = RequestBody { desk: desk.clone(), first, is_partial, next: None, ends_with };
     let mut request = http::Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -107,6 +110,14 @@ pub(super) struct RequestBody {
     first: Bytes,
     is_partial: bool,
     next: Option<Ticket>,
+    ends_with: End,
+}
+
+/// What may come behind a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Trailers,
+    Nothing,
 }
 
 impl Body for RequestBody {
@@ -120,22 +131,29 @@ impl Body for RequestBody {
         if !self.first.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
-        if !self.is_partial {
+        let desk = self.desk.clone();
+        if self.is_partial {
+            let ticket = self.next.get_or_insert_with(|| desk.body());
+            let reply = ready!(Pin::new(ticket).poll(context));
+            self.next = None;
+            if !reply.bytes.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(reply.bytes))));
+            }
+            self.is_partial = false;
+        }
+        if self.ends_with == End::Nothing {
             return Poll::Ready(None);
         }
-        let desk = self.desk.clone();
-        let ticket = self.next.get_or_insert_with(|| desk.body());
+        let ticket = self.next.get_or_insert_with(|| desk.ask(Operation::Trailers(0)));
         let reply = ready!(Pin::new(ticket).poll(context));
         self.next = None;
-        if reply.bytes.is_empty() {
-            self.is_partial = false;
-            return Poll::Ready(None);
-        }
-        Poll::Ready(Some(Ok(Frame::data(reply.bytes))))
+        self.ends_with = End::Nothing;
+        let trailers = fields(&reply.bytes).filter(|trailers| !trailers.is_empty());
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && !self.is_partial
+        self.first.is_empty() && !self.is_partial && self.ends_with == End::Nothing
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -15,7 +15,8 @@ use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use http::header::{DATE, HeaderName, TE, TRAILER};
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TE, TRAILER};
 use midge_abi::contract::{HEADER_SIZE, RESPONSE_ERROR, RESPONSE_RECORD_SIZE};
 use midge_abi::fetch::{FETCH_RECORD_SIZE, WAIT_ROW_SIZE};
 use midge_abi::response::GuestRange;
@@ -35,8 +36,29 @@ const BYTES: usize = index(PIECE + PIECE_ROOM);
 /// Most bytes of a body that move at once.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
-/// Headers that are the embedder's to write (`midge_abi::response`), and that the engine's crates let through.
-pub(super) const RESERVED: [HeaderName; 3] = [DATE, TE, TRAILER];
+/// Where fields stand: it decides which of the embedder's own may be there (`midge_abi::response`), of those that the
+/// engine's crates let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The head of a whole response, or behind a body.
+    Whole,
+    /// The head of a response in pieces.
+    Start,
+    /// The head of a request.
+    Request,
+}
+
+impl Place {
+    fn allows(self, name: &HeaderName, value: &HeaderValue) -> bool {
+        match *name {
+            DATE => false,
+            TE => self == Self::Request && value.as_bytes().eq_ignore_ascii_case(b"trailers"),
+            TRAILER => self != Self::Whole,
+            CONTENT_LENGTH => self == Self::Start,
+            _ => true,
+        }
+    }
+}
 
 const _: () = assert!(PIECE_BYTES <= index(PIECE_ROOM));
 
@@ -93,15 +115,16 @@ impl Staging {
     }
 
     /// Lays a response's record down, its body being a piece that lies there. Returns its address.
-    pub(super) fn put_response<'h>(
+    pub(super) fn put_response(
         &self,
         status: u16,
-        headers: impl ExactSizeIterator<Item = (&'h [u8], &'h [u8])>,
+        headers: &HeaderMap,
+        place: Place,
         body: GuestRange,
     ) -> Result<u32, TooMuch> {
         let mut writer = self.writer();
         let record = writer.take(wire(RESPONSE_RECORD_SIZE))?;
-        let (rows, count) = writer.put_rows(headers)?;
+        let (rows, count) = writer.put_rows(headers, place)?;
         let numbers = [u32::from(status), count, rows, body.address, body.size];
         self.write_numbers(record, &numbers);
         Ok(record)
@@ -114,6 +137,12 @@ impl Staging {
         let numbers = [u32::from(RESPONSE_ERROR) << 16, 0, 0, body.address, body.size];
         self.write_numbers(RECORDS, &numbers);
         RECORDS
+    }
+
+    /// Lays the fields behind a body down. Returns their rows.
+    pub(super) fn put_trailers(&self, trailers: &HeaderMap) -> Result<GuestRange, TooMuch> {
+        let (address, count) = self.writer().put_rows(trailers, Place::Whole)?;
+        Ok(GuestRange { address, size: count * wire(HEADER_SIZE) })
     }
 
     /// Lays rows down that are waited for: kind and handle of each.
@@ -138,9 +167,7 @@ impl Staging {
         let (method, method_size) = writer.put(asked.method.as_str().as_bytes())?;
         let (authority, authority_size) = writer.put(asked.authority.as_bytes())?;
         let (target, target_size) = writer.put(asked.target.as_bytes())?;
-        let headers = asked.headers.iter().filter(|(name, _)| !RESERVED.contains(name));
-        let headers = headers.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let (rows, count) = writer.put_rows(headers.collect::<Vec<_>>().into_iter())?;
+        let (rows, count) = writer.put_rows(&asked.headers, Place::Request)?;
         let numbers = [
             asked.flags,
             method,
@@ -220,15 +247,13 @@ impl Writer<'_> {
     }
 
     /// Puts a table of headers. Returns its address and how many rows it has.
-    fn put_rows<'h>(
-        &mut self,
-        headers: impl ExactSizeIterator<Item = (&'h [u8], &'h [u8])>,
-    ) -> Result<(u32, u32), TooMuch> {
-        let count = u32::try_from(headers.len()).map_err(|_| TooMuch)?;
+    fn put_rows(&mut self, headers: &HeaderMap, place: Place) -> Result<(u32, u32), TooMuch> {
+        let fields = || headers.iter().filter(|(name, value)| place.allows(name, value));
+        let count = u32::try_from(fields().count()).map_err(|_| TooMuch)?;
         let rows = self.take(count.checked_mul(wire(HEADER_SIZE)).ok_or(TooMuch)?)?;
-        for (row, (name, value)) in (rows..).step_by(HEADER_SIZE).zip(headers) {
-            let (name, name_size) = self.put(name)?;
-            let (value, value_size) = self.put(value)?;
+        for (row, (name, value)) in (rows..).step_by(HEADER_SIZE).zip(fields()) {
+            let (name, name_size) = self.put(name.as_str().as_bytes())?;
+            let (value, value_size) = self.put(value.as_bytes())?;
             self.staging.write_numbers(row, &[name, name_size, value, value_size]);
         }
         Ok((rows, count))
@@ -245,25 +270,32 @@ mod tests {
         staging.copy(GuestRange { address: 0, size: wire(BYTES) })
     }
 
+    fn headers(rows: &[(&'static str, &str)]) -> HeaderMap {
+        let row = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        rows.iter().map(row).collect()
+    }
+
     #[test]
     fn a_response_is_read_as_a_guests() {
         let staging = Staging::new();
         let body = staging.put_piece(b"hello");
-        let headers = [(&b"x-a"[..], &b"1"[..]), (b"x-b", b"")];
-        let record = staging.put_response(201, headers.into_iter(), body).unwrap();
+        let headers = headers(&[("x-a", "1"), ("x-b", ""), ("date", "now"), ("trailer", "x-c")]);
+        let record = staging.put_response(201, &headers, Place::Whole, body).unwrap();
         let memory = memory(&staging);
         let Ok(Answer::Response(response)) = Response::read(&memory, record, 100) else {
             panic!("it is one");
         };
         assert_eq!((response.status(), response.body()), (201, &b"hello"[..]));
-        assert!(response.headers().eq(headers));
+        assert!(response.headers().eq([(&b"x-a"[..], &b"1"[..]), (b"x-b", b"")]));
     }
 
     #[test]
     fn a_failure_after_a_response_is_a_failure() {
         let staging = Staging::new();
         let body = staging.put_piece(b"hello");
-        staging.put_response(200, [(&b"x"[..], &b"y"[..])].into_iter(), body).unwrap();
+        staging.put_response(200, &headers(&[("x", "y")]), Place::Start, body).unwrap();
         let record = staging.put_failure("no");
         let memory = memory(&staging);
         assert!(matches!(Response::read(&memory, record, 9), Ok(Answer::Error(b"no"))));
@@ -271,10 +303,17 @@ mod tests {
 
     #[test]
     fn too_many_headers_are_refused() {
-        let value = vec![b'v'; 1024];
-        let headers = vec![(&b"name"[..], &value[..]); 64];
+        let value = "v".repeat(1024);
+        let headers = headers(&[("name", value.as_str()); 64]);
+        // The same name over and over is one of many values.
+        let mut many = HeaderMap::new();
+        for (name, value) in &headers {
+            for _ in 0..64 {
+                many.append(name.clone(), value.clone());
+            }
+        }
         let staging = Staging::new();
         let none = staging.put_piece(b"");
-        assert_eq!(staging.put_response(200, headers.into_iter(), none), Err(TooMuch));
+        assert_eq!(staging.put_response(200, &many, Place::Whole, none), Err(TooMuch));
     }
 }
