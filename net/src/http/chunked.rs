@@ -252,6 +252,7 @@ mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
     use super::*;
+    use crate::http::trailers::may_be_trailer;
 
     /// Body and rest, if the body is complete.
     type Outcome = Result<Option<(Vec<u8>, Vec<u8>)>, Refusal>;
@@ -423,6 +424,28 @@ mod tests {
             encoded.extend_from_slice(b"0\r\n\r\n");
             let pieces: Vec<&[u8]> = encoded.chunks(piece_size).collect();
             prop_assert_eq!(decode(&pieces), Ok(Some((body, Vec::new()))));
+        }
+
+        #[test]
+        fn trailers_do_not_depend_on_their_pieces(
+            lines in prop::collection::vec(("[A-Za-z-]{1,9}|[Hh]ost|TE", "[ -~\t]{0,20}"), 0..20),
+            piece_size in 1_usize..50,
+        ) {
+            let section = lines.iter().map(|(name, value)| format!("{name}:{value}\r\n"));
+            let text = format!("0\r\n{}\r\n", section.collect::<String>());
+            let mut decoder = Decoder::new();
+            let mut bytes = text.into_bytes();
+            let mut ends = bytes.chunks_mut(piece_size).map(|piece| {
+                decoder.decode(piece, 0, 0).expect("well formed").is_complete
+            }).collect::<Vec<_>>();
+            prop_assert_eq!(ends.pop(), Some(true));
+            let kept = lines.iter().filter(|(name, _)| may_be_trailer(name.as_bytes()));
+            let kept = kept.map(|(name, value)| {
+                (name.to_ascii_lowercase().into_bytes(), value.trim().as_bytes().to_vec())
+            });
+            let found = decoder.trailers().iter();
+            let found = found.map(|(name, value)| (name.to_vec(), value.to_vec()));
+            prop_assert_eq!(found.collect::<Vec<_>>(), kept.collect::<Vec<_>>());
         }
 
         #[test]
