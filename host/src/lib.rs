@@ -31,4 +31,6 @@ pub mod log; // the host's own log, and that of the data plane
 pub mod admin; // health and metrics over HTTP
 pub mod doctor; // what the machine offers
 pub mod prove; // the requests that a proof is made with
+pub mod notify; // what a host tells whoever started it
+pub mod boot; // midge as the first process of a machine
 pub mod output; // the one place that prints
