@@ -237,6 +237,7 @@ fn compile(
         .args(["--cpu-seconds", &seconds.to_string()])
         .args(["--isolation", form.isolation.name()])
         .args(["--metering", form.metering.name()])
+        .args(["--processor", limits.processor.value.name()])
         .args(["--files-bytes", &files_bytes.to_string()])
         .args(["--", name])
         .env_clear()
@@ -343,8 +344,8 @@ pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
         source = attach(&source, &files);
         drop(files);
     }
-    let (answer, artifact) = match build_as(&args.name, &source, args.form.form(), &Engines::new())
-    {
+    let engines = Engines::of(args.processor);
+    let (answer, artifact) = match build_as(&args.name, &source, args.form.form(), &engines) {
         Ok(built) => {
             let answer = Answer::Built {
                 source_bytes,
@@ -395,6 +396,8 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use midge_loader::engine::Processor;
+
     use crate::config::Setting;
 
     #[test]
@@ -424,6 +427,7 @@ mod tests {
         let limits = BuildLimits {
             memory: Setting::default(ByteSize(64 << 20)),
             time: Setting::default(Duration::from_secs(1)),
+            processor: Setting::default(Processor::Native),
         };
         let told =
             |status, stderr: &[u8]| died(ExitStatus::from_raw(status), stderr, &limits).to_string();

@@ -106,7 +106,7 @@ impl Host {
         do_without_huge_pages();
         let cpus = cpus(&settings.workers.value)?;
         let shared = Shared {
-            engines: Arc::new(Engines::new()),
+            engines: Arc::new(Engines::of(settings.build.processor.value)),
             clock: CoarseClock::new(),
             key: RandomKey::draw().context("the system gives no random bytes")?,
             files: OnceLock::new(),

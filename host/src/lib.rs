@@ -32,5 +32,6 @@ pub mod admin; // health and metrics over HTTP
 pub mod doctor; // what the machine offers
 pub mod prove; // the requests that a proof is made with
 pub mod notify; // what a host tells whoever started it
+pub mod image; // what lies in an image of a machine
 pub mod boot; // midge as the first process of a machine
 pub mod output; // the one place that prints

@@ -43,6 +43,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Prove(args) => commands::prove::run(&args),
         Command::Check(args) => commands::check::run(&args, matches),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Image(args) => commands::image::run(&args),
         Command::CompileChild(args) => compile::child(&args),
         Command::External(words) => match External::find(&words)?.become_it()? {},
     }
