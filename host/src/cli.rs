@@ -134,7 +134,7 @@ pub struct DoctorArgs {
 
 /// Arguments of `midge image`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct ImageArgs {
     /// What to do with the image, if not to write it.
     #[command(subcommand)]

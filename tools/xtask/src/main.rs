@@ -10,6 +10,7 @@
 
 mod ci; // what .ci/run runs
 mod guests; // rebuilds the examples
+mod linked; // the program without libraries
 mod tidy; // what no lint sees
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ enum Task {
     Ci,
     /// Rebuilds the example functions from source and replaces the committed ones.
     Guests(guests::Options),
+    /// Builds the program without shared libraries, for images and containers.
+    Static,
     /// Looks for what no lint sees: head comments, leftovers, broken links, machine paths.
     Tidy,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Ci => ci::run(&root),
         Task::Guests(options) => guests::run(&root, &options),
+        Task::Static => linked::run(&root),
         Task::Tidy => tidy::run(&root),
     };
     match result {
