@@ -230,5 +230,5 @@ fn a_pc_with_our_own_kernel_boots_and_switches_itself_off() {
 #[ignore = "boots a kernel: see the head of this file"]
 fn an_address_can_be_fixed() {
     let words = ["--append", "midge.ip=10.0.2.15/24,10.0.2.2 midge.off=acpi"];
-    boots("MIDGE_KERNEL", "", &words, &["eth0: 10.0.2.15/24\n"]);
+    boots("MIDGE_KERNEL", "", &words, &["eth0: 10.0.2.15/24\r\n"]);
 }

@@ -4,7 +4,7 @@
 //! release 2.34: `/etc/hosts` and the servers of `/etc/resolv.conf`; `/etc/nsswitch.conf` should not name more.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
@@ -14,6 +14,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const FLAG: &str = "-C target-feature=+crt-static";
 
 pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
+    println!("{}", build(root)?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds it, and returns where it lies.
+pub(crate) fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
     if !flags.is_empty() {
         flags.push(" ");
@@ -25,6 +31,5 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
     let status = command.current_dir(root).env("RUSTFLAGS", flags).status();
     let status = status.context("cannot start `cargo`")?;
     anyhow::ensure!(status.success(), "the program was not built");
-    println!("target/{TARGET}/release/midge");
-    Ok(ExitCode::SUCCESS)
+    Ok(PathBuf::from(format!("target/{TARGET}/release/midge")))
 }
