@@ -127,6 +127,9 @@ pub struct DoctorArgs {
     /// Look at the proc and sys below this folder, a copy of another machine's
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Show what a machine image sets, applied here or not, with what is known of its effect
+    #[arg(long)]
+    pub tuning: bool,
     /// Print one JSON object, schema midge/doctor/1
     #[arg(long)]
     pub json: bool,

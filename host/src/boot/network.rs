@@ -4,6 +4,7 @@
 mod dhcp; // asking for an address
 mod interface; // what the kernel says of interfaces
 mod netlink; // telling the kernel
+mod queues; // interrupts to the CPUs of the workers
 
 use std::fs;
 use std::io;
@@ -54,6 +55,10 @@ pub(super) fn start(console: &Arc<Console>, words: &Words) {
 fn set_up(console: &Console, words: &Words, netlink: &Netlink) {
     let interface = wait_for_interface(console, words, netlink);
     let name = &interface.name;
+    let steered = queues::steer(&interface);
+    if 0 < steered {
+        console.say(&format!("{name}: {steered} interrupts to the CPUs of the workers"));
+    }
     let failed = |what: &str, error: io::Error| console.say(&format!("{name}: {what}: {error}"));
     match &words.addresses {
         Addresses::None => {}

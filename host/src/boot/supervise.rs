@@ -26,6 +26,7 @@ use super::console::Console;
 use super::places::SETTINGS;
 use super::power::{End, FEED_EVERY, Watchdog, watch_buttons};
 use super::words::Words;
+use crate::doctor::Machine;
 use crate::notify::{ALIVE, READY, SOCKET, WATCHDOG};
 
 /// Settings on the partition for data, which win if they are in order.
@@ -218,7 +219,10 @@ impl Supervisor<'_> {
                     child.heard = Instant::now();
                     self.has_shown_faults = false;
                     let took = child.began.elapsed().as_micros();
-                    self.console.say(&format!("serving, {took} us after the server's start"));
+                    let used = memory_used_mib();
+                    self.console.say(&format!(
+                        "serving, {took} us after the server's start; {used} MiB of memory in use"
+                    ));
                 }
                 ALIVE => child.heard = Instant::now(),
                 _ => {}
@@ -265,6 +269,18 @@ impl Supervisor<'_> {
         self.next = Instant::now() + self.delay;
         self.delay = next_delay(self.delay);
     }
+}
+
+/// Returns what is not available any more, as the kernel counts it.
+fn memory_used_mib() -> u64 {
+    let machine = Machine::this();
+    let kib = |name| {
+        let text = machine.field("proc/meminfo", name)?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    kib("MemTotal")
+        .zip(kib("MemAvailable"))
+        .map_or(0, |(all, left)| all.saturating_sub(left) / 1024)
 }
 
 fn next_delay(delay: Duration) -> Duration {
