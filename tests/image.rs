@@ -226,6 +226,37 @@ fn a_pc_with_our_own_kernel_boots_and_switches_itself_off() {
     boots("MIDGE_KERNEL_OWN", "bzImage", &[], &SWITCHED_OFF);
 }
 
+/// Settings on the partition for data win if they are in order, and are shown if not.
+#[test]
+#[ignore = "boots a kernel: see the head of this file"]
+fn settings_on_the_partition_for_data_are_served_if_they_are_in_order() {
+    let Some((folder, mut parts)) = bootable("MIDGE_KERNEL", "") else { return };
+    let all = [&["image", "-o", "disk"][..], &parts.iter().map(String::as_str).collect::<Vec<_>>()]
+        .concat();
+    let made = midge(folder.path(), &all);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let disk = fs::read(folder.path().join("disk")).expect("it was written");
+    // The first sector of the second entry of the table.
+    let first = disk[2 * 512 + 128 + 32..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let offset = first.expect("a table of partitions") * 512;
+    let good = "listen = \"0.0.0.0:8080\"\n[[function]]\nname = \"newer\"\nroute = \"/*\"\n\
+                module = \"/etc/midge/functions/0-hello.midge\"\n[build]\nprocessor = \"x86-64-v3\"\n";
+    parts = vec!["--disk".into(), "disk".into()];
+    let bootable = (folder, parts);
+    for (settings, said) in [
+        (good, "function=\"newer\""),
+        ("listen = 5\n", "/data/midge.toml has faults: the image's own are served"),
+    ] {
+        fs::write(bootable.0.path().join("new"), settings).expect("room");
+        let mut mcopy = Command::new("mcopy");
+        mcopy.args(["-o", "-i", &format!("disk@@{offset}"), "new", "::/midge.toml"]);
+        let copied = mcopy.current_dir(bootable.0.path()).status().expect("mtools are installed");
+        assert!(copied.success());
+        let (console, _) = boot(&bootable, &[]);
+        assert!(console.contains(said), "`{said}` in {console}");
+    }
+}
+
 #[test]
 #[ignore = "boots a kernel: see the head of this file"]
 fn an_address_can_be_fixed() {

@@ -176,6 +176,9 @@ pub struct ImageRunArgs {
     /// The form that is started
     #[arg(long, value_name = "FORM", value_enum, default_value = "initrd")]
     pub format: RunFormat,
+    /// A disk that was made before, in place of a new image; what the machine writes to it stays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "format"])]
+    pub disk: Option<PathBuf>,
     /// Who computes: KVM, QEMU itself, or KVM if it gives a response within ten seconds
     #[arg(long, value_name = "WHO", value_enum, default_value = "auto")]
     pub accel: Accelerator,

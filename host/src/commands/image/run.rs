@@ -80,6 +80,10 @@ pub(super) fn run(args: &ImageRunArgs) -> Result<ExitCode> {
 
 /// What the machine starts from, as arguments of QEMU's.
 fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
+    if let Some(disk) = &args.disk {
+        disk.metadata().with_context(|| format!("cannot read the disk `{}`", disk.display()))?;
+        return by_firmware(args, disk, ImageFormat::Disk);
+    }
     let purpose = match args.format {
         RunFormat::Initrd => Purpose::Pc,
         RunFormat::Microvm => Purpose::Microvm,
@@ -99,6 +103,11 @@ fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
     let format = if args.format == RunFormat::Disk { ImageFormat::Disk } else { ImageFormat::Iso };
     let image = path("image");
     write_firmware(format, &machine.firmware_program(&args.parts.stub)?, DATA, &image)?;
+    by_firmware(args, &image, format)
+}
+
+/// Starts from an image that firmware looks at.
+fn by_firmware(args: &ImageRunArgs, image: &Path, format: ImageFormat) -> Result<Vec<String>> {
     let firmware = args.firmware.display();
     let next = "it comes with Debian's package ovmf; another place is named by --firmware";
     args.firmware.metadata().map_err(|error| {
