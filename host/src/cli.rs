@@ -15,6 +15,7 @@ use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
 use midge_abi::manifest::{CodeForm, Isolation, Metering};
+use midge_loader::engine::Processor;
 use midge_loader::files::{Mapping, Scratch};
 use midge_net::Networks;
 
@@ -22,7 +23,7 @@ pub use self::external::External;
 use crate::compile::Recipe;
 use crate::config::{
     BuildLimits, ByteSize, ListenAddress, Listens, LogFormat, LogLevel, Origin, Overrides,
-    RingChoice, Setting, Technique, Workers, keys, scratch,
+    Quantity, RingChoice, Setting, Technique, Workers, keys, scratch,
 };
 use crate::grant::GrantedOrigin;
 
@@ -45,6 +46,8 @@ Examples:
   midge check midge.toml --explain       every setting in force and what set it
   midge doctor                           what this machine offers, and what would better it
   midge doctor --json | jq .findings     the same for programs
+  midge image --kernel vmlinuz           a disk that boots and serves midge.toml
+  midge image run --kernel vmlinuz       the same in a virtual machine, at once
 
 Exit status:
   0  done
@@ -97,6 +100,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what this machine offers, and what would better it
     Doctor(DoctorArgs),
+    /// Make an image of a machine that serves a settings file and does nothing else
+    Image(ImageArgs),
     /// Compile the module on stdin within limits: what the other commands start.
     #[command(hide = true)]
     CompileChild(CompileChildArgs),
@@ -128,9 +133,165 @@ pub struct DoctorArgs {
     /// Look at the proc and sys below this folder, a copy of another machine's
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Show what a machine image sets, applied here or not, with what is known of its effect
+    #[arg(long)]
+    pub tuning: bool,
     /// Print one JSON object, schema midge/doctor/1
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `midge image`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct ImageArgs {
+    /// What to do with the image, if not to write it.
+    #[command(subcommand)]
+    pub action: Option<ImageAction>,
+    /// What the image is made of.
+    #[command(flatten)]
+    pub parts: ImageParts,
+    /// The form: a disk with UEFI, an ISO, one UEFI program, kernel and initramfs for a microVM, an initramfs alone,
+    /// or a container's image
+    #[arg(long, value_name = "FORM", value_enum, default_value = "disk")]
+    pub format: ImageFormat,
+    /// The file, or for microvm the folder; otherwise midge with an ending of the form's
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Size of a disk's partition for data
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64 MiB")]
+    pub data_size: ByteSize,
+    /// Print one JSON object, schema midge/image/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with an image.
+#[derive(Debug, Subcommand)]
+pub enum ImageAction {
+    /// Start it in QEMU, and tell the time to its first response
+    Run(Box<ImageRunArgs>),
+}
+
+/// Arguments of `midge image run`.
+#[derive(Debug, Args)]
+pub struct ImageRunArgs {
+    /// What the image is made of.
+    #[command(flatten)]
+    pub parts: ImageParts,
+    /// The form that is started
+    #[arg(long, value_name = "FORM", value_enum, default_value = "initrd")]
+    pub format: RunFormat,
+    /// A disk that was made before, in place of a new image; what the machine writes to it stays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "format"])]
+    pub disk: Option<PathBuf>,
+    /// Who computes: KVM, QEMU itself, or KVM if it gives a response within ten seconds
+    #[arg(long, value_name = "WHO", value_enum, default_value = "auto")]
+    pub accel: Accelerator,
+    /// The port of this machine, and that of the guest behind it
+    #[arg(long, value_name = "PORT:PORT", value_parser = ports, default_value = "8080:8080")]
+    pub port: (u16, u16),
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "512 MiB")]
+    pub memory: ByteSize,
+    /// The guest's processors
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=255))]
+    pub cpus: u16,
+    /// The firmware of machines that start from a disk
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/OVMF/OVMF_CODE_4M.fd")]
+    pub firmware: PathBuf,
+    /// Switch it off after the first response
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object with the first response, schema midge/image-run/1
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What an image is made of.
+#[derive(Debug, Clone, Args)]
+pub struct ImageParts {
+    /// The settings
+    #[arg(default_value = "midge.toml")]
+    pub file: PathBuf,
+    /// The program, static; otherwise the one that runs
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// The kernel: bzImage, for microVMs also vmlinux
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// The folder of its modules; otherwise ../lib/modules/VERSION beside the kernel, if that is there
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// A module that is loaded, besides those of virtual machines; may be given several times
+    #[arg(long = "module", value_name = "NAME")]
+    pub wanted: Vec<String>,
+    /// The program that firmware starts, from systemd-boot
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+    )]
+    pub stub: PathBuf,
+    /// Words for the kernel's command line, as midge.ip=10.0.0.2/24,10.0.0.1
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// The processors that code is for; otherwise what the settings say, or x86-64-v3
+    #[arg(long, value_name = "LEVEL", value_parser = processor)]
+    pub processor: Option<Processor>,
+    /// How the initramfs is made smaller
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub compress: Option<InitrdCompression>,
+}
+
+/// The form of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImageFormat {
+    /// An initramfs
+    Initrd,
+    /// A folder with kernel, initramfs, command line, and settings of Firecracker
+    Microvm,
+    /// A unified kernel image
+    Uki,
+    /// A disk with partitions for it and for data
+    Disk,
+    /// A CD, or a USB stick
+    Iso,
+    /// An archive of a container's image
+    Oci,
+}
+
+/// A form that can be started here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunFormat {
+    /// Kernel and initramfs on a PC
+    Initrd,
+    /// Kernel and initramfs on a machine without PCI and ACPI
+    Microvm,
+    /// A disk, by its firmware
+    Disk,
+    /// A CD, by its firmware
+    Iso,
+}
+
+/// Who computes for a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accelerator {
+    /// The first that gives a response
+    Auto,
+    /// The processor
+    Kvm,
+    /// QEMU
+    Tcg,
+}
+
+/// How an initramfs is made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InitrdCompression {
+    /// Not at all
+    None,
+    /// By zstd
+    Zstd,
 }
 
 /// Arguments of `midge demo`.
@@ -351,6 +512,9 @@ pub struct BuildLimitArgs {
     /// Time for compiling a module
     #[arg(long, value_name = "DURATION", value_parser = build_time)]
     pub build_time: Option<Duration>,
+    /// The processors that code is for: native, x86-64-v2 or x86-64-v3
+    #[arg(long, value_name = "LEVEL", value_parser = processor)]
+    pub build_processor: Option<Processor>,
 }
 
 /// Arguments of `midge compile-child`: what its parent tells it.
@@ -367,6 +531,9 @@ pub struct CompileChildArgs {
     /// How its code is made.
     #[command(flatten)]
     pub form: FormArgs,
+    /// The processors that code is for
+    #[arg(long, value_parser = processor)]
+    pub processor: Processor,
     /// Size of the bundle of files that comes before the module
     #[arg(long)]
     pub files_bytes: u64,
@@ -501,7 +668,7 @@ impl HostArgs {
     pub fn overrides(&self, matches: &ArgMatches) -> Overrides {
         let own = matches.subcommand().map_or(matches, |(_, own)| own);
         let Self { listen, admin, workers, ring_tier, log_level, log_format, build } = self.clone();
-        let BuildLimitArgs { build_memory, build_time } = build;
+        let BuildLimitArgs { build_memory, build_time, build_processor } = build;
         Overrides {
             listen: given(own, "listen", "--listen", "MIDGE_LISTEN", listen.map(Listens::from)),
             admin: given(own, "admin", "--admin", "MIDGE_ADMIN", admin),
@@ -509,6 +676,7 @@ impl HostArgs {
             ring_tier: given(own, "ring_tier", "--ring-tier", "MIDGE_RING_TIER", ring_tier),
             build_memory: given(own, "build_memory", BUILD_MEMORY, "", build_memory),
             build_time: given(own, "build_time", BUILD_TIME, "", build_time),
+            build_processor: given(own, "build_processor", BUILD_PROCESSOR, "", build_processor),
             log_level: given(own, "log_level", "--log-level", "", log_level),
             log_format: given(own, "log_format", "--log-format", "", log_format),
         }
@@ -528,12 +696,14 @@ impl BuildLimitArgs {
         BuildLimits {
             memory: set(self.build_memory, BUILD_MEMORY, keys::BUILD_MEMORY_DEFAULT),
             time: set(self.build_time, BUILD_TIME, keys::BUILD_TIME_DEFAULT),
+            processor: set(self.build_processor, BUILD_PROCESSOR, Processor::Native),
         }
     }
 }
 
 const BUILD_MEMORY: &str = "--build-memory";
 const BUILD_TIME: &str = "--build-time";
+const BUILD_PROCESSOR: &str = "--build-processor";
 
 fn variable(text: &str) -> Result<String, String> {
     if crate::extras::is_variable(text) {
@@ -545,6 +715,17 @@ fn variable(text: &str) -> Result<String, String> {
 fn network(text: &str) -> Result<String, String> {
     let read = Networks::parse([text]).map_err(|error| error.to_string());
     read.map(|_| text.to_owned())
+}
+
+fn size(text: &str) -> Result<ByteSize, String> {
+    ByteSize::parse(text).map_err(|error| error.to_string())
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let read = text
+        .split_once(':')
+        .and_then(|(own, guest)| Some((own.parse().ok()?, guest.parse().ok()?)));
+    read.ok_or_else(|| "expected two numbers, as 8080:80".to_owned())
 }
 
 fn build_memory(text: &str) -> Result<ByteSize, String> {
@@ -602,6 +783,11 @@ fn path(text: &str) -> Result<String, String> {
     } else {
         Err("a path starts with a slash".into())
     }
+}
+
+fn processor(name: &str) -> Result<Processor, String> {
+    let names = Processor::ALL.map(Processor::name).join(" ");
+    Processor::from_name(name).ok_or_else(|| format!("processors are: {names}"))
 }
 
 fn metering(name: &str) -> Result<Metering, String> {

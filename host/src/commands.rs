@@ -5,6 +5,7 @@ pub mod check; // what is wrong with a settings file
 pub mod dev; // builds and serves again with each change
 pub mod demo; // the newcomer's first minute
 pub mod doctor; // what the machine offers
+pub mod image; // an image of a machine
 pub mod inspect; // what is in a module or an artifact
 pub mod invoke; // one call without a network
 pub mod new; // a folder to begin with

@@ -40,7 +40,7 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 
 use crate::cli::CompileChildArgs;
-use crate::config::{BuildLimits, ByteSize, Quantity};
+use crate::config::{BuildLimits, ByteSize, Function, Quantity};
 use crate::output::{self, Failure, printable};
 
 /// Longest answer of a child, without the artifact.
@@ -163,7 +163,19 @@ pub struct Recipe<'a> {
     pub scratch: Option<&'a Scratch>,
 }
 
-impl Recipe<'_> {
+impl<'a> Recipe<'a> {
+    /// Returns that of a function.
+    #[must_use]
+    pub fn of(function: &'a Function) -> Self {
+        let (isolation, metering) = (function.isolation.value, function.metering.value);
+        Self {
+            module: &function.module.value,
+            form: CodeForm { isolation, metering },
+            files: &function.files.value.0,
+            scratch: function.scratch.value.0.as_ref(),
+        }
+    }
+
     /// Reads the files and packs them.
     ///
     /// # Errors
@@ -239,6 +251,7 @@ fn compile(
         .args(["--cpu-seconds", &seconds.to_string()])
         .args(["--isolation", form.isolation.name()])
         .args(["--metering", form.metering.name()])
+        .args(["--processor", limits.processor.value.name()])
         .args(["--files-bytes", &files_bytes.to_string()])
         .args(["--", name])
         .env_clear()
@@ -345,8 +358,8 @@ pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
         source = attach(&source, &files);
         drop(files);
     }
-    let (answer, artifact) = match build_as(&args.name, &source, args.form.form(), &Engines::new())
-    {
+    let engines = Engines::of(args.processor);
+    let (answer, artifact) = match build_as(&args.name, &source, args.form.form(), &engines) {
         Ok(built) => {
             let answer = Answer::Built {
                 source_bytes,
@@ -397,6 +410,8 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use midge_loader::engine::Processor;
+
     use crate::config::Setting;
 
     #[test]
@@ -426,6 +441,7 @@ mod tests {
         let limits = BuildLimits {
             memory: Setting::default(ByteSize(64 << 20)),
             time: Setting::default(Duration::from_secs(1)),
+            processor: Setting::default(Processor::Native),
         };
         let told =
             |status, stderr: &[u8]| died(ExitStatus::from_raw(status), stderr, &limits).to_string();

@@ -24,6 +24,7 @@ pub mod unit; // durations, sizes, CPU lists
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use midge_abi::manifest::{Isolation, Metering};
+use midge_loader::engine::Processor;
 use midge_loader::files::Mapping;
 
 use crate::grant::Grant;
@@ -120,6 +121,8 @@ pub struct BuildLimits {
     pub memory: Setting<ByteSize>,
     /// Time, its start-up included.
     pub time: Setting<Duration>,
+    /// The processors that code is for.
+    pub processor: Setting<Processor>,
 }
 
 /// What is logged, and how.
@@ -249,6 +252,8 @@ pub struct Overrides {
     pub build_memory: Option<Setting<ByteSize>>,
     /// Of `build.time`.
     pub build_time: Option<Setting<Duration>>,
+    /// Of `build.processor`.
+    pub build_processor: Option<Setting<Processor>>,
     /// Of `log.level`.
     pub log_level: Option<Setting<LogLevel>>,
     /// Of `log.format`.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use midge_abi::manifest::{CodeForm, Isolation, Manifest};
+use midge_abi::manifest::{Isolation, Manifest};
 use midge_loader::artifact::{Artifact, is_artifact};
 use midge_loader::engine::Engines;
 use midge_loader::function::{Function, FunctionLimits};
@@ -154,15 +154,7 @@ impl Deployment {
         let mut opened = HashMap::new();
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let recipe = Recipe {
-                module: &function.module.value,
-                form: CodeForm {
-                    isolation: function.isolation.value,
-                    metering: function.metering.value,
-                },
-                files: &function.files.value.0,
-                scratch: function.scratch.value.0.as_ref(),
-            };
+            let recipe = Recipe::of(function);
             let module = opened_once(&mut opened, recipe, || {
                 open(&recipe, &shared.engines, &settings.build)
             });

@@ -45,6 +45,7 @@ use crate::log::{DataLog, LogSender};
 use crate::plan;
 use crate::services::RandomKey;
 use crate::stats::{Stats, StatsWriter};
+use crate::tuning::SPARE_FROM;
 use crate::worker::{Assignment, Message, RequestIds, Worker};
 
 /// Messages that wait for one worker: a reload, a drain and a stop, with room.
@@ -106,7 +107,7 @@ impl Host {
         do_without_huge_pages();
         let cpus = cpus(&settings.workers.value)?;
         let shared = Shared {
-            engines: Arc::new(Engines::new()),
+            engines: Arc::new(Engines::of(settings.build.processor.value)),
             clock: CoarseClock::new(),
             key: RandomKey::draw().context("the system gives no random bytes")?,
             files: OnceLock::new(),
@@ -412,8 +413,6 @@ fn run_on<R: Ring>(
 
 /// Returns the CPUs that workers are pinned to.
 fn cpus(workers: &Workers) -> Result<Vec<CoreId>> {
-    /// From so many CPUs on, `auto` leaves the first one to housekeeping and the kernel.
-    const SPARE_FROM: usize = 4;
     let allowed = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
     let chosen = match workers {
         Workers::Auto if SPARE_FROM <= allowed.len() => allowed[1..].to_vec(),

@@ -29,6 +29,10 @@ pub mod stats; // counters: a worker writes, the admin thread reads
 pub mod listeners; // the sockets that workers accept from
 pub mod log; // the host's own log, and that of the data plane
 pub mod admin; // health and metrics over HTTP
+pub mod tuning; // what a machine that does nothing else is set to
 pub mod doctor; // what the machine offers
 pub mod prove; // the requests that a proof is made with
+pub mod notify; // what a host tells whoever started it
+pub mod image; // what lies in an image of a machine
+pub mod boot; // midge as the first process of a machine
 pub mod output; // the one place that prints

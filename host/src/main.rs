@@ -1,10 +1,12 @@
-//! The program `midge`: reads the command line, runs the command, turns an error into text once.
+//! The program `midge`: reads the command line, runs the command, turns an error into text once. As the first
+//! process of a machine there is no command: then it runs the machine.
 #![forbid(unsafe_code)]
 
 use std::{env, io, process::ExitCode};
 
 use clap::ArgMatches;
 use midge_host::{
+    boot,
     cli::{Cli, Command, External},
     commands, compile,
     output::{self, Failure},
@@ -14,6 +16,9 @@ use midge_host::{
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if boot::is_first() {
+        boot::run();
+    }
     let (cli, matches) = match Cli::read(env::args_os()) {
         Ok(read) => read,
         Err(refused) => {
@@ -38,6 +43,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Command::Prove(args) => commands::prove::run(&args),
         Command::Check(args) => commands::check::run(&args, matches),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Image(args) => commands::image::run(&args),
         Command::CompileChild(args) => compile::child(&args),
         Command::External(words) => match External::find(&words)?.become_it()? {},
     }

@@ -119,6 +119,8 @@ fn every_help_is_as_it_was() {
     assert_snapshot!("help_inspect", help_of::<cli::InspectArgs>("inspect"));
     assert_snapshot!("help_invoke", help_of::<cli::InvokeArgs>("invoke"));
     assert_snapshot!("help_prove", help_of::<cli::ProveArgs>("prove"));
+    assert_snapshot!("help_image", help_of::<cli::ImageArgs>("image"));
+    assert_snapshot!("help_image_run", help_of::<cli::ImageRunArgs>("run"));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn build_with(
         exports: facts.exports.clone(),
         table_count: facts.table_count,
         engine_name: ENGINE_NAME.to_owned(),
-        machine: machine(),
+        machine: engines.processor().machine(),
         isolation: form.isolation,
         metering: form.metering,
         files,
@@ -353,25 +353,6 @@ fn image(memories: &[Vec<u8>], manifest: &Manifest) -> Vec<u8> {
 /// Returns a place in a memory's content as an index.
 fn index(place: u64) -> usize {
     usize::try_from(place).expect("an index of a memory's content")
-}
-
-/// Returns architecture and the vector features that decide whether code can move between machines.
-pub(crate) fn machine() -> String {
-    let mut name = std::env::consts::ARCH.to_owned();
-    #[cfg(target_arch = "x86_64")]
-    for (feature, is_present) in [
-        ("sse4.2", std::arch::is_x86_feature_detected!("sse4.2")),
-        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ("bmi2", std::arch::is_x86_feature_detected!("bmi2")),
-        ("fma", std::arch::is_x86_feature_detected!("fma")),
-        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-    ] {
-        if is_present {
-            name.push('+');
-            name.push_str(feature);
-        }
-    }
-    name
 }
 
 /// Keeps what start-up logs; time begins with it.

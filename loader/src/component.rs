@@ -106,7 +106,7 @@ pub(crate) fn build(
         exports: Vec::new(),
         table_count: 0,
         engine_name: build::ENGINE_NAME.to_owned(),
-        machine: build::machine(),
+        machine: engines.processor().machine(),
         isolation: form.isolation,
         metering: form.metering,
         files: None,

@@ -4,6 +4,8 @@
 //! differ in how an instance comes to be and in nothing else. An engine is made on first use; code of one
 //! cannot run on another, which the identity in an artifact's header guards.
 
+mod processor; // whose instructions code may use
+
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
 };
 
+pub use self::processor::Processor;
 use crate::code::PublishedCode;
 use crate::component;
 use crate::context::{GuestContext, define_imports};
@@ -155,6 +158,7 @@ pub struct EngineError(#[source] wasmtime::Error);
 /// The engines of this process, each made when it is first asked for.
 #[derive(Debug, Default)]
 pub struct Engines {
+    processor: Processor,
     engines: [std::sync::OnceLock<GuestEngine>; EngineKind::ALL.len()],
 }
 
@@ -163,6 +167,18 @@ impl Engines {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes an empty set whose code is for these processors.
+    #[must_use]
+    pub fn of(processor: Processor) -> Self {
+        Self { processor, ..Self::default() }
+    }
+
+    /// Returns whom code is for.
+    #[must_use]
+    pub const fn processor(&self) -> Processor {
+        self.processor
     }
 
     /// Returns the engine of a kind, making it if need be.
@@ -174,7 +190,7 @@ impl Engines {
         if let Some(engine) = cell.get() {
             return Ok(engine.clone());
         }
-        let made = GuestEngine::new(kind).map_err(EngineError)?;
+        let made = GuestEngine::new(kind, self.processor).map_err(EngineError)?;
         Ok(cell.get_or_init(|| made).clone())
     }
 
@@ -191,9 +207,10 @@ impl GuestEngine {
     ///
     /// # Errors
     /// The engine's, for a configuration that this machine cannot have.
-    pub fn new(kind: EngineKind) -> wasmtime::Result<Self> {
+    pub fn new(kind: EngineKind, processor: Processor) -> wasmtime::Result<Self> {
         let published = PublishedCode::default();
         let mut config = common();
+        processor.tell(&mut config);
         match kind {
             EngineKind::Mapped
             | EngineKind::Checked

@@ -1,5 +1,6 @@
 //! The built program over real sockets, a module per capability.
 
+mod boot; // the first process of a machine
 mod bundles; // files that programs and components find
 mod compress; // responses made smaller
 mod connections; // keep-alive, pipelining, HEAD, many connections

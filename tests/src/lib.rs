@@ -4,6 +4,7 @@
 //!   program   finds or builds the program, runs a command to its end
 //!   host      a running host with a folder of its own and free ports, killed when dropped
 //!   http      a client that sends what it is told and reads what comes
+//!   machine   the program as the first process of a machine, in namespaces
 //!   metrics   the numbers of `/metrics`
 //!   wait      waiting for a condition, with a bound
 //! ```
@@ -19,6 +20,7 @@
 pub mod guests; // the guests of these tests, and the examples
 pub mod host; // a running host
 pub mod http; // requests and responses as bytes
+pub mod machine; // the program as the first process of a machine
 pub mod metrics; // the numbers of `/metrics`
 pub mod program; // the program and its commands
 pub mod wait; // waiting with a bound

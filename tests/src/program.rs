@@ -7,8 +7,16 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// Folders of the sources that the program is made of.
-const SOURCES: [&str; 7] =
-    ["abi/src", "wasi/src", "loader/src", "net/src", "host/src", TEMPLATES, "examples"];
+const SOURCES: [&str; 8] = [
+    "abi/src",
+    "image/src",
+    "wasi/src",
+    "loader/src",
+    "net/src",
+    "host/src",
+    TEMPLATES,
+    "examples",
+];
 /// Here every file is a source, for all are part of the program.
 const TEMPLATES: &str = "host/templates";
 

@@ -39,8 +39,9 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let began = Instant::now();
     let recipe = args.files.recipe(&args.file, args.form.form());
     let compiled = compile::of_file(&recipe, &args.limits.limits())?;
+    let engines = Engines::of(args.limits.limits().processor.value);
     // What was built is opened once, so that no artifact is written that this host would refuse.
-    let opened = Artifact::from_bytes(&compiled.artifact, &Engines::new())
+    let opened = Artifact::from_bytes(&compiled.artifact, &engines)
         .context("the artifact that was just built is refused")?;
     let target = target(args);
     artifact::write(&target, &compiled.artifact)

@@ -109,7 +109,7 @@ struct TechniqueRow {
 /// The file cannot be read, or is refused.
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     let shown = args.file.display();
-    let engines = Engines::new();
+    let engines = Engines::of(args.limits.limits().processor.value);
     let is_artifact = is_artifact(&args.file).with_context(|| format!("cannot read `{shown}`"))?;
     let report = if is_artifact {
         let artifact = Artifact::open(&args.file, &engines);

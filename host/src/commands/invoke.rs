@@ -92,7 +92,7 @@ struct Quantiles {
 /// # Errors
 /// The function cannot be loaded, or the call ends without a response.
 pub fn run(args: &InvokeArgs) -> Result<ExitCode> {
-    let engines = Arc::new(Engines::new());
+    let engines = Arc::new(Engines::of(args.limits.limits().processor.value));
     let clock = CoarseClock::new();
     let _ticker = Ticker::start(Arc::clone(&engines), clock.clone())
         .context("cannot start the ticker's thread")?;

@@ -104,7 +104,7 @@ struct WriterReport {
 /// # Errors
 /// The function cannot be loaded, or a request cannot be read or sent.
 pub fn run(args: &ProveArgs) -> Result<ExitCode> {
-    let engines = Arc::new(Engines::new());
+    let engines = Arc::new(Engines::of(args.limits.limits().processor.value));
     let _ticker = Ticker::start(Arc::clone(&engines), CoarseClock::new())
         .context("cannot start the ticker's thread")?;
     let seed = match args.seed {

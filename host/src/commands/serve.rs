@@ -20,6 +20,7 @@ use crate::deployment::open;
 use crate::grant::Grant;
 use crate::host::Host;
 use crate::log::start_host_log;
+use crate::notify::{self, Notify};
 use crate::output::{self, Failure};
 
 /// How often the end of workers is looked at while nothing else happens.
@@ -93,7 +94,9 @@ fn serve(
 ) -> Result<ExitCode> {
     let mut host = Host::start(settings, &open)?;
     let signals = catch_signals()?;
+    let mut notify = Notify::from_environment().context("cannot speak to NOTIFY_SOCKET")?;
     announce(&host, is_json)?;
+    notify.tell(notify::READY);
     let reloaded = |host: &mut Host| {
         let Some(reread) = reread else {
             return tracing::warn!("SIGHUP: there is no settings file to read again");
@@ -103,7 +106,10 @@ fn serve(
             Err(error) => tracing::error!("SIGHUP: everything stays as it was: {error:#}"),
         }
     };
-    until_stopped(&mut host, &signals, settings.drain_timeout.value, reloaded, |_| ())?;
+    until_stopped(&mut host, &signals, settings.drain_timeout.value, reloaded, |_| {
+        notify.is_alive();
+    })?;
+    notify.tell(notify::STOPPING);
     host.stop()?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

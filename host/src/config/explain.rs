@@ -65,6 +65,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         shown("limits.outgoing_connections", &limits.outgoing_connections),
         quantity("build.memory", &build.memory),
         quantity("build.time", &build.time),
+        shown("build.processor", &build.processor),
         shown("log.level", &log.level),
         shown("log.format", &log.format),
         shown("log.access", &log.access),

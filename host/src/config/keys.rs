@@ -552,6 +552,12 @@ pub const KEYS: &[Key] = &[
         Takes::Duration(BUILD_TIME),
         "for compiling one module and its start-up; then refused",
     ),
+    key(
+        Part::Build,
+        "processor",
+        Takes::Optional("`native` `x86-64-v2` `x86-64-v3`", "native"),
+        "the processors that code is for; artifacts of another one are refused",
+    ),
     key(Part::Log, "level", Takes::Level, "the least grave message that is written"),
     key(Part::Log, "format", Takes::Format, "lines for people, or JSON objects"),
     key(Part::Log, "access", Takes::Truth(false), "a line for each request"),

@@ -11,6 +11,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
+use midge_loader::engine::Processor;
 use midge_net::Networks;
 
 use crate::extras::{Extras, is_variable};
@@ -174,9 +175,12 @@ impl<'s> Reader<'s> {
     }
 
     fn build(&mut self, section: &Section<'_>, overrides: &Overrides) -> BuildLimits {
+        let processors = Processor::ALL.map(|processor| (processor.name(), processor));
+        let processor = self.choice(section, "processor", &processors, Processor::Native);
         let memory = self.quantity(section, "memory", &keys::BUILD_MEMORY);
         let time = self.quantity(section, "time", &keys::BUILD_TIME);
         BuildLimits {
+            processor: overrides.build_processor.clone().unwrap_or(processor),
             memory: overrides.build_memory.clone().unwrap_or(memory),
             time: overrides.build_time.clone().unwrap_or(time),
         }

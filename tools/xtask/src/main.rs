@@ -9,7 +9,9 @@
 )]
 
 mod ci; // what .ci/run runs
+mod deb; // a package for Debian
 mod guests; // rebuilds the examples
+mod linked; // the program without libraries
 mod tidy; // what no lint sees
 
 use std::path::{Path, PathBuf};
@@ -28,8 +30,12 @@ struct Arguments {
 enum Task {
     /// Runs what a change must pass.
     Ci,
+    /// Makes a Debian package of the static program, with a unit for systemd.
+    Deb(deb::Options),
     /// Rebuilds the example functions from source and replaces the committed ones.
     Guests(guests::Options),
+    /// Builds the program without shared libraries, for images and containers.
+    Static,
     /// Looks for what no lint sees: head comments, leftovers, broken links, machine paths.
     Tidy,
 }
@@ -38,7 +44,9 @@ fn main() -> ExitCode {
     let root = tree_root();
     let result = match Arguments::parse().task {
         Task::Ci => ci::run(&root),
+        Task::Deb(options) => deb::run(&root, &options),
         Task::Guests(options) => guests::run(&root, &options),
+        Task::Static => linked::run(&root),
         Task::Tidy => tidy::run(&root),
     };
     match result {

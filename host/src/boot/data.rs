@@ -1,0 +1,71 @@
+//! The partition for data, by its name in the table of partitions: mounted at `/data` if there is one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::console::Console;
+use super::words::{Data, Words};
+
+/// Where it is mounted.
+const TARGET: &str = "/data";
+/// Its name in the table.
+const NAME: &str = midge_image::disk::DATA_NAME;
+/// How long its driver may take.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Mounts it, and returns where.
+pub(super) fn mount(console: &Console, words: &Words) -> Option<PathBuf> {
+    let wait = match words.data {
+        Data::IfThere => Duration::ZERO,
+        Data::Wait => WAIT_MAX,
+        Data::None => return None,
+    };
+    let until = Instant::now() + wait;
+    let device = loop {
+        match find() {
+            Some(device) => break device,
+            None if until <= Instant::now() => {
+                if words.data == Data::Wait {
+                    console.say(&format!("there is no partition `{NAME}`: nothing will be kept"));
+                }
+                return None;
+            }
+            None => thread::park_timeout(LOOK_EVERY),
+        }
+    };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let options = std::ffi::CString::new(format!("uid={},errors=remount-ro", words.user)).ok()?;
+    let mounted = fs::create_dir_all(TARGET).and_then(|()| {
+        Ok(rustix::mount::mount(&device, TARGET, "vfat", flags, options.as_c_str())?)
+    });
+    match mounted {
+        Ok(()) => Some(TARGET.into()),
+        Err(error) => {
+            console.say(&format!("cannot mount {}: {error}", device.display()));
+            None
+        }
+    }
+}
+
+/// Writes out what is not written, and takes it off.
+pub(super) fn unmount(console: &Console, target: Option<&Path>) {
+    let Some(target) = target else { return };
+    if let Err(error) = rustix::mount::unmount(target, UnmountFlags::empty()) {
+        console.say(&format!("cannot unmount {}: {error}", target.display()));
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    let wanted = format!("PARTNAME={NAME}");
+    let devices = fs::read_dir("/sys/class/block").ok()?;
+    let mut names = devices.flatten().map(|device| device.file_name()).filter(|name| {
+        let event = Path::new("/sys/class/block").join(name).join("uevent");
+        fs::read_to_string(event).is_ok_and(|event| event.lines().any(|line| line == wanted))
+    });
+    names.next().map(|name| Path::new("/dev").join(name))
+}
