@@ -44,7 +44,7 @@ pub struct Body {
     filled: u32,
     stage: Stage,
     /// What `content-length` says.
-    length: Option<u64>,
+    length: Length,
     written: u64,
     /// The host's handle of the request that it belongs to, once that was sent; 0 for none.
     fetch: u32,
@@ -58,6 +58,26 @@ pub struct Body {
     is_released: bool,
     /// The first of the fields behind it.
     trailers: u32,
+}
+
+// One page has to do for the state and what a small request is made of.
+const _: () = assert!(size_of::<Body>() == 48);
+
+/// A length and one more, or 0 for none: it has fewer than 20 digits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Length(u64);
+
+impl Length {
+    const fn of(length: Option<u64>) -> Self {
+        match length {
+            Some(length) => Self(length.saturating_add(1)),
+            None => Self(0),
+        }
+    }
+
+    const fn get(self) -> Option<u64> {
+        self.0.checked_sub(1)
+    }
 }
 
 impl Body {
@@ -78,7 +98,7 @@ impl Body {
         buffer: Span { at: 0, size: 0 },
         filled: 0,
         stage: Stage::Open,
-        length: None,
+        length: Length(0),
         written: 0,
         fetch: 0,
         sent: 0,
@@ -159,7 +179,8 @@ impl<W: World> Wasi<'_, W> {
         let count = usize::from(self.state.bodies.count);
         if let Some(place) = self.state.bodies.bodies[..count].iter().position(is_over) {
             let buffer = self.state.bodies.bodies[place].buffer;
-            self.state.bodies.bodies[place] = Body { length, buffer, ..Body::default() };
+            self.state.bodies.bodies[place] =
+                Body { length: Length::of(length), buffer, ..Body::default() };
             return crate::wire(place);
         }
         let number = self.state.bodies.count;
@@ -167,7 +188,8 @@ impl<W: World> Wasi<'_, W> {
             self.trap("wasi: more bodies were begun for one request than there is room for");
         }
         self.state.bodies.count += 1;
-        self.state.bodies.bodies[usize::from(number)] = Body { length, ..Body::default() };
+        self.state.bodies.bodies[usize::from(number)] =
+            Body { length: Length::of(length), ..Body::default() };
         u32::from(number)
     }
 
@@ -187,7 +209,7 @@ impl<W: World> Wasi<'_, W> {
     pub fn write_body(&mut self, body: u32, mut source: Source, size: u32) -> Result<(), u32> {
         let state = self.body(body);
         let written = state.written + u64::from(size);
-        if state.length.is_some_and(|length| length < written) {
+        if state.length.get().is_some_and(|length| length < written) {
             state.stage = Stage::Failed;
             let code = state.error_of_size();
             let fetch = state.fetch;
@@ -298,7 +320,7 @@ impl<W: World> Wasi<'_, W> {
         let state = self.body(body);
         // What stands behind a body goes out with the last of its chunks.
         let is_counted = state.stage == Stage::Finished && state.trailers == 0;
-        if is_counted { Some(state.written) } else { state.length }
+        if is_counted { Some(state.written) } else { state.length.get() }
     }
 
     /// True if a body waits for the host to take it.
@@ -415,7 +437,7 @@ impl<W: World> Wasi<'_, W> {
     /// Says how long a body will be that was begun without a length.
     pub(crate) fn expect_length(&mut self, body: u32, length: Option<u64>) {
         let state = self.body(body);
-        state.length = length;
+        state.length = Length::of(length);
         if length.is_some_and(|length| length < state.written) {
             state.stage = Stage::Failed;
         }
@@ -428,7 +450,7 @@ impl<W: World> Wasi<'_, W> {
     pub fn finish_body(&mut self, body: u32) -> Result<(), u64> {
         let Body { stage, length, written, .. } = *self.body(body);
         // The answer to a HEAD may tell a length that it does not have (RFC 9110, 9.3.2); so may a 304.
-        let is_short = length.is_some_and(|length| length != written);
+        let is_short = length.get().is_some_and(|length| length != written);
         let is_bare = is_short && written == 0 && self.has_no_body(body);
         let state = self.body(body);
         state.is_released = true;
@@ -506,7 +528,7 @@ impl<W: World> Wasi<'_, W> {
     /// HTTP/1.0, leaves none (RFC 9110, 6.5.1).
     fn has_place_for_trailers(&mut self, body: u32) -> bool {
         let Body { trailers, length, .. } = *self.body(body);
-        trailers != 0 && length.is_none() && self.knows_chunks()
+        trailers != 0 && length.get().is_none() && self.knows_chunks()
     }
 
     /// Ends a response that was started, with what stands behind it.
@@ -519,7 +541,7 @@ impl<W: World> Wasi<'_, W> {
 
     /// True if a response tells the length of a body that it does not have.
     fn is_told_alone(&mut self, body: u32) -> bool {
-        self.has_no_body(body) && self.body(body).length.is_some()
+        self.has_no_body(body) && self.body(body).length.get().is_some()
     }
 
     /// Makes the record of an error.
