@@ -7,6 +7,7 @@
 //!
 //! The bytes are made by the package `midge-image`; here is who is asked for what.
 
+mod kexec; // `midge image kexec`
 mod qmp; // telling QEMU
 mod run; // `midge image run`
 
@@ -80,6 +81,7 @@ struct Report {
 pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     match &args.action {
         Some(ImageAction::Run(args)) => run::run(args),
+        Some(ImageAction::Kexec(args)) => kexec::run(args),
         None => write(args),
     }
 }
