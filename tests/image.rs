@@ -153,6 +153,18 @@ fn what_cannot_boot_is_refused_with_a_next_step() {
     assert!(!folder.path().join("midge.initrd").exists(), "nothing is left of what failed");
 }
 
+#[test]
+fn a_change_of_system_is_said_and_not_made() {
+    let folder = folder();
+    let arguments = ["image", "kexec", "--binary", "program", "--kernel", "kernel"];
+    let ended = midge(folder.path(), &[&arguments[..], &["--append", "midge.ip=none"]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for said in ["nothing else", "command line  console=tty0", "midge.ip=none", "Nothing was done"]
+    {
+        assert!(ended.stdout.contains(said), "`{said}` in {}", ended.stdout);
+    }
+}
+
 /// A folder with settings, and the arguments that name what boots them; `None`, said aloud, where there is nothing.
 fn bootable(variable: &str, file: &str) -> Option<(TempDir, Vec<String>)> {
     let path = |name: &str| env::var_os(name).map(PathBuf::from);
@@ -240,7 +252,10 @@ fn settings_on_the_partition_for_data_are_served_if_they_are_in_order() {
     let first = disk[2 * 512 + 128 + 32..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let offset = first.expect("a table of partitions") * 512;
     let good = "listen = \"0.0.0.0:8080\"\n[[function]]\nname = \"newer\"\nroute = \"/*\"\n\
-                module = \"/etc/midge/functions/0-hello.midge\"\n[build]\nprocessor = \"x86-64-v3\"\n";
+                module = \"newer.midge\"\n[build]\nprocessor = \"x86-64-v3\"\n";
+    let artifact = ["build", "hello.wat", "-o", "artifact", "--build-processor", "x86-64-v3"];
+    let built = Command::new(&parts[1]).args(artifact).current_dir(folder.path()).status();
+    assert!(built.expect("the static program runs here").success());
     parts = vec!["--disk".into(), "disk".into()];
     let bootable = (folder, parts);
     for (settings, said) in [
@@ -248,10 +263,12 @@ fn settings_on_the_partition_for_data_are_served_if_they_are_in_order() {
         ("listen = 5\n", "/data/midge.toml has faults: the image's own are served"),
     ] {
         fs::write(bootable.0.path().join("new"), settings).expect("room");
-        let mut mcopy = Command::new("mcopy");
-        mcopy.args(["-o", "-i", &format!("disk@@{offset}"), "new", "::/midge.toml"]);
-        let copied = mcopy.current_dir(bootable.0.path()).status().expect("mtools are installed");
-        assert!(copied.success());
+        for (file, target) in [("new", "::/midge.toml"), ("artifact", "::/newer.midge")] {
+            let mut mcopy = Command::new("mcopy");
+            mcopy.args(["-o", "-i", &format!("disk@@{offset}"), file, target]);
+            let copied = mcopy.current_dir(bootable.0.path()).status();
+            assert!(copied.expect("mtools are installed").success());
+        }
         let (console, _) = boot(&bootable, &[]);
         assert!(console.contains(said), "`{said}` in {console}");
     }

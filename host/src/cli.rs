@@ -171,6 +171,19 @@ pub struct ImageArgs {
 pub enum ImageAction {
     /// Start it in QEMU, and tell the time to its first response
     Run(Box<ImageRunArgs>),
+    /// Change from the system that runs here into it, after saying what that means
+    Kexec(Box<ImageKexecArgs>),
+}
+
+/// Arguments of `midge image kexec`.
+#[derive(Debug, Args)]
+pub struct ImageKexecArgs {
+    /// What the image is made of.
+    #[command(flatten)]
+    pub parts: ImageParts,
+    /// Do it: every process of this machine ends
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Arguments of `midge image run`.

@@ -120,6 +120,7 @@ fn every_help_is_as_it_was() {
     assert_snapshot!("help_invoke", help_of::<cli::InvokeArgs>("invoke"));
     assert_snapshot!("help_prove", help_of::<cli::ProveArgs>("prove"));
     assert_snapshot!("help_image", help_of::<cli::ImageArgs>("image"));
+    assert_snapshot!("help_image_kexec", help_of::<cli::ImageKexecArgs>("kexec"));
     assert_snapshot!("help_image_run", help_of::<cli::ImageRunArgs>("run"));
 }
 

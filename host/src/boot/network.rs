@@ -90,13 +90,13 @@ fn set_up(console: &Console, words: &Words, netlink: &Netlink) {
                     failed("its lease cannot be set", error);
                 }
                 let network = network(lease);
-                if last != Some(network) {
+                let told = Some((network, lease.names.clone()));
+                if last != told {
                     console.say(&format!("{name}: {network} by DHCP"));
-                    let own = words.names.iter().copied();
-                    let names: Vec<_> =
-                        own.chain(lease.names.iter().map(|&name| name.into())).collect();
+                    let given = lease.names.iter().map(|&name| name.into());
+                    let names: Vec<_> = words.names.iter().copied().chain(given).collect();
                     name_servers(console, &names);
-                    last = Some(network);
+                    last = told;
                 }
             });
         }

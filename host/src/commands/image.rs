@@ -7,6 +7,7 @@
 //!
 //! The bytes are made by the package `midge-image`; here is who is asked for what.
 
+mod kexec; // `midge image kexec`
 mod qmp; // telling QEMU
 mod run; // `midge image run`
 
@@ -62,7 +63,7 @@ const RELEASE: &str = concat!(
     "\n"
 );
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     schema: &'static str,
     file: String,
@@ -80,6 +81,7 @@ struct Report {
 pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     match &args.action {
         Some(ImageAction::Run(args)) => run::run(args),
+        Some(ImageAction::Kexec(args)) => kexec::run(args),
         None => write(args),
     }
 }
@@ -106,8 +108,8 @@ fn write(args: &ImageArgs) -> Result<ExitCode> {
         }
     };
     let bytes = size_of(&target)?;
-    let report =
-        Report { bytes, file: target.display().to_string(), format: name_of(args.format), ..made };
+    let (file, format) = (target.display().to_string(), name_of(args.format));
+    let report = Report { schema: SCHEMA, bytes, file, format, ..made };
     show(args, report)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -206,13 +208,10 @@ impl Machine {
     fn report(&self) -> Report {
         let version = self.kernel.as_deref().and_then(kernel::version);
         Report {
-            schema: SCHEMA,
-            file: String::new(),
-            format: "",
-            bytes: 0,
             initrd_bytes: self.initrd.len(),
             kernel: version.map(str::to_owned),
             modules: self.modules.clone(),
+            ..Report::default()
         }
     }
 }
@@ -318,15 +317,7 @@ fn container(parts: &ImageParts, target: &Path) -> Result<Report> {
         name: "midge",
     };
     put(target, &oci::encode(&tree, start)?)?;
-    Ok(Report {
-        schema: SCHEMA,
-        file: String::new(),
-        format: "",
-        bytes: 0,
-        initrd_bytes: 0,
-        kernel: None,
-        modules: Vec::new(),
-    })
+    Ok(Report::default())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

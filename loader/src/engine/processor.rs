@@ -95,25 +95,28 @@ impl fmt::Display for Processor {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use wasmtime::{Engine, Module};
+    use wasmtime::Module;
 
     use super::*;
+    use crate::engine::{EngineKind, Engines};
 
     #[test]
     fn each_level_is_another_engine_and_runs_where_its_features_are() {
+        // A function that counts bits: one instruction where the processor has it.
+        let module =
+            wat::parse_str("(module (func (param i32) (result i32) (i32.popcnt (local.get 0))))");
+        let module = module.unwrap();
         let mut ids = Vec::new();
         for processor in Processor::ALL {
             assert_eq!(Processor::from_name(processor.name()), Some(processor));
-            let mut config = Config::new();
-            processor.tell(&mut config);
-            let engine = Engine::new(&config).unwrap();
-            let code = engine.precompile_module(b"(module)").unwrap();
-            let has_all = processor != Processor::V3 || std::arch::is_x86_feature_detected!("avx2");
-            if has_all {
-                assert!(Module::new(&engine, "(module)").is_ok());
+            if processor == Processor::V3 && !std::arch::is_x86_feature_detected!("avx2") {
+                continue;
             }
-            ids.push(blake3::hash(&code));
+            let engine = Engines::of(processor).get(EngineKind::Mapped).unwrap();
+            assert!(Module::new(&engine.engine, &module).is_ok(), "{processor}");
+            ids.push(engine.id());
         }
-        assert!(ids[0] != ids[1] && ids[1] != ids[2]);
+        ids.dedup();
+        assert!(ids.len() == Processor::ALL.len() || !std::arch::is_x86_feature_detected!("avx2"));
     }
 }
