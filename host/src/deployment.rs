@@ -27,6 +27,7 @@ use crate::files::pool::Pool;
 use crate::forwarded::Clients;
 use crate::grant::Grant;
 use crate::log::GuestLog;
+use crate::output::printable;
 use crate::route::{FunctionIndex, RouteTable};
 use crate::services::{HostServices, RandomKey};
 
@@ -159,6 +160,7 @@ impl Deployment {
                 form: CodeForm {
                     isolation: function.isolation.value,
                     metering: function.metering.value,
+                    traces: settings.traces,
                 },
                 files: &function.files.value.0,
             };
@@ -308,6 +310,9 @@ pub fn open(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Res
         return Artifact::open(path, engines).with_context(|| format!("cannot open `{shown}`"));
     }
     let compiled = compile::of_file(recipe, limits)?;
+    if let Some(reason) = compiled.no_lines {
+        tracing::info!("traps of `{shown}` tell no lines: {}", printable(&reason));
+    }
     Ok(Artifact::from_bytes(&compiled.artifact, engines)?)
 }
 

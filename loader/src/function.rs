@@ -80,7 +80,8 @@ impl Function {
         services: Arc<dyn Services>,
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
-        let engine = engines.get(technique.engine_kind_of(artifact.manifest()))?;
+        let manifest = artifact.manifest();
+        let engine = engines.get(technique.engine_kind_of(manifest), manifest.traces)?;
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
             files_memory_bytes: files_memory_bytes(artifact.manifest()),

@@ -21,11 +21,15 @@ mod component; // what a component is made of
 #[path = "link/merge.rs"]
 mod merge; // many modules made one
 
+use std::ops::Range;
+
 use midge_abi::manifest::{FilesRow, FolderRow};
 use midge_wasi::pack::{self, PackError, Summary};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{BinaryReader, Parser, Validator, WasmFeatures};
 
+use self::component::CoreInstance;
+use self::merge::Merged;
 use crate::module::{FEATURES, MODULE_BYTES_MAX, ModuleError};
 
 /// The module that offers WASI, made of `wasi/` by `cargo xtask guests wasi`.
@@ -158,6 +162,17 @@ pub struct Linked {
     pub wasm: Vec<u8>,
     /// Where its files lie in its first memory, if it has any.
     pub files: Option<FilesRow>,
+    /// The modules that were linked with the WASI module.
+    pub parts: Vec<LinkedPart>,
+}
+
+/// A module that was linked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedPart {
+    /// Where it lies in the bytes that were linked.
+    pub range: Range<usize>,
+    /// The index of the first of its own functions in the linked module.
+    pub first_function: u32,
 }
 
 /// Links a component or a program into a core module that follows the contract, with a bundle of files for it, or none
@@ -180,9 +195,15 @@ fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
         Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,
         _ => component::read(bytes)?,
     };
-    let (wasm, start) = merge::merge(WASI, &component, files)?;
+    let Merged { wasm, files_at: start, first_functions } = merge::merge(WASI, &component, files)?;
+    let part = |(instance, first_function): (&CoreInstance<'_>, u32)| {
+        // Each module is a part of these bytes, however deep it lies.
+        let start = instance.module.as_ptr().addr() - bytes.as_ptr().addr();
+        LinkedPart { range: start..start + instance.module.len(), first_function }
+    };
+    let parts = component.instances.iter().zip(first_functions).map(part).collect();
     if files.is_empty() {
-        return Ok(Linked { wasm, files: None });
+        return Ok(Linked { wasm, files: None, parts });
     }
     let broken = |error: PackError| LinkError::Files { reason: error.to_string() };
     let folder = |folder: Summary| FolderRow {
@@ -191,5 +212,5 @@ fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
         bytes: folder.bytes,
     };
     let folders = pack::check(files).map_err(broken)?.into_iter().map(folder).collect();
-    Ok(Linked { wasm, files: Some(FilesRow { start, bytes: files.len() as u64, folders }) })
+    Ok(Linked { wasm, parts, files: Some(FilesRow { start, bytes: files.len() as u64, folders }) })
 }
