@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Changes that an older host cannot read.
 pub const MAJOR: u16 = 1;
 /// Fields appended since `MAJOR` began.
-pub const MINOR: u16 = 4;
+pub const MINOR: u16 = 5;
 /// The longest manifest that is read.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -61,9 +61,12 @@ pub struct Manifest {
     #[serde(skip)]
     pub scratch: Option<ScratchRow>,
     /// Why the engine's component runtime runs it, and it is not linked; nothing for what is a core module (since
-    /// minor 4; encoded last).
+    /// minor 4; encoded behind that).
     #[serde(skip)]
     pub unlinked: Option<String>,
+    /// What its traps tell (since minor 5; encoded last).
+    #[serde(skip)]
+    pub traces: Traces,
 }
 
 /// How a module's code is made.
@@ -73,11 +76,34 @@ pub struct CodeForm {
     pub isolation: Isolation,
     /// What bounds a call.
     pub metering: Metering,
+    /// What its traps tell.
+    pub traces: Traces,
 }
 
 impl CodeForm {
-    /// Code that every technique can run.
-    pub const PLAIN: Self = Self { isolation: Isolation::GuardPages, metering: Metering::Epochs };
+    /// The form that code has if nothing is asked for.
+    pub const PLAIN: Self = Self {
+        isolation: Isolation::GuardPages,
+        metering: Metering::Epochs,
+        traces: Traces::Functions,
+    };
+
+    /// True if techniques without templates cannot run it.
+    #[must_use]
+    pub const fn needs_template(self) -> bool {
+        matches!(self.isolation, Isolation::BoundsChecked)
+            || matches!(self.metering, Metering::Fuel)
+    }
+}
+
+/// What a trap tells of each function that led to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Traces {
+    /// Its name.
+    #[default]
+    Functions,
+    /// Its name, file and line: the artifact has a table of them, and a map from its code to the module's.
+    Lines,
 }
 
 /// What bounds how much a call computes.
@@ -290,7 +316,7 @@ impl Manifest {
     /// Returns how its code was made.
     #[must_use]
     pub const fn form(&self) -> CodeForm {
-        CodeForm { isolation: self.isolation, metering: self.metering }
+        CodeForm { isolation: self.isolation, metering: self.metering, traces: self.traces }
     }
 
     /// Encodes the manifest behind its version.
@@ -309,7 +335,9 @@ impl Manifest {
             postcard::to_extend(&self.metering, bytes).expect("a vector takes what it is given");
         let bytes =
             postcard::to_extend(&self.scratch, bytes).expect("a vector takes what it is given");
-        postcard::to_extend(&self.unlinked, bytes).expect("a vector takes what it is given")
+        let bytes =
+            postcard::to_extend(&self.unlinked, bytes).expect("a vector takes what it is given");
+        postcard::to_extend(&self.traces, bytes).expect("a vector takes what it is given")
     }
 
     /// Decodes a manifest, by the forward rules above.
@@ -343,6 +371,9 @@ impl Manifest {
         }
         if 4 <= found_minor {
             (manifest.unlinked, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
+        }
+        if 5 <= found_minor {
+            (manifest.traces, rest) = postcard::take_from_bytes(rest).map_err(decode)?;
         }
         let is_newer = found_minor.checked_sub(MINOR).is_some_and(|ahead| 0 < ahead);
         if !is_newer && !rest.is_empty() {
@@ -390,14 +421,19 @@ mod tests {
             metering: Metering::Fuel,
             scratch: Some(ScratchRow { guest: "/tmp".into(), bytes: 1 << 20 }),
             unlinked: Some("a reason".into()),
+            traces: Traces::Lines,
         }
     }
 
     #[test]
     fn a_manifest_of_an_older_minor_has_what_that_knew() {
-        let (files, metering, scratch, unlinked) = (None, Metering::Epochs, None, None);
-        let without = Manifest { files, metering, scratch, unlinked, ..manifest() };
+        let (files, metering, scratch) = (None, Metering::Epochs, None);
+        let (unlinked, traces) = (None, Traces::Functions);
+        let without = Manifest { files, metering, scratch, unlinked, traces, ..manifest() };
         let mut bytes = without.encode();
+        assert_eq!(bytes.pop(), Some(0), "names are one byte");
+        bytes[2..4].copy_from_slice(&4u16.to_le_bytes());
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));
         assert_eq!(bytes.pop(), Some(0), "a linked one is one byte");
         bytes[2..4].copy_from_slice(&3u16.to_le_bytes());
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&without));

@@ -14,7 +14,7 @@ use std::{
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
 };
-use midge_abi::manifest::{CodeForm, Isolation, Metering};
+use midge_abi::manifest::{CodeForm, Isolation, Metering, Traces};
 use midge_loader::engine::Processor;
 use midge_loader::files::{Mapping, Scratch};
 use midge_net::Networks;
@@ -505,13 +505,17 @@ pub struct FormArgs {
     /// What bounds a call: epochs, which are time, or fuel, which is instructions
     #[arg(long, value_name = "NAME", value_parser = metering, default_value = "epochs")]
     pub metering: Metering,
+    /// Keep lines of the source, told by traps; the module needs DWARF (-g)
+    #[arg(long)]
+    pub lines: bool,
 }
 
 impl FormArgs {
     /// Returns the form.
     #[must_use]
     pub const fn form(self) -> CodeForm {
-        CodeForm { isolation: self.isolation, metering: self.metering }
+        let traces = if self.lines { Traces::Lines } else { Traces::Functions };
+        CodeForm { isolation: self.isolation, metering: self.metering, traces }
     }
 }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use midge_abi::imports::{LOG_LINE_BYTES_MAX, LOG_LINES_PER_REQUEST_MAX};
-use midge_abi::manifest::CodeForm;
+use midge_abi::manifest::{CodeForm, Traces};
 use midge_loader::artifact::ARTIFACT_BYTES_MAX;
 use midge_loader::build::{BuildError, build_as};
 use midge_loader::engine::Engines;
@@ -74,6 +74,8 @@ pub struct Compiled {
     pub startup_log: Vec<String>,
     /// Name and size of each section of the module.
     pub sections: Vec<(String, usize)>,
+    /// Why it has no lines of its source, if they were asked for.
+    pub no_lines: Option<String>,
 }
 
 /// Why there is no artifact.
@@ -145,8 +147,16 @@ impl CompileError {
 /// What a child says, before the artifact.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Built { source_bytes: usize, startup_log: Vec<String>, sections: Vec<(String, usize)> },
-    Refused { reason: String, at_start_up: bool },
+    Built {
+        source_bytes: usize,
+        startup_log: Vec<String>,
+        sections: Vec<(String, usize)>,
+        no_lines: Option<String>,
+    },
+    Refused {
+        reason: String,
+        at_start_up: bool,
+    },
     OutOfMemory,
 }
 
@@ -164,13 +174,13 @@ pub struct Recipe<'a> {
 }
 
 impl<'a> Recipe<'a> {
-    /// Returns that of a function.
+    /// Returns that of a function, whose traps are to tell so much.
     #[must_use]
-    pub fn of(function: &'a Function) -> Self {
+    pub fn of(function: &'a Function, traces: Traces) -> Self {
         let (isolation, metering) = (function.isolation.value, function.metering.value);
         Self {
             module: &function.module.value,
-            form: CodeForm { isolation, metering },
+            form: CodeForm { isolation, metering, traces },
             files: &function.files.value.0,
             scratch: function.scratch.value.0.as_ref(),
         }
@@ -252,6 +262,7 @@ fn compile(
         .args(["--isolation", form.isolation.name()])
         .args(["--metering", form.metering.name()])
         .args(["--processor", limits.processor.value.name()])
+        .args(matches!(form.traces, Traces::Lines).then_some("--lines"))
         .args(["--files-bytes", &files_bytes.to_string()])
         .args(["--", name])
         .env_clear()
@@ -263,8 +274,8 @@ fn compile(
     let Ended { stdout, stderr, status } = until_deadline(child, time)?;
     let Some(stdout) = stdout else { return Err(CompileError::Time { limit: time }) };
     match read_answer(stdout) {
-        Some((Answer::Built { source_bytes, startup_log, sections }, artifact)) => {
-            Ok(Compiled { artifact, source_bytes, startup_log, sections })
+        Some((Answer::Built { source_bytes, startup_log, sections, no_lines }, artifact)) => {
+            Ok(Compiled { artifact, source_bytes, startup_log, sections, no_lines })
         }
         Some((Answer::Refused { reason, at_start_up }, _)) => {
             Err(CompileError::Refused { reason, at_start_up })
@@ -365,6 +376,7 @@ pub fn child(args: &CompileChildArgs) -> Result<ExitCode> {
                 source_bytes,
                 startup_log: built.startup_log,
                 sections: built.facts.sections,
+                no_lines: built.no_lines,
             };
             (answer, built.bytes)
         }

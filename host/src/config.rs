@@ -23,7 +23,7 @@ pub mod unit; // durations, sizes, CPU lists
 
 use std::{fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use midge_abi::manifest::{Isolation, Metering};
+use midge_abi::manifest::{Isolation, Metering, Traces};
 use midge_loader::engine::Processor;
 use midge_loader::files::Mapping;
 
@@ -75,6 +75,9 @@ pub struct Settings {
     pub functions: Vec<Function>,
     /// The folders whose files are served, in the order of the file.
     pub statics: Vec<Static>,
+    /// What traps tell of modules that are built when they are served. Not a setting: `midge dev` asks for lines,
+    /// other hosts serve what `midge build` made with them.
+    pub traces: Traces,
 }
 
 /// Limits of the network.

@@ -27,6 +27,7 @@ use crate::files::pool::Pool;
 use crate::forwarded::Clients;
 use crate::grant::Grant;
 use crate::log::GuestLog;
+use crate::output::printable;
 use crate::route::{FunctionIndex, RouteTable};
 use crate::services::{HostServices, RandomKey};
 
@@ -154,7 +155,7 @@ impl Deployment {
         let mut opened = HashMap::new();
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
-            let recipe = Recipe::of(function);
+            let recipe = Recipe::of(function, settings.traces);
             let module = opened_once(&mut opened, recipe, || {
                 open(&recipe, &shared.engines, &settings.build)
             });
@@ -301,6 +302,9 @@ pub fn open(recipe: &Recipe<'_>, engines: &Engines, limits: &BuildLimits) -> Res
         return Artifact::open(path, engines).with_context(|| format!("cannot open `{shown}`"));
     }
     let compiled = compile::of_file(recipe, limits)?;
+    if let Some(reason) = compiled.no_lines {
+        tracing::info!("traps of `{shown}` tell no lines: {}", printable(&reason));
+    }
     Ok(Artifact::from_bytes(&compiled.artifact, engines)?)
 }
 

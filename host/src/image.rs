@@ -19,6 +19,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use midge_abi::manifest::Traces;
 use midge_image::modules::Module;
 use midge_image::tree::{Entry, Tree};
 use midge_loader::artifact::{Artifact, is_artifact};
@@ -98,7 +99,7 @@ impl Content {
         let mut names: HashMap<Recipe<'_>, String> = HashMap::new();
         let entries = tables(table, "function");
         for ((function, entry), index) in settings.functions.iter().zip(entries).zip(0_usize..) {
-            let recipe = Recipe::of(function);
+            let recipe = Recipe::of(function, Traces::Functions);
             let name = match names.get(&recipe) {
                 Some(name) => name.clone(),
                 None => {

@@ -53,7 +53,7 @@ pub const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// How often dropped records are reported.
 pub const DROPPED_REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The longest text of a trap; the rest is cut.
-pub const TRAP_BYTES_MAX: usize = 16 * 1024;
+pub const TRAP_BYTES_MAX: usize = midge_loader::trace::TEXT_BYTES_MAX;
 
 const _: () = assert!(size_of::<Access>() <= 64, "an access record is one cache line");
 

@@ -31,6 +31,7 @@ use midge_abi::problem::Problem;
 use midge_loader::context::RequestContext;
 use midge_loader::slot::{Discard, Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
+use midge_loader::trace;
 use midge_net::balance::Neighbours;
 use midge_net::clock::Clock;
 use midge_net::endpoint::{Endpoint, Event, RequestView};
@@ -757,7 +758,9 @@ fn log_failure(assignment: &Assignment, deployed: &Deployed, pending: Pending, u
     let event = match call::outcome(used, deployed.response_bytes_max) {
         Outcome::Response(_) => return,
         Outcome::Problem(_, reason) => match reason {
-            Reason::Trap(trap) => LogEvent::trap(&midge_loader::trace::describe(trap)),
+            Reason::Trap(trap) => {
+                LogEvent::trap(&trace::describe(trap, deployed.function.artifact()))
+            }
             Reason::Fault(fault) => LogEvent::guest(Level::Error, fault.to_string().as_bytes()),
             Reason::Message(message) => LogEvent::guest(Level::Error, message),
             Reason::Deadline => {

@@ -4,8 +4,8 @@
 //! an artifact is to be trusted as far as a program is.
 //!
 //! Sections: `manifest` (midge_abi::manifest), `module` (the whole form of the module, for techniques that
-//! compile; without files), `image` (the templates' pages, and files), `code` (the lean form, compiled). The last
-//! two are absent where start-up code resists a snapshot.
+//! compile; without files), `image` (the templates' pages, and files), `code` (the lean form, compiled), `lines`
+//! (`lines.rs`). Image and code are absent where start-up code resists a snapshot, lines where nobody asked for them.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -23,6 +23,7 @@ use crate::container::{
 };
 use crate::engine::{EngineError, EngineId, EngineKind, Engines, GuestEngine};
 use crate::image::{ImageError, MemoryImage};
+use crate::lines::Lines;
 use crate::mapping::{Access, FileMapping, PAGE_SIZE, sealed_file};
 use crate::module::ModuleError;
 use crate::rewrite::with_files;
@@ -143,7 +144,7 @@ impl Artifact {
         let manifest = section(SectionKind::Manifest)
             .ok_or(ContainerError::Table { reason: "there is no manifest" })?;
         let manifest = Manifest::decode(&whole.bytes()[manifest.range.clone()])?;
-        let engine = engines.get(EngineKind::of_artifact(&manifest))?;
+        let engine = engines.get(EngineKind::of_artifact(&manifest), manifest.traces)?;
         let expected = engine.id();
         if found != expected {
             return Err(ArtifactError::EngineMismatch {
@@ -212,6 +213,13 @@ impl Artifact {
     pub fn code(&self) -> Option<&[u8]> {
         let section = self.sections.iter().find(|section| section.kind == SectionKind::Code)?;
         Some(&self.whole.bytes()[section.range.clone()])
+    }
+
+    /// Returns the lines of its source, if it was built with them.
+    #[must_use]
+    pub fn lines(&self) -> Option<Lines<'_>> {
+        let section = self.sections.iter().find(|section| section.kind == SectionKind::Lines)?;
+        Lines::view(&self.whole.bytes()[section.range.clone()])
     }
 
     /// Maps the compiled code to be executed; `None` if there is none.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use midge_abi::contract::{self, Contract, ContractError, EXPORT_CONTRACT, EXPORT_INITIALIZE};
 use midge_abi::imports::Level;
 use midge_abi::manifest::{
-    CodeForm, FilesRow, GlobalRow, GlobalValue, MANIFEST_BYTES_MAX, Manifest, MemoryRow,
+    CodeForm, FilesRow, GlobalRow, GlobalValue, MANIFEST_BYTES_MAX, Manifest, MemoryRow, Traces,
 };
 use wasmtime::{Linker, Module, Store};
 
@@ -19,6 +19,8 @@ use crate::context::{
 use crate::engine::{EngineError, EngineKind, Engines, GuestEngine};
 use crate::image::{files_length, occupied};
 use crate::instance::{self, StateExports, StateSnapshot};
+use crate::lines::{self, NoLines, Origin};
+use crate::link::LinkedPart;
 use crate::module::{Linked, ModuleError, ModuleFacts, linked_form};
 use crate::rewrite::{self, Snapshot};
 
@@ -41,6 +43,8 @@ pub struct Built {
     pub facts: ModuleFacts,
     /// Lines that start-up code logged.
     pub startup_log: Vec<String>,
+    /// Why it has no lines of its source, if they were asked for.
+    pub no_lines: Option<String>,
 }
 
 /// Why a module cannot be built.
@@ -157,7 +161,7 @@ fn build_with(
     engines: &Engines,
     start_up_runs: StartUp,
 ) -> Result<Built, BuildError> {
-    let Linked { wasm, files, scratch } = match linked_form(source) {
+    let linked = match linked_form(source) {
         Ok(linked) => linked,
         Err(ModuleError::Link(refused)) if refused.is_of_component(source) => {
             let refused = refused.to_string();
@@ -165,14 +169,23 @@ fn build_with(
         }
         Err(error) => return Err(error.into()),
     };
-    let facts = ModuleFacts::read(&wasm)?;
-    let mapped = engines.get(EngineKind::of_form(form))?;
-    let on_demand = engines.get(EngineKind::OnDemand)?;
+    let wasm = &linked.wasm;
+    let facts = ModuleFacts::read(wasm)?;
+    let (lines, no_lines) = match (form.traces == Traces::Lines).then(|| lines(&linked, &facts)) {
+        Some(Ok(lines)) => (Some(lines), None),
+        Some(Err(reason)) => (None, Some(reason.to_string())),
+        None => (None, None),
+    };
+    // Without lines a map to the module's code has no use.
+    let traces = lines.as_ref().map_or(Traces::Functions, |_| Traces::Lines);
+    let mapped = engines.get(EngineKind::of_form(form), traces)?;
+    let on_demand = engines.get(EngineKind::OnDemand, Traces::Functions)?;
 
-    let instrumented = rewrite::instrument(&wasm, &facts)?;
+    let files = linked.files.as_ref();
+    let instrumented = rewrite::instrument(wasm, &facts)?;
     let started = start_up(&on_demand, &instrumented)?;
     let is_preinitialised = start_up_runs == StartUp::AtBuild && !facts.startup_resists_snapshot();
-    if form != CodeForm::PLAIN && !is_preinitialised {
+    if form.needs_template() && !is_preinitialised {
         return Err(BuildError::FormWithoutTemplate);
     }
     let manifest = Manifest {
@@ -181,7 +194,7 @@ fn build_with(
         contract: contract::VERSION,
         area: started.contract.area,
         area_size: started.contract.area_size,
-        memories: memory_rows(&facts, &started.state.memories, files.as_ref()),
+        memories: memory_rows(&facts, &started.state.memories, files),
         globals: global_rows(&facts, &started.state.globals),
         state: facts.state.clone(),
         is_preinitialised,
@@ -192,9 +205,10 @@ fn build_with(
         machine: engines.processor().machine(),
         isolation: form.isolation,
         metering: form.metering,
-        files,
-        scratch,
+        files: files.cloned(),
+        scratch: linked.scratch.clone(),
         unlinked: None,
+        traces,
     };
     let mut sections = vec![section(SectionKind::Manifest, self::manifest(&manifest)?)];
     if is_preinitialised {
@@ -203,9 +217,9 @@ fn build_with(
             files_start: manifest.files.as_ref().map(|files| index(files.start)),
             globals: &started.state.globals,
         };
-        let lean = rewrite::lean(&wasm, &facts, snapshot)?;
+        let lean = rewrite::lean(wasm, &facts, snapshot)?;
         let code = mapped.engine.precompile_module(&lean).map_err(BuildError::Compile)?;
-        sections.push(section(SectionKind::Module, rewrite::whole(&wasm, &facts, snapshot)?));
+        sections.push(section(SectionKind::Module, rewrite::whole(wasm, &facts, snapshot)?));
         let image = image(&started.state.memories, &manifest);
         if !image.is_empty() {
             sections.push(section(SectionKind::Image, image));
@@ -214,8 +228,23 @@ fn build_with(
     } else {
         sections.push(section(SectionKind::Module, instrumented));
     }
+    sections.extend(lines.map(|lines| section(SectionKind::Lines, lines)));
     let bytes = encode(mapped.id().0, &sections);
-    Ok(Built { bytes, manifest, facts, startup_log: started.log })
+    Ok(Built { bytes, manifest, facts, startup_log: started.log, no_lines })
+}
+
+/// Reads the lines of what a module was made of.
+fn lines(linked: &Linked<'_>, facts: &ModuleFacts) -> Result<Vec<u8>, NoLines> {
+    let part = |part: &LinkedPart| Origin {
+        module: &linked.given[part.range.clone()],
+        first_function: part.first_function,
+    };
+    let mut origins: Vec<_> = linked.parts.iter().map(part).collect();
+    if origins.is_empty() {
+        let first_function = midge_abi::width::wire(facts.imports.len());
+        origins.push(Origin { module: &linked.wasm, first_function });
+    }
+    lines::read(&linked.wasm, &origins)
 }
 
 /// Encodes a manifest that is not too long to be read.

@@ -27,7 +27,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use midge_abi::contract;
-use midge_abi::manifest::{CodeForm, Manifest, StateClasses};
+use midge_abi::manifest::{CodeForm, Manifest, StateClasses, Traces};
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre};
@@ -82,13 +82,13 @@ pub(crate) fn build(
         // What was wrong in the first place is wrong still.
         return Err(by_engine(wasmtime::Error::new(error)));
     }
-    if form != CodeForm::PLAIN {
+    if form.needs_template() {
         return Err(BuildError::FormWithoutTemplate);
     }
     if !files.is_empty() {
         return Err(BuildError::ComponentFiles { refused: refused.to_owned() });
     }
-    let engine = engines.get(EngineKind::Component)?;
+    let engine = engines.get(EngineKind::Component, Traces::Functions)?;
     let component = Component::new(&engine.engine, &binary).map_err(by_engine)?;
     handler(&engine, &component).map_err(by_engine)?;
     let code = component.serialize().map_err(by_engine)?;
@@ -112,6 +112,7 @@ pub(crate) fn build(
         files: None,
         scratch: None,
         unlinked: Some(refused.to_owned()),
+        traces: Traces::Functions,
     };
     let sections = [
         build::section(SectionKind::Manifest, build::manifest(&manifest)?),
@@ -119,7 +120,9 @@ pub(crate) fn build(
     ];
     let bytes = encode(engine.id().0, &sections);
     let facts = ModuleFacts::of_component(binary.len());
-    Ok(Built { bytes, manifest, facts, startup_log: Vec::new() })
+    let no_lines = matches!(form.traces, Traces::Lines)
+        .then(|| "the engine's component runtime runs it, whose traps tell functions".to_owned());
+    Ok(Built { bytes, manifest, facts, startup_log: Vec::new(), no_lines })
 }
 
 fn names<'a, T>(items: impl Iterator<Item = (&'a str, T)>) -> Vec<String> {

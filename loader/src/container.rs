@@ -38,10 +38,12 @@ pub enum SectionKind {
     Image = 3,
     /// Compiled code of the lean form.
     Code = 4,
+    /// Lines of the source, for traps.
+    Lines = 5,
 }
 
 impl SectionKind {
-    const ALL: [Self; 4] = [Self::Manifest, Self::Module, Self::Image, Self::Code];
+    const ALL: [Self; 5] = [Self::Manifest, Self::Module, Self::Image, Self::Code, Self::Lines];
 
     fn from_wire(kind: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|known| *known as u32 == kind)
@@ -55,12 +57,13 @@ impl SectionKind {
             Self::Module => "module",
             Self::Image => "image",
             Self::Code => "code",
+            Self::Lines => "lines",
         }
     }
 
     const fn alignment(self) -> usize {
         match self {
-            Self::Manifest | Self::Module => 16,
+            Self::Manifest | Self::Module | Self::Lines => 16,
             Self::Image | Self::Code => SECTION_ALIGN,
         }
     }

@@ -8,9 +8,9 @@ mod processor; // whose instructions code may use
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use midge_abi::manifest::{CodeForm, Isolation, Manifest, Metering};
+use midge_abi::manifest::{CodeForm, Isolation, Manifest, Metering, Traces};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig,
 };
@@ -159,8 +159,12 @@ pub struct EngineError(#[source] wasmtime::Error);
 #[derive(Debug, Default)]
 pub struct Engines {
     processor: Processor,
-    engines: [std::sync::OnceLock<GuestEngine>; EngineKind::ALL.len()],
+    engines: OfEachKind,
+    /// Those whose code has a map to the module's, for traps with lines.
+    for_lines: OfEachKind,
 }
+
+type OfEachKind = [OnceLock<GuestEngine>; EngineKind::ALL.len()];
 
 impl Engines {
     /// Makes an empty set.
@@ -185,18 +189,22 @@ impl Engines {
     ///
     /// # Errors
     /// [`EngineError`]: for a pool, when the address space has no room for it.
-    pub fn get(&self, kind: EngineKind) -> Result<GuestEngine, EngineError> {
-        let cell = &self.engines[kind as usize];
+    pub fn get(&self, kind: EngineKind, traces: Traces) -> Result<GuestEngine, EngineError> {
+        let engines = match traces {
+            Traces::Functions => &self.engines,
+            Traces::Lines => &self.for_lines,
+        };
+        let cell = &engines[kind as usize];
         if let Some(engine) = cell.get() {
             return Ok(engine.clone());
         }
-        let made = GuestEngine::new(kind, self.processor).map_err(EngineError)?;
+        let made = GuestEngine::new(kind, self.processor, traces).map_err(EngineError)?;
         Ok(cell.get_or_init(|| made).clone())
     }
 
     /// Moves the epoch of every engine: each call that has used up its slice yields.
     pub fn tick(&self) {
-        for engine in self.engines.iter().filter_map(std::sync::OnceLock::get) {
+        for engine in self.engines.iter().chain(&self.for_lines).filter_map(OnceLock::get) {
             engine.engine.increment_epoch();
         }
     }
@@ -207,10 +215,12 @@ impl GuestEngine {
     ///
     /// # Errors
     /// The engine's, for a configuration that this machine cannot have.
-    pub fn new(kind: EngineKind, processor: Processor) -> wasmtime::Result<Self> {
+    pub fn new(kind: EngineKind, processor: Processor, traces: Traces) -> wasmtime::Result<Self> {
         let published = PublishedCode::default();
         let mut config = common();
         processor.tell(&mut config);
+        // A section of each artifact that traps with lines alone need.
+        config.generate_address_map(matches!(traces, Traces::Lines));
         match kind {
             EngineKind::Mapped
             | EngineKind::Checked
@@ -288,8 +298,7 @@ fn common() -> Config {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_may_move(false)
-        // Neither section is needed: traps are told by function name, and frames are walked by pointer.
-        .generate_address_map(false)
+        // A section that nothing needs: frames are walked by pointer.
         .native_unwind_info(false)
         // Features beyond crate::module::FEATURES are refused by the validator before code is made.
         .wasm_multi_memory(true)

@@ -80,8 +80,9 @@ impl Function {
         services: Arc<dyn Services>,
         limits: FunctionLimits,
     ) -> Result<Self, StartError> {
-        let engine = engines.get(technique.engine_kind_of(artifact.manifest()))?;
-        let (files_memory_bytes, files_memory_bytes_max) = files_memory_bytes(artifact.manifest());
+        let manifest = artifact.manifest();
+        let engine = engines.get(technique.engine_kind_of(manifest), manifest.traces)?;
+        let (files_memory_bytes, files_memory_bytes_max) = files_memory_bytes(manifest);
         let limits = InstanceLimits {
             memory_bytes_max: limits.memory_bytes_max,
             files_memory_bytes,

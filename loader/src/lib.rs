@@ -19,6 +19,7 @@ mod component; // a component as the engine runs it, where it cannot be linked
 pub mod files; // folders of files, read to be linked with it
 pub mod rewrite; // the two forms that instances are made from
 pub mod witness; // copies of a module that tell more of its state
+pub mod lines; // which file and line a place in a module's code came from
 pub mod build; // module in, artifact out
 pub mod container; // how the parts of an artifact lie in its file
 pub mod artifact; // the file: checks, mapping, writing

@@ -21,11 +21,15 @@ mod component; // what a component is made of
 #[path = "link/merge.rs"]
 mod merge; // many modules made one
 
+use std::ops::Range;
+
 use midge_abi::manifest::{FilesRow, FolderRow, ScratchRow};
 use midge_wasi::pack::{self, Contents, PackError, Summary};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{BinaryReader, Parser, Validator, WasmFeatures};
 
+use self::component::CoreInstance;
+use self::merge::Merged;
 use crate::module::{FEATURES, MODULE_BYTES_MAX, ModuleError};
 
 /// The module that offers WASI, made of `wasi/` by `cargo xtask guests wasi`.
@@ -160,6 +164,17 @@ pub struct Linked {
     pub files: Option<FilesRow>,
     /// The folder in memory, if it has one.
     pub scratch: Option<ScratchRow>,
+    /// The modules that were linked with the WASI module.
+    pub parts: Vec<LinkedPart>,
+}
+
+/// A module that was linked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedPart {
+    /// Where it lies in the bytes that were linked.
+    pub range: Range<usize>,
+    /// The index of the first of its own functions in the linked module.
+    pub first_function: u32,
 }
 
 /// Links a component or a program into a core module that follows the contract, with a bundle of files for it, or none
@@ -182,21 +197,27 @@ fn link_checked(bytes: &[u8], files: &[u8]) -> Result<Linked, LinkError> {
         Some(entry) if !Parser::is_component(bytes) => component::read_module(bytes, entry)?,
         _ => component::read(bytes)?,
     };
-    if files.is_empty() {
-        let (wasm, _) = merge::merge(WASI, &component, merge::Behind::default())?;
-        return Ok(Linked { wasm, files: None, scratch: None });
-    }
     let broken = |error: PackError| LinkError::Files { reason: error.to_string() };
+    let contents = if files.is_empty() { None } else { Some(pack::check(files).map_err(broken)?) };
+    let scratch = contents.as_ref().and_then(|contents| contents.scratch.as_ref());
+    let behind = merge::Behind { files, scratch_bytes: scratch.map_or(0, |scratch| scratch.bytes) };
+    let Merged { wasm, files_at: start, first_functions } = merge::merge(WASI, &component, behind)?;
+    let part = |(instance, first_function): (&CoreInstance<'_>, u32)| {
+        // Each module is a part of these bytes, however deep it lies.
+        let start = instance.module.as_ptr().addr() - bytes.as_ptr().addr();
+        LinkedPart { range: start..start + instance.module.len(), first_function }
+    };
+    let parts = component.instances.iter().zip(first_functions).map(part).collect();
+    let Some(Contents { folders, scratch }) = contents else {
+        return Ok(Linked { wasm, files: None, scratch: None, parts });
+    };
     let folder = |folder: Summary| FolderRow {
         guest: folder.guest,
         entries: folder.entries,
         bytes: folder.bytes,
     };
-    let Contents { folders, scratch } = pack::check(files).map_err(broken)?;
-    let scratch_bytes = scratch.as_ref().map_or(0, |scratch| scratch.bytes);
-    let (wasm, start) = merge::merge(WASI, &component, merge::Behind { files, scratch_bytes })?;
     let folders = folders.into_iter().map(folder).collect();
     let scratch = scratch.map(|row| ScratchRow { guest: row.guest, bytes: row.bytes.into() });
     let files = FilesRow { start, bytes: files.len() as u64, folders };
-    Ok(Linked { wasm, files: Some(files), scratch })
+    Ok(Linked { wasm, files: Some(files), scratch, parts })
 }

@@ -12,6 +12,8 @@ use wasmparser::{
     Validator, WasmFeatures,
 };
 
+use crate::link::{self, LinkedPart};
+
 /// The largest module that is read: larger than any guest here (a Python runtime has 26 MB).
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest bundle of files: a Python standard library has 30 MB.
@@ -117,7 +119,7 @@ pub enum ModuleError {
     Component,
     /// A component that cannot be made a core module.
     #[error(transparent)]
-    Link(#[from] crate::link::LinkError),
+    Link(#[from] link::LinkError),
     /// Files for a module that has no way to them.
     #[error(
         "files are for components and programs of WASI, and this module follows the contract, which has none"
@@ -258,6 +260,10 @@ pub struct Linked<'a> {
     pub files: Option<FilesRow>,
     /// Its folder in memory, if it has one.
     pub scratch: Option<ScratchRow>,
+    /// The modules that it was linked of, in what was given; none where it was not linked.
+    pub parts: Vec<LinkedPart>,
+    /// What was given, in binary form, where it was linked.
+    pub given: std::borrow::Cow<'a, [u8]>,
 }
 
 /// Returns the core module, in binary form, of a file that holds a module or a component in either form. A
@@ -268,19 +274,20 @@ pub struct Linked<'a> {
 /// [`ModuleError::Text`] with the position of the fault; [`ModuleError::Link`] says why a component cannot be
 /// linked; [`ModuleError::FilesWithoutWasi`].
 pub fn linked_form(bytes: &[u8]) -> Result<Linked<'_>, ModuleError> {
-    let (bytes, files) = crate::link::detach(bytes);
+    let (bytes, files) = link::detach(bytes);
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge { found_bytes: bytes.len() });
     }
     let binary = wat::parse_bytes(bytes);
     let binary = binary.map_err(|error| ModuleError::Text { message: error.to_string() })?;
-    if crate::link::is_linked(&binary) {
-        let linked = crate::link::link(&binary, files)?;
-        let crate::link::Linked { wasm, files, scratch } = linked;
-        return Ok(Linked { wasm: wasm.into(), files, scratch });
+    if link::is_linked(&binary) {
+        let linked = link::link(&binary, files)?;
+        let link::Linked { wasm, files, scratch, parts } = linked;
+        return Ok(Linked { wasm: wasm.into(), files, scratch, parts, given: binary });
     }
     if files.is_empty() {
-        return Ok(Linked { wasm: binary, files: None, scratch: None });
+        let (parts, given) = (Vec::new(), Default::default());
+        return Ok(Linked { wasm: binary, files: None, scratch: None, parts, given });
     }
     Err(ModuleError::FilesWithoutWasi)
 }

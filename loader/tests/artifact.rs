@@ -1,6 +1,7 @@
 //! Goal: nothing of an artifact that is not exactly what the builder wrote is ever mapped to be run.
 //! Method: a small artifact, with every byte changed and every end cut off in turn.
 
+use midge_abi::manifest::Traces;
 use midge_loader::artifact::{Artifact, ArtifactError};
 use midge_loader::build::build;
 use midge_loader::container::{ContainerError, FORMAT, Section, SectionBytes, SectionKind, encode};
@@ -96,7 +97,10 @@ fn sections_that_lie_with_right_hashes_are_refused() {
     let with = |change: &dyn Fn(&mut Vec<SectionBytes>)| {
         let mut sections = sections(&bytes, &engines);
         change(&mut sections);
-        refused(&encode(engines.get(EngineKind::Mapped).unwrap().id().0, &sections), &engines)
+        refused(
+            &encode(engines.get(EngineKind::Mapped, Traces::Functions).unwrap().id().0, &sections),
+            &engines,
+        )
     };
     let manifest = |sections: &mut Vec<SectionBytes>| {
         sections.iter().position(|section| section.kind == SectionKind::Manifest).unwrap()

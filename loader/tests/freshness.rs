@@ -96,7 +96,9 @@ impl Services for TestServices {
 
 /// All ways in which code is made.
 fn forms() -> impl Iterator<Item = CodeForm> {
-    let with = |isolation| Metering::ALL.map(|metering| CodeForm { isolation, metering });
+    let with = |isolation| {
+        Metering::ALL.map(|metering| CodeForm { isolation, metering, ..CodeForm::PLAIN })
+    };
     Isolation::ALL.into_iter().flat_map(with)
 }
 

@@ -104,6 +104,48 @@ fn panics_and_traps_are_told_in_lines() {
     assert!(log.find(said) < log.find(trapped), "in the order in which it happened: {log}");
 }
 
+/// A compiler's own DWARF, and a change that moves the lines.
+#[test]
+fn traps_tell_the_lines_of_what_is_there_now() {
+    let environment = match toolchain::of("c") {
+        Ok(environment) => environment,
+        Err(reason) => return skip(&format!("lines of C: {reason}")),
+    };
+    let source = include_str!("../guests/lines/contract.c");
+    let host = Setup::new()
+        .environment(environment)
+        .file("guest.c", source)
+        .file("midge.h", include_str!("../../abi/include/midge.h"))
+        .file("midge.toml", SETTINGS.replace("made.wat", "made.wasm"))
+        .argument("--build")
+        .argument(
+            "$CLANG --target=wasm32-unknown-unknown -std=c99 -O2 -g -ffreestanding -nostdlib -mbulk-memory \
+             -Wl,--no-entry -Wl,--stack-first -Wl,-z,stack-size=9216 -o made.wasm guest.c",
+        )
+        .dev();
+    let mut client = host.client();
+    let told = |first: u32| {
+        let line = |name: &str, line: u32, column: u32| {
+            format!("\n    in {name} at guest.c:{}:{column}", first + line)
+        };
+        [
+            line("half", 4, 18),
+            line("price", 9, 12),
+            line("handle", 15, 9),
+            line("midge_handle", 19, 1),
+        ]
+        .concat()
+    };
+    assert_eq!(client.get("/").status, 502);
+    wait_for("lines are told", || host.log().contains(&told(1)));
+    std::fs::write(host.folder().join("guest.c"), format!("\n\n{source}"))
+        .expect("the folder is there");
+    wait_for("the lines of the change are told", || {
+        assert_eq!(client.get("/").status, 502);
+        host.log().contains(&told(3))
+    });
+}
+
 /// From `midge new` to an answer, by the one command that the manual shows.
 fn a_template_is_built_and_served(language: &str) {
     let wanted = std::env::var_os("MIDGE_TEMPLATES").unwrap_or_default();

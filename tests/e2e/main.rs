@@ -7,6 +7,7 @@ mod connections; // keep-alive, pipelining, HEAD, many connections
 mod dev; // `midge new` and `midge dev`
 mod examples; // every example's expected answers
 mod files; // files of folders
+mod lines; // lines of the source in traps
 mod listeners; // several addresses, Unix sockets, proxies, socket activation
 mod limits; // slow, silent and too many peers
 mod observe; // metrics, Server-Timing, log lines, traps

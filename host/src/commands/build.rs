@@ -29,6 +29,9 @@ struct Report {
     technique: &'static str,
     reason: String,
     startup_log: Vec<String>,
+    /// Why traps tell no lines, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_lines: Option<String>,
 }
 
 /// Runs the command.
@@ -58,6 +61,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
             technique: choice.technique.name(),
             reason: choice.reason,
             startup_log: compiled.startup_log,
+            no_lines: compiled.no_lines,
         },
     )?;
     Ok(ExitCode::SUCCESS)
@@ -80,6 +84,9 @@ fn show(args: &BuildArgs, report: Report) -> Result<()> {
         Cell::new(report.technique, Tone::Plain),
     ]);
     output::print(&format!("{table}{}: {}\n", report.technique, report.reason))?;
+    if let Some(reason) = report.no_lines {
+        output::print(&format!("no lines: {}\n", printable(&reason)))?;
+    }
     for line in report.startup_log {
         output::print(&format!("start-up logged {}\n", printable(&line)))?;
     }

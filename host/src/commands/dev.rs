@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;
+use midge_abi::manifest::Traces;
 
 use super::serve::{announce, catch_signals, refused, until_stopped};
 use crate::cli::DevArgs;
@@ -47,6 +48,7 @@ pub fn run(args: &DevArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let load = || -> Result<Settings> {
         let mut settings = Settings::load(&file, &overrides).map_err(refused)?;
         settings.log.breaks_lines = true;
+        settings.traces = Traces::Lines;
         Ok(settings)
     };
     make(folder, build.as_deref())?;

@@ -238,7 +238,7 @@ impl Invocation {
         let mut collector = collector.with_trailers(&text.trailers);
         let used = collector.run(pristine.call(context, area, size));
         times.push("guest", nanoseconds(called));
-        let response = response(&used, collector.into_written())?;
+        let response = response(&used, collector.into_written(), self.function.artifact())?;
         let dirty_pages = used.dirty_page_count();
         let fuel_used = used.fuel_used();
         let restored = Instant::now();
@@ -249,11 +249,11 @@ impl Invocation {
     }
 }
 
-fn response(used: &Used, written: Option<Written>) -> Result<ResponseReport> {
+fn response(used: &Used, written: Option<Written>, artifact: &Artifact) -> Result<ResponseReport> {
     let address = match used.end() {
         CallEnd::Returned(address) => *address,
         CallEnd::Trapped(trap) => {
-            let text = midge_loader::trace::describe(trap);
+            let text = midge_loader::trace::describe(trap, artifact);
             anyhow::bail!("the function trapped: {}", text.replace('\n', "\n  in "))
         }
         CallEnd::NoStack => anyhow::bail!("there is no memory or no mapping for a fiber's stack"),

@@ -65,9 +65,10 @@ pub fn run(args: &ServeArgs, matches: &ArgMatches) -> Result<ExitCode> {
 /// As [`run`].
 pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
     let mut settings = Settings::of_one(&args.file, &args.host.overrides(matches));
+    settings.traces = args.form.form().traces;
     for function in &mut settings.functions {
         function.technique = Setting { value: args.technique, origin: Origin::Flag("--technique") };
-        let FormArgs { isolation, metering } = args.form;
+        let FormArgs { isolation, metering, .. } = args.form;
         function.isolation = Setting { value: isolation, origin: Origin::Flag("--isolation") };
         function.metering = Setting { value: metering, origin: Origin::Flag("--metering") };
         function.fuel = Setting { value: args.fuel, origin: Origin::Flag("--fuel") };

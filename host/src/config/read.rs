@@ -3,7 +3,7 @@
 //! A fault is noted and the walk goes on with the default, so that one look finds them all. Settings are
 //! handed out only if nothing was noted.
 
-use midge_abi::manifest::{Isolation, Metering};
+use midge_abi::manifest::{Isolation, Metering, Traces};
 use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
 
 use toml::{
@@ -134,6 +134,7 @@ impl<'s> Reader<'s> {
             log: self.log(&log, overrides),
             functions: Vec::new(),
             statics: Vec::new(),
+            traces: Traces::Functions,
         }
     }
 

@@ -95,6 +95,7 @@ impl fmt::Display for Processor {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    use midge_abi::manifest::Traces;
     use wasmtime::Module;
 
     use super::*;
@@ -112,7 +113,8 @@ mod tests {
             if processor == Processor::V3 && !std::arch::is_x86_feature_detected!("avx2") {
                 continue;
             }
-            let engine = Engines::of(processor).get(EngineKind::Mapped).unwrap();
+            let engines = Engines::of(processor);
+            let engine = engines.get(EngineKind::Mapped, Traces::Functions).unwrap();
             assert!(Module::new(&engine.engine, &module).is_ok(), "{processor}");
             ids.push(engine.id());
         }

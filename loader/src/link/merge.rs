@@ -252,20 +252,32 @@ pub(super) struct Behind<'a> {
     pub(super) scratch_bytes: u32,
 }
 
+/// What merging makes.
+pub(super) struct Merged {
+    /// The module.
+    pub(super) wasm: Vec<u8>,
+    /// Where the bundle of files begins in its first memory.
+    pub(super) files_at: u64,
+    /// For each core module of the component, in their order, the index of the first of its own functions. The bodies
+    /// of these are encoded operator by operator, in their order.
+    pub(super) first_functions: Vec<u32>,
+}
+
 /// Merges the WASI module and a component's core modules, and puts a bundle of files behind the memory of the first.
-/// Returns where that begins beside the whole.
 pub(super) fn merge(
     wasi: &[u8],
     component: &Component<'_>,
     behind: Behind<'_>,
-) -> Result<(Vec<u8>, u64), LinkError> {
+) -> Result<Merged, LinkError> {
     let mut parts = vec![Part::read(wasi)?];
     for instance in &component.instances {
         parts.push(Part::read(instance.module)?);
     }
     let files = Files::behind(&parts, behind)?;
     let files_at = files.at.into();
-    Ok((Merger::new(&parts, component, files)?.run()?, files_at))
+    let merger = Merger::new(&parts, component, files)?;
+    let first_functions = merger.own[WASI + 1..].iter().map(|own| own[0]).collect();
+    Ok(Merged { wasm: merger.run()?, files_at, first_functions })
 }
 
 /// A bundle of files, and its place in the WASI module's memory.

@@ -1,6 +1,6 @@
 //! Which technique a module may use, which it gets, and why.
 
-use midge_abi::manifest::{CodeForm, Isolation, Manifest, Metering};
+use midge_abi::manifest::{Isolation, Manifest, Metering};
 
 use crate::engine::{POOL_MEMORIES_MAX, POOL_MEMORY_BYTES_MAX, POOL_TABLES_MAX};
 use crate::start::Technique;
@@ -69,7 +69,7 @@ pub fn choose(manifest: &Manifest, machine: Machine) -> Choice {
         let reason = "every state that the module can change is held exactly".to_owned();
         return Choice { technique: Technique::Restore, reason };
     };
-    let fallbacks = if manifest.form() == CodeForm::PLAIN {
+    let fallbacks = if !manifest.form().needs_template() {
         [Technique::PoolScan, Technique::Pool, Technique::Cow].as_slice()
     } else {
         &[Technique::Mmap]
@@ -153,7 +153,7 @@ fn version(release: &str) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
-    use midge_abi::manifest::{MemoryRow, StateClasses};
+    use midge_abi::manifest::{MemoryRow, StateClasses, Traces};
 
     use super::*;
 
@@ -181,6 +181,7 @@ mod tests {
             unlinked: None,
             metering: Metering::Epochs,
             scratch: None,
+            traces: Traces::Functions,
         }
     }
 

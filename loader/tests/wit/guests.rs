@@ -5,11 +5,11 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Makes a component of a module with the names of the canonical ABI.
-fn encode(module: &str, wit: &str, world: &str) -> Vec<u8> {
+fn encode(module: &[u8], wit: &str, world: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("tests.wit", wit).expect("it is sound");
     let world = resolve.select_world(&[package], Some(world)).expect("it is there");
-    let mut module = wat::parse_str(module).expect("it is sound");
+    let mut module = wat::parse_bytes(module).expect("it is sound").into_owned();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("it is a module");
     let mut encoder = ComponentEncoder::default().validate(true).module(&module);
@@ -18,6 +18,11 @@ fn encode(module: &str, wit: &str, world: &str) -> Vec<u8> {
 
 /// Makes a handler of WASI 0.2 of a module.
 pub(crate) fn handler(module: &str) -> Vec<u8> {
+    handler_of(module.as_bytes())
+}
+
+/// The same of a module in either form.
+pub(crate) fn handler_of(module: &[u8]) -> Vec<u8> {
     encode(module, include_str!("p2.wit"), "handler")
 }
 
@@ -188,7 +193,7 @@ fn service_with(handle: &str, event: &str, more: &str) -> Vec<u8> {
     {event})
   {more})"#
     );
-    encode(&module, include_str!("p3.wit"), "service")
+    encode(module.as_bytes(), include_str!("p3.wit"), "service")
 }
 
 /// Waits a moment, answers, writes once, ends.
