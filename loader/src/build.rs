@@ -164,8 +164,14 @@ fn build_with(
     let linked = match linked_form(source) {
         Ok(linked) => linked,
         Err(ModuleError::Link(refused)) if refused.is_of_component(source) => {
-            let refused = refused.to_string();
-            return component::build(source_name, source, form, engines, &refused);
+            let why = refused.to_string();
+            return match component::build(source_name, source, form, engines, &why) {
+                // The engine found nothing to call either, which it says in other words.
+                Err(BuildError::Component { .. }) if refused.has_no_handler() => {
+                    Err(ModuleError::Link(refused).into())
+                }
+                built => built,
+            };
         }
         Err(error) => return Err(error.into()),
     };

@@ -64,8 +64,8 @@ pub enum LinkError {
     },
     /// Nothing that a request could be given to.
     #[error(
-        "component exports {exports}; to be served it must export `wasi:http/incoming-handler@0.2` or \
-             `wasi:cli/run@0.2`"
+        "component exports {exports}; to be served it must export `wasi:http/incoming-handler@0.2`, \
+             `wasi:http/handler@0.3` or `wasi:cli/run@0.2`"
     )]
     NoHandler {
         /// What it exports.
@@ -100,6 +100,11 @@ impl From<wasmparser::BinaryReaderError> for LinkError {
 }
 
 impl LinkError {
+    /// True if there is nothing in it that requests could be given to.
+    pub(crate) const fn has_no_handler(&self) -> bool {
+        matches!(self, Self::NoHandler { .. })
+    }
+
     /// True if it is a component that was refused: what the engine runs as a whole.
     pub(crate) fn is_of_component(&self, source: &[u8]) -> bool {
         let (bytes, _) = detach(source);

@@ -656,7 +656,7 @@ fn trailers_are_read_and_written() {
     let calls = [
         (14, 1, 256, 0, 0, 0), // 3: the request's body, of which nothing is read
         (16, 3, 0, 0, 0, 0),   // 3: its trailers
-        (102, 3, 0, 0, 0, 0),  // 4: waited for
+        (120, 3, 0, 0, 0, 0),  // 4: waited for
         (101, 4, 0, 0, 0, 0),
         (38, 4, 0, 0, 0, 0),
         (17, 3, 320, 0, 0, 0), // 4: found
@@ -707,7 +707,7 @@ fn trailers_of_a_fetch_hold_it() {
     let taken = [
         &get[..],
         &[
-            (102, 5, 0, 0, 0, 0), // 6: waited for
+            (120, 5, 0, 0, 0, 0), // 6: waited for
             (101, 6, 0, 0, 0, 0),
             (17, 5, 320, 0, 0, 0),
             // The pollable knows the host's handle no more.
