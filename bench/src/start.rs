@@ -86,7 +86,8 @@ struct Row {
     system_calls: Option<Spread>,
     /// Where the processor counts them.
     instructions: Option<Spread>,
-    ratio_to_restore: f64,
+    /// Where `restore` is among the techniques.
+    ratio_to_restore: Option<f64>,
     /// Wall time of the part that gives the instance back: sets it back, or takes it down.
     give_ns: Spread,
     /// Memory of each of some instances that have served a request, their part of what they share.
@@ -399,7 +400,7 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
             faults: Spread::of(std::mem::take(&mut lane.faults)),
             system_calls: lane.system_calls.map(|count| Spread::of(vec![count])),
             instructions: lane.instructions.map(|count| Spread::of(vec![count])),
-            ratio_to_restore: 0.0,
+            ratio_to_restore: None,
             give_ns: Spread::of(std::mem::take(&mut lane.give_ns)),
             pss_kib_per_instance: Spread::of(vec![lane.pss_kib]),
         });
@@ -412,7 +413,7 @@ fn report(arguments: &Arguments, lanes: &mut [Lane], left_out: Vec<String>) -> R
     for row in &mut rows {
         let label = Guest::label(&row.guest, &row.state);
         let restore = restores.iter().find(|(guest, _)| *guest == label);
-        row.ratio_to_restore = restore.map_or(f64::NAN, |(_, median)| row.cpu_ns.median / median);
+        row.ratio_to_restore = restore.map(|(_, median)| row.cpu_ns.median / median);
     }
     Report {
         schema: "midge-lab/start/2",
@@ -442,16 +443,16 @@ fn print_table(report: &Report) -> Result<()> {
     );
     for row in &report.rows {
         let Spread { median, low, high, .. } = row.cpu_ns;
+        let ratio = row.ratio_to_restore.map_or("-".into(), |ratio| format!("{ratio:.1}"));
         let calls = row.system_calls.map_or("-".into(), |calls| format!("{:.1}", calls.median));
         say!(
-            "{:<10} {:<36} {:<6} {:>6} {:>11.0} {:>22} {:>9.1} {:>11.0} {:>6.0}% {:>7.1} {calls:>7} {:>9.0} {:>8.0}",
+            "{:<10} {:<36} {:<6} {:>6} {:>11.0} {:>22} {ratio:>9} {:>11.0} {:>6.0}% {:>7.1} {calls:>7} {:>9.0} {:>8.0}",
             row.technique,
             Guest::label(&row.guest, &row.state),
             row.tier,
             row.dirty_pages,
             median,
             format!("{low:.0}..{high:.0}"),
-            row.ratio_to_restore,
             row.wall_ns.median,
             row.system_share.median * 100.0,
             row.faults.median,
