@@ -30,6 +30,13 @@ name = \"twice\"
 module = \"hello.wat\"
 route = \"/*\"
 
+[[function]]
+name = \"writer\"
+module = \"writer.wat\"
+route = \"/writer\"
+files = [\"data:/data\"]
+scratch = \"1 MiB\"
+
 [[static]]
 name = \"site\"
 folder = \"public\"
@@ -46,6 +53,8 @@ fn folder() -> TempDir {
     };
     put("midge.toml", SETTINGS.as_bytes());
     put("hello.wat", HELLO.as_bytes());
+    put("writer.wat", b"(module (memory (export \"memory\") 1) (func (export \"_start\")))");
+    put("data/c.txt", b"more");
     put("public/a/b.txt", b"text");
     put("program.rs", b"fn main() {}");
     let mut kernel = vec![0; 4096];
@@ -102,7 +111,14 @@ fn settings_in_an_image_name_what_lies_in_it() {
         assert!(checked.stdout.contains(line), "`{line}` in {}", checked.stdout);
     }
     let functions = fs::read_dir(root.join("etc/midge/functions")).expect("it is there");
-    assert_eq!(functions.count(), 1, "one module that two functions name is in it once");
+    assert_eq!(functions.count(), 2, "one module that two functions name is in it once");
+    // What an artifact has is not given to it a second time, which it would refuse.
+    let settings = read("etc/midge/midge.toml");
+    assert!(!settings.contains("scratch") && !settings.contains("files = ["), "{settings}");
+    let artifact = fs::read(root.join("etc/midge/functions/2-writer.midge")).expect("it is there");
+    for folder in [&b"/tmp"[..], b"/data"] {
+        assert!(artifact.windows(folder.len()).any(|bytes| bytes == folder), "its manifest says");
+    }
 }
 
 #[test]

@@ -115,6 +115,7 @@ impl Content {
             entry.insert("module".into(), name.into());
             // They are part of the artifact now.
             entry.remove("files");
+            entry.remove("scratch");
         }
         Ok(())
     }

@@ -223,7 +223,7 @@ fn joined(line: &str, more: &str) -> String {
 fn no_kernel() -> Failure {
     Failure {
         what: "there is no kernel".into(),
-        next: "name one by --kernel; tools/kernel/debian unpacks Debian's, tools/kernel/build makes a smaller one"
+        next: "name one by --kernel; tools/kernel/debian.sh unpacks Debian's, tools/kernel/build.sh makes a smaller one"
             .into(),
         is_usage: true,
         cause: None,
