@@ -78,10 +78,7 @@ pub(crate) fn build(
     let binary = wat::parse_bytes(bytes).map_err(|error| by_engine(error.into()))?;
     let features = FEATURES.union(WasmFeatures::COMPONENT_MODEL).union(WasmFeatures::CM_ASYNC);
     let valid = Validator::new_with_features(features).validate_all(&binary);
-    if let Err(error) = valid {
-        // What was wrong in the first place is wrong still.
-        return Err(by_engine(wasmtime::Error::new(error)));
-    }
+    valid.map_err(|error| by_engine(error.into()))?;
     if form.needs_template() {
         return Err(BuildError::FormWithoutTemplate);
     }
@@ -92,6 +89,8 @@ pub(crate) fn build(
     let component = Component::new(&engine.engine, &binary).map_err(by_engine)?;
     handler(&engine, &component).map_err(by_engine)?;
     let code = component.serialize().map_err(by_engine)?;
+    let imports = component.component_type();
+    let imports = imports.imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
     let manifest = Manifest {
         source_name: source_name.to_owned(),
         source_hash: *blake3::hash(source).as_bytes(),
@@ -102,7 +101,7 @@ pub(crate) fn build(
         globals: Vec::new(),
         state: StateClasses::default(),
         is_preinitialised: false,
-        imports: names(component.component_type().imports(&engine.engine)),
+        imports,
         exports: Vec::new(),
         table_count: 0,
         engine_name: build::ENGINE_NAME.to_owned(),
@@ -123,10 +122,6 @@ pub(crate) fn build(
     let no_lines = matches!(form.traces, Traces::Lines)
         .then(|| "the engine's component runtime runs it, whose traps tell functions".to_owned());
     Ok(Built { bytes, manifest, facts, startup_log: Vec::new(), no_lines })
-}
-
-fn names<'a, T>(items: impl Iterator<Item = (&'a str, T)>) -> Vec<String> {
-    items.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Binds a component's imports, and finds what answers requests.

@@ -21,29 +21,26 @@ use crate::context::{RequestContext, Services};
 /// How long a call may compute, and the time that its guest sees.
 pub(super) struct Clock {
     services: Arc<dyn Services>,
-    began_ns: AtomicU64,
-    time_ns: AtomicU64,
+    began_ns: u64,
+    time_ns: u64,
     ends_ns: AtomicU64,
     /// How often a slice was used up.
     slices: AtomicU64,
 }
 
 impl Clock {
-    pub(super) fn new(services: Arc<dyn Services>) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { services, began_ns: zero(), time_ns: zero(), ends_ns: zero(), slices: zero() }
-    }
-
-    pub(super) fn begin(&self, request: RequestContext) {
-        self.began_ns.store(request.began_ns, Relaxed);
-        self.time_ns.store(request.time_ns, Relaxed);
-        self.renew();
+    /// Makes the clock of a call that begins now.
+    pub(super) fn new(services: Arc<dyn Services>, request: RequestContext) -> Self {
+        let RequestContext { began_ns, time_ns, .. } = request;
+        let (ends_ns, slices) = (AtomicU64::new(0), AtomicU64::new(0));
+        let clock = Self { services, began_ns, time_ns, ends_ns, slices };
+        clock.renew();
+        clock
     }
 
     /// Lets the deadline begin anew: bytes have moved.
     pub(super) fn renew(&self) {
-        let now_ns = self.services.deadline_clock_ns();
-        self.ends_ns.store(now_ns.saturating_add(self.time_ns.load(Relaxed)), Relaxed);
+        self.set_left_ns(self.time_ns);
     }
 
     /// Returns what is left of the deadline.
@@ -69,7 +66,7 @@ impl Clock {
 
     /// Returns nanoseconds since the request began, whole.
     pub(super) fn now_ns(&self) -> u64 {
-        self.services.monotonic_ns().saturating_sub(self.began_ns.load(Relaxed))
+        self.services.monotonic_ns().saturating_sub(self.began_ns)
     }
 
     const fn step(ns: u64) -> u64 {

@@ -262,6 +262,11 @@ impl Output {
         self.bytes
     }
 
+    /// True if its head is on its way.
+    pub(super) const fn is_begun(&self) -> bool {
+        self.is_set && self.head.is_none()
+    }
+
     /// True if more of it may be pushed.
     pub(super) const fn has_room(&self) -> bool {
         self.bytes < PIECE_BYTES

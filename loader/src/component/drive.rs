@@ -61,8 +61,7 @@ impl Served {
             Ok(asked) => asked,
             Err(unfit) => return self.failed(&unfit.to_string()),
         };
-        let clock = Arc::new(Clock::new(Arc::clone(&self.services)));
-        clock.begin(context);
+        let clock = Arc::new(Clock::new(Arc::clone(&self.services), context));
         let line = Line { staging: &self.staging, asks: &self.asks, clock: &clock, desk: &desk };
         let data = ComponentContext::new(
             &self.services,
@@ -77,11 +76,10 @@ impl Served {
         store.epoch_deadline_callback(slice_ended);
         store.set_epoch_deadline(SLICE_TICKS);
         let mut exchange = Box::pin(exchange::run(&mut store, &self.handler, asked.request, &desk));
-        let mut is_begun = false;
-        let ended = line.run(exchange.as_mut(), &mut is_begun).await;
+        let ended = line.run(exchange.as_mut()).await;
         drop(exchange);
         let ended = match ended {
-            Ok(()) => line.finish(is_begun).await,
+            Ok(()) => line.finish().await,
             Err(error) => Err(error),
         };
         match ended {
@@ -151,7 +149,6 @@ impl Line<'_> {
     async fn run(
         &self,
         mut exchange: Pin<&mut (impl Future<Output = Result<(), Trap>> + ?Sized)>,
-        is_begun: &mut bool,
     ) -> Result<(), Trap> {
         let flag = Arc::new(Flag::default());
         let waker = Waker::from(Arc::clone(&flag));
@@ -171,12 +168,12 @@ impl Line<'_> {
                 continue;
             }
             turns = 0;
-            self.settle(is_begun).await?;
+            self.settle().await?;
         }
     }
 
     /// Everything in the component waits: does what it waits for.
-    async fn settle(&self, is_begun: &mut bool) -> Result<(), Trap> {
+    async fn settle(&self) -> Result<(), Trap> {
         let mut has_done = false;
         while let Some((number, operation)) = self.desk.next_operation() {
             let reply = self.perform(operation).await?;
@@ -188,8 +185,8 @@ impl Line<'_> {
         }
         let (has_head, has_bytes) =
             self.desk.with_output(|output| (output.head.is_some(), output.bytes() > 0));
-        if has_head || *is_begun && has_bytes {
-            return self.write(is_begun).await;
+        if has_head || has_bytes {
+            return self.write().await;
         }
         self.wait().await
     }
@@ -264,19 +261,19 @@ impl Line<'_> {
     }
 
     /// Sends what there is of the response.
-    async fn write(&self, is_begun: &mut bool) -> Result<(), Trap> {
+    async fn write(&self) -> Result<(), Trap> {
         let piece = self.desk.with_output(Output::take_piece);
         let piece = self.staging.put_piece(&piece);
-        if *is_begun {
+        if self.desk.with_output(|output| output.is_begun()) {
             return self.ask(Ask::Write(piece)).await.map(drop);
         }
-        *is_begun = true;
         let record = self.put_response(piece, Place::Start)?;
         self.ask(Ask::Start(record)).await.map(drop)
     }
 
     /// The handler has ended: sends the rest. Returns what the call returns.
-    async fn finish(&self, mut is_begun: bool) -> Result<u32, Trap> {
+    async fn finish(&self) -> Result<u32, Trap> {
+        let is_begun = self.desk.with_output(|output| output.is_begun());
         let (is_whole, failure, bytes) = self
             .desk
             .with_output(|output| (output.is_whole, output.failure.take(), output.bytes()));
@@ -294,8 +291,8 @@ impl Line<'_> {
             let piece = self.desk.with_output(Output::take_piece);
             return self.put_response(self.staging.put_piece(&piece), Place::Whole);
         }
-        while !is_begun || self.desk.with_output(|output| output.bytes() > 0) {
-            self.write(&mut is_begun).await?;
+        while self.desk.with_output(|output| !output.is_begun() || output.bytes() > 0) {
+            self.write().await?;
         }
         if !trailers.is_empty() {
             let rows = self.staging.put_trailers(&trailers)?;

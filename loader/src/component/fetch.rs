@@ -179,8 +179,14 @@ fn response(head: &[u8], body: ResponseBody) -> Option<http::Response<WasiBody>>
     Some(response)
 }
 
+/// Returns what came behind a body, if anything did.
+pub(super) fn last_frame(trailers: &Reply) -> Option<Result<Frame<Bytes>, Error>> {
+    let trailers = fields(&trailers.bytes).filter(|trailers| !trailers.is_empty());
+    trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+}
+
 /// Reads the fields of such a head, or of what came behind a body.
-pub(super) fn fields(head: &[u8]) -> Option<http::HeaderMap> {
+fn fields(head: &[u8]) -> Option<http::HeaderMap> {
     let mut fields = http::HeaderMap::new();
     let text = |at: usize| head.get(number(head, at)?..)?.get(..number(head, at + 4)?);
     for row in (8..).step_by(16).take(number(head, 4)?) {
@@ -238,8 +244,7 @@ impl Body for ResponseBody {
                 Step::Trailers(ticket) => {
                     let reply = ready!(Pin::new(ticket).poll(context));
                     self.step = Step::Ended;
-                    let trailers = fields(&reply.bytes).filter(|trailers| !trailers.is_empty());
-                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                    return Poll::Ready(last_frame(&reply));
                 }
                 Step::Read(ticket) => {
                     let ticket =

@@ -14,7 +14,7 @@ use midge_abi::width::index;
 use wasmtime_wasi_http::Error;
 
 use super::desk::{Desk, Operation, Ticket};
-use super::fetch::fields;
+use super::fetch::last_frame;
 
 /// Names of the rows that are no headers but the function's own (`host/src/extras.rs`).
 const ARGUMENT: &[u8] = b":argument";
@@ -76,8 +76,12 @@ pub(super) fn read(block: &[u8], desk: &Desk) -> Result<Asked, Unfit> {
     let is_partial = block.u32(offset_of!(RequestHead, flags)) & flags::BODY_PARTIAL != 0;
     let first = Bytes::copy_from_slice(block.text(offset_of!(RequestHead, body)));
     let is_chunked = headers.contains_key(http::header::TRANSFER_ENCODING);
-    let ends_with = if is_partial || is_chunked { End::Trailers } else { End::Nothing };
-    let body = RequestBody { desk: desk.clone(), first, is_partial, next: None, ends_with };
+    let rest = match (is_partial, is_chunked) {
+        (true, _) => Rest::Body,
+        (false, true) => Rest::Trailers,
+        (false, false) => Rest::Nothing,
+    };
+    let body = RequestBody { desk: desk.clone(), first, rest, next: None };
     let mut request = http::Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -108,14 +112,14 @@ fn uri(block: &Block<'_>, headers: &mut HeaderMap) -> Result<Uri, Unfit> {
 pub(super) struct RequestBody {
     desk: Desk,
     first: Bytes,
-    is_partial: bool,
+    rest: Rest,
     next: Option<Ticket>,
-    ends_with: End,
 }
 
-/// What may come behind a body.
+/// What may follow the beginning of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Rest {
+    Body,
     Trailers,
     Nothing,
 }
@@ -132,32 +136,31 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
         let desk = self.desk.clone();
-        if self.is_partial {
+        if self.rest == Rest::Body {
             let ticket = self.next.get_or_insert_with(|| desk.body());
             let reply = ready!(Pin::new(ticket).poll(context));
             self.next = None;
             if !reply.bytes.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(reply.bytes))));
             }
-            self.is_partial = false;
+            self.rest = Rest::Trailers;
         }
-        if self.ends_with == End::Nothing {
+        if self.rest == Rest::Nothing {
             return Poll::Ready(None);
         }
         let ticket = self.next.get_or_insert_with(|| desk.ask(Operation::Trailers(0)));
         let reply = ready!(Pin::new(ticket).poll(context));
         self.next = None;
-        self.ends_with = End::Nothing;
-        let trailers = fields(&reply.bytes).filter(|trailers| !trailers.is_empty());
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        self.rest = Rest::Nothing;
+        Poll::Ready(last_frame(&reply))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && !self.is_partial && self.ends_with == End::Nothing
+        self.first.is_empty() && self.rest == Rest::Nothing
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_partial {
+        if self.rest == Rest::Body {
             return SizeHint::default();
         }
         SizeHint::with_exact(self.first.len() as u64)
