@@ -208,11 +208,24 @@ pub fn write_fields<'f>(
     if fields.len() == 0 {
         return Ok(0);
     }
+    write_head(waiting, region, 0, fields)
+}
+
+/// Writes the head of a response into a guest's region. Returns what `fetch_head` does.
+///
+/// # Errors
+/// If the machine refuses the region's pages.
+pub fn write_head<'f>(
+    waiting: &mut Waiting,
+    region: GuestRange,
+    status: u16,
+    fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
+) -> Result<u32, AskFault> {
     let size = fetch::head_size(fields.clone());
     if size > index(region.size) {
         return Ok((fetch::ERRORS_FROM - i32::from(fetch::HEAD_TOO_LONG)).cast_unsigned());
     }
     let target = waiting.region(region, size).ok_or(AskFault::Exhausted)?;
-    let written = fetch::write_head(target, 0, fields).expect("it was measured");
+    let written = fetch::write_head(target, status, fields).expect("it was measured");
     Ok(midge_abi::width::wire(written))
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midge_abi::fetch::{
-    self, ERRORS_FROM, FETCHES_PER_CALL_MAX, Fetch, LATER, WAIT_ROW_SIZE, WAIT_ROWS_MAX, WaitFor,
+    ERRORS_FROM, FETCHES_PER_CALL_MAX, Fetch, LATER, WAIT_ROW_SIZE, WAIT_ROWS_MAX, WaitFor,
 };
 use midge_abi::imports::Level;
 use midge_abi::response::GuestRange;
@@ -323,20 +323,11 @@ impl<R: Ring, C: Clock> Worker<R, C> {
         region: GuestRange,
     ) -> Satisfied {
         let Some(id) = self.fetch_of(pending, handle) else { return unknown() };
-        let head = match self.endpoint.fetch_head(id) {
-            Ok(Some(head)) => head,
-            Ok(None) => return Satisfied::Answer(Ok(LATER.cast_unsigned())),
-            Err(error) => return Satisfied::Answer(Ok(code(Err(error)))),
-        };
-        let size = fetch::head_size(head.headers());
-        if size > index(region.size) {
-            return Satisfied::Answer(Ok(code(Err(FetchError::HeadTooLong))));
-        }
-        let Some(target) = waiting.region(region, size) else {
-            return Satisfied::Answer(Err(AskFault::Exhausted));
-        };
-        let written = fetch::write_head(target, head.status(), head.headers());
-        Satisfied::Answer(Ok(wire(written.expect("it was measured"))))
+        Satisfied::Answer(match self.endpoint.fetch_head(id) {
+            Ok(Some(head)) => collect::write_head(waiting, region, head.status(), head.headers()),
+            Ok(None) => Ok(LATER.cast_unsigned()),
+            Err(error) => Ok(code(Err(error))),
+        })
     }
 
     /// Answers `fetch_read`.
@@ -515,6 +506,6 @@ mod tests {
         };
         assert!(all.into_iter().all(is_listed));
         let said = all.map(|error| (error as u8, format!("{error:?}")));
-        assert_eq!(said, fetch::ERRORS.map(|(code, name)| (code, name.to_owned())));
+        assert_eq!(said, midge_abi::fetch::ERRORS.map(|(code, name)| (code, name.to_owned())));
     }
 }
