@@ -325,15 +325,19 @@ impl<W: World> Wasi<'_, W> {
     pub fn file_write(&mut self, fd: u32, vectors: [u32; 2], target: u32) -> Errno {
         self.told(|wasi| {
             let descriptor = wasi.file(fd)?;
-            let position = if descriptor.has(flag::APPEND) {
-                wasi.facts(descriptor.which)?.size
-            } else {
-                descriptor.position
-            };
+            let position = wasi.written_at(descriptor, descriptor.position)?;
             let written = wasi.write_vectors(descriptor, position, vectors, target)?;
             wasi.place_of(fd).position = position + u64::from(written);
             Ok(())
         })
+    }
+
+    /// Returns where a write goes: what is written to its end is written there wherever it was asked for.
+    fn written_at(&self, descriptor: Descriptor, offset: u64) -> Result<u64, Errno> {
+        if descriptor.has(flag::APPEND) {
+            return Ok(self.facts(descriptor.which)?.size);
+        }
+        Ok(offset)
     }
 
     /// `fd_pwrite`: what is written to its end is written there all the same, as Linux does.
@@ -341,11 +345,10 @@ impl<W: World> Wasi<'_, W> {
         self.told(|wasi| {
             let descriptor = wasi.descriptor(fd)?;
             match descriptor.stands {
-                Stands::File if descriptor.has(flag::APPEND) => {
-                    let end = wasi.facts(descriptor.which)?.size;
-                    wasi.write_vectors(descriptor, end, vectors, target).map(drop)
+                Stands::File => {
+                    let offset = wasi.written_at(descriptor, offset)?;
+                    wasi.write_vectors(descriptor, offset, vectors, target).map(drop)
                 }
-                Stands::File => wasi.write_vectors(descriptor, offset, vectors, target).map(drop),
                 Stands::Stream if descriptor.which != STDIN => Err(Errno::Pipe),
                 _ => Err(Errno::BadFd),
             }
