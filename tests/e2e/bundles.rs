@@ -524,28 +524,22 @@ fn a_component_reads_its_files() {
             assert_eq!(ended(gave, *payload), *end, "{}", script.described(place));
         }
     }
-    let string = |gave: &Gave, at: usize| {
-        let number = gave.number(at);
-        let start = usize::try_from((number & 0xFFFF_FFFF) - u64::from(AREA)).expect("in the area");
-        let size = usize::try_from(number >> 32).expect("small");
-        String::from_utf8_lossy(&gave.area[start..start + size]).into_owned()
-    };
     assert_eq!(gave[0].number(0), 2 << 32 | u64::from(probe::ROOM), "two folders");
     let row = usize::try_from(probe::ROOM - AREA).expect("small");
-    assert_eq!((gave[0].area[row], string(&gave[0], row + 4)), (1, "/data".into()));
-    assert_eq!((gave[0].area[row + 12], string(&gave[0], row + 16)), (2, "/hollow".into()));
+    assert_eq!((gave[0].area[row], gave[0].string(row + 4)), (1, "/data".into()));
+    assert_eq!((gave[0].area[row + 12], gave[0].string(row + 16)), (2, "/hollow".into()));
     assert_eq!((gave[1].area[4], gave[2].area[4]), (3, 4));
-    assert_eq!((string(&gave[3], 4), gave[3].area[12]), ("irs".into(), 0));
-    assert_eq!((string(&gave[4], 4), gave[4].area[12]), (String::new(), 1), "the end");
-    assert_eq!((gave[6].number(8), string(&gave[7], 4)), (1, "rst".into()));
-    let listed = [10, 11, 12].map(|call: usize| (gave[call].area[8], string(&gave[call], 12)));
+    assert_eq!((gave[3].string(4), gave[3].area[12]), ("irs".into(), 0));
+    assert_eq!((gave[4].string(4), gave[4].area[12]), (String::new(), 1), "the end");
+    assert_eq!((gave[6].number(8), gave[7].string(4)), (1, "rst".into()));
+    let listed = [10, 11, 12].map(|call: usize| (gave[call].area[8], gave[call].string(12)));
     assert_eq!(listed, [(6, "b.txt".into()), (3, "deeper".into()), (5, "up".into())]);
     assert_eq!(gave[13].area[4], 0, "the end");
     assert_eq!((gave[14].area[8], gave[14].number(16), gave[14].number(24)), (6, 1, 5));
     assert_eq!((gave[14].area[32], gave[14].number(64)), (1, 315_532_800));
     assert_eq!((gave[15].area[8], gave[15].number(24)), (5, 10), "the link itself");
     assert_eq!((gave[17].area[1], gave[18].area[1]), (3, 1));
-    assert_eq!(string(&gave[19], 4), "deep/b.txt");
+    assert_eq!(gave[19].string(4), "deep/b.txt");
     assert_eq!(gave[20].area[..24], gave[21].area[..24]);
     assert_eq!((gave[22].errno, gave[23].errno), (0, 1));
 }

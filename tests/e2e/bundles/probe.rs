@@ -220,6 +220,14 @@ impl Gave {
         u64::from_le_bytes(self.area[at..at + 8].try_into().expect("eight bytes"))
     }
 
+    /// Returns a text of the area, whose address and size stand there.
+    pub(super) fn string(&self, at: usize) -> String {
+        let number = self.number(at);
+        let start = usize::try_from((number & 0xFFFF_FFFF) - u64::from(AREA)).expect("in the area");
+        let size = usize::try_from(number >> 32).expect("small");
+        String::from_utf8_lossy(&self.area[start..start + size]).into_owned()
+    }
+
     pub(super) fn text(&self, size: usize) -> String {
         String::from_utf8_lossy(&self.area[..size]).into_owned()
     }

@@ -564,26 +564,20 @@ fn a_component_writes_files() {
             assert_eq!(ended(gave, *payload), *end, "{}", script.described(place));
         }
     }
-    let string = |gave: &Gave, at: usize| {
-        let number = gave.number(at);
-        let start = usize::try_from((number & 0xFFFF_FFFF) - u64::from(AREA)).expect("in the area");
-        let size = usize::try_from(number >> 32).expect("small");
-        String::from_utf8_lossy(&gave.area[start..start + size]).into_owned()
-    };
     assert_eq!(gave[flags].area[1], 1 | 32, "it may be changed");
-    assert_eq!(string(&gave[read], 4), "\0\0some words");
+    assert_eq!(gave[read].string(4), "\0\0some words");
     assert_ne!(gave[hash].area[..24], gave[changed].area[..24]);
     assert_eq!(gave[check].number(8), 65_536);
-    assert_eq!(string(&gave[all], 4), "\0\0sonotesrdsother");
+    assert_eq!(gave[all].string(4), "\0\0sonotesrdsother");
     assert_eq!((gave[stat].area[8], gave[stat].number(16), gave[stat].number(24)), (6, 2, 17));
-    assert_eq!(string(&gave[link], 4), "other");
+    assert_eq!(gave[link].string(4), "other");
     assert_eq!(gave[same].errno, 1);
     assert_eq!((gave[times].number(40), gave[times].area[48]), (7, 9));
     assert_eq!((gave[spliced].number(8), gave[skipped].number(8)), (5, 2));
-    assert_eq!((string(&gave[rest], 4), string(&gave[copied], 4)), ("rdso".into(), "sonot".into()));
+    assert_eq!((gave[rest].string(4), gave[copied].string(4)), ("rdso".into(), "sonot".into()));
     assert_eq!(gave[full].area[4], 0, "last-operation-failed");
     assert_eq!(gave[code].area[..2], [1, 23]);
-    assert_eq!(string(&gave[said], 0), "insufficient-space");
+    assert_eq!(gave[said].string(0), "insufficient-space");
     assert_eq!((gave[held].number(8), gave[again].number(8)), (4096, 200_000));
 }
 
