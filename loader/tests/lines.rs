@@ -170,7 +170,7 @@ fn debug_information_that_cannot_be_read_is_told_and_left_out() {
 
 #[test]
 fn a_component_that_the_engine_runs_has_none_and_is_told() {
-    let text = guests::composed();
+    let text = guests::COMPOSED;
     let (_, built) = built(text.as_bytes(), WITH_LINES);
     assert!(built.manifest.unlinked.is_some());
     assert!(built.no_lines.is_some_and(|reason| reason.contains("component runtime")));

@@ -16,7 +16,7 @@ use midge_loader::start::choose::{Machine, check};
 
 #[path = "wit/guests.rs"]
 mod guests;
-use guests::{composed, echo, hello, service};
+use guests::{COMPOSED, echo, hello, service};
 
 fn built(bytes: &[u8], engines: &Engines) -> Built {
     build("guest.wat", bytes, engines).expect("the engine runs it")
@@ -54,7 +54,7 @@ fn a_component_of_a_compiler_passes_bodies_on() {
 #[test]
 fn components_within_a_component_call_each_other() {
     let engines = Arc::new(Engines::new());
-    let built = built(composed().as_bytes(), &engines);
+    let built = built(COMPOSED.as_bytes(), &engines);
     let why = built.manifest.unlinked.clone().expect("it is not linked");
     assert!(why.contains("resources of its own"), "{why}");
     let refused = check(Technique::Restore, &built.manifest, Machine::of_this_process());

@@ -22,7 +22,7 @@ fn serve(setup: Setup, name: &str, component: impl AsRef<[u8]>, more: &str) -> H
 
 #[test]
 fn composed_components_and_services_answer() {
-    let host = serve(Setup::new(), "composed", guests::composed(), "");
+    let host = serve(Setup::new(), "composed", guests::COMPOSED, "");
     let _line = host.wait_for_line(&["resources of its own", "composed"]);
     let mut client = host.client();
     for _ in 0..3 {
@@ -123,7 +123,7 @@ fn what_goes_wrong_costs_one_request() {
 #[test]
 fn the_command_line_says_why() {
     let setup =
-        Setup::new().file("composed.wat", guests::composed()).file("hello.wasm", guests::hello());
+        Setup::new().file("composed.wat", guests::COMPOSED).file("hello.wasm", guests::hello());
     let folder = setup.folder();
     let inspected = midge(folder, &["inspect", "composed.wat"]);
     assert!(

@@ -26,81 +26,8 @@ pub(crate) fn handler_of(module: &[u8]) -> Vec<u8> {
     encode(module, include_str!("p2.wit"), "handler")
 }
 
-/// The handler of the lab's peer beside a component that gives it its text, as a resource of its own: what tools for
-/// composing make of two.
-pub(crate) fn composed() -> String {
-    let alone = include_str!("../../../bench/src/peers/wasmtime.wat");
-    let start = alone.find("(component").expect("it is one") + "(component".len();
-    let end = alone.find("  ;; Its memory").expect("it has one");
-    let imports = &alone[start..end];
-    let texts = r#"
-  (component $texts
-    (core module $m
-      (memory (export "memory") 1)
-      (data (i32.const 16) "SIXTEEN BYTES OK")
-      (global $calls (mut i32) (i32.const 0))
-      (func (export "dtor") (param i32))
-      (func (export "take") (param i32) (result i32)
-        (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-        (i32.store8 (i32.const 16) (i32.add (i32.const 64) (global.get $calls)))
-        (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 16))
-        (i32.const 0)))
-    (core instance $i (instantiate $m))
-    (type $text' (resource (rep i32) (dtor (func $i "dtor"))))
-    (export $text "text" (type $text'))
-    (core func $new (canon resource.new $text'))
-    (core module $maker
-      (import "" "new" (func $new (param i32) (result i32)))
-      (func (export "make") (result i32) (call $new (i32.const 7))))
-    (core instance $maker (instantiate $maker
-      (with "" (instance (export "new" (func $new))))))
-    (func (export "make") (result (own $text)) (canon lift (core func $maker "make")))
-    (func (export "take") (param "text" (borrow $text)) (result string)
-      (canon lift (core func $i "take") (memory $i "memory"))))
-  (instance $texts (instantiate $texts))"#;
-    let import = r#"
-  (import "texts" (instance $texts
-    (export "text" (type $text (sub resource)))
-    (export "make" (func (result (own $text))))
-    (export "take" (func (param "text" (borrow $text)) (result string)))))
-  (alias export $texts "text" (type $text))"#;
-    let lowered = r#"
-  (core module $room
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
-  (core instance $room (instantiate $room))
-  (core func $make (canon lower (func $texts "make")))
-  (core func $take (canon lower (func $texts "take") (memory $memory)
-    (realloc (func $room "realloc"))))
-  (core func $drop-text (canon resource.drop $text))
-  (core module $guest
-    (import "host" "make" (func $make (result i32)))
-    (import "host" "take" (func $take (param i32 i32)))
-    (import "host" "drop-text" (func $drop-text (param i32)))"#;
-    let called = r#"
-      (local.set $answer (call $make))
-      (call $take (local.get $answer) (i32.const 4096))
-      (if (i32.ne (i32.load (i32.const 4096)) (i32.const 1024)) (then unreachable))
-      (call $drop-text (local.get $answer))
-      (call $drop-request (local.get $request))"#;
-    let given = r#"
-      (export "make" (func $make)) (export "take" (func $take)) (export "drop-text" (func $drop-text))
-      (export "fields" (func $fields))"#;
-    let handler = format!("{import}\n{}", &alone[end..])
-        .replace("  (core module $guest", lowered)
-        .replace("      (call $drop-request (local.get $request))", called)
-        .replace("      (export \"fields\" (func $fields))", given);
-    format!(
-        r#"(component {imports} {texts}
-  (component $handler-of-texts {imports} {handler}
-  (instance $handler-of-texts (instantiate $handler-of-texts
-    (with "wasi:io/error@0.2.0" (instance $error))
-    (with "wasi:io/streams@0.2.0" (instance $streams))
-    (with "wasi:http/types@0.2.0" (instance $types))
-    (with "texts" (instance $texts))))
-  (export "wasi:http/incoming-handler@0.2.0"
-    (instance $handler-of-texts "wasi:http/incoming-handler@0.2.0")))"#
-    )
-}
+/// A handler beside a component that gives it its text, as a resource of its own: what tools for composing make of two.
+pub(crate) const COMPOSED: &str = include_str!("composed.wat");
 
 /// What the guests of WASI 0.3 have, and a handler that takes one step after the other.
 pub(crate) fn service(handle: &str, event: &str) -> Vec<u8> {
