@@ -3,10 +3,12 @@
 //!   GET /          what there is
 //!   GET /healthz   200 `ok`, or 503 `draining` while the host is about to stop
 //!   GET /metrics   the counters as OpenMetrics text
+//!   PUT /update    an image that replaces this machine's, on machines of an image
 //!
 //! Invariant: nothing here waits for a worker or makes one wait; it reads what they count.
 
 pub mod metrics; // the counters as OpenMetrics text
+mod update; // images on their way to the first process
 
 use std::{
     io,
@@ -24,7 +26,7 @@ use axum::{
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
-    routing::get,
+    routing::{get, put},
 };
 use tokio::{runtime, sync::oneshot, time};
 
@@ -37,8 +39,7 @@ use crate::stats::Stats;
 pub const ADMIN_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// What `/` answers.
-const LISTING: &str =
-    "midge\n\n/healthz  200 ok, or 503 while draining\n/metrics  OpenMetrics text\n";
+const LISTING: &str = "midge\n\n/healthz  200 ok, or 503 while draining\n/metrics  OpenMetrics text\n/update   takes an image (midge image update)\n";
 
 /// The admin listener, running until it is stopped or dropped.
 #[derive(Debug)]
@@ -139,6 +140,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/", get(async || LISTING))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_text))
+        .route(crate::update::PATH, put(update::take))
         .with_state(shared)
 }
 

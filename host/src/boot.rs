@@ -10,7 +10,7 @@
 //!      | SIGTERM, power button -> child drains -> power off;  SIGINT (Ctrl-Alt-Del) -> restart
 //! ```
 //!
-//! Invariants: process 1 serves nothing and reads nothing from the network but DHCP, so what goes wrong in a
+//! Invariants: process 1 serves nothing and reads nothing from the network but DHCP and signed images, so what goes wrong in a
 //! guest or a worker ends a child. It never returns. Whatever it cannot have, it says on the console, and goes
 //! on: a machine that serves without its watchdog is better than one that stands still. A mount that is there
 //! already is left alone, so that in a container's namespaces nothing of the machine's is changed.
@@ -27,6 +27,7 @@ mod mounts; // file systems of the kernel's
 mod network; // addresses, routes, names
 mod power; // the button, the watchdog, the end
 mod supervise; // the child that serves
+mod update; // images that replace the one that runs
 mod words; // settings of the boot, from the kernel's command line
 
 use std::panic::{self, PanicHookInfo};

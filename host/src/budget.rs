@@ -82,9 +82,7 @@ impl Budget {
 /// Returns the memory that this process may have: of the machine, or of its tightest cgroup.
 #[must_use]
 pub fn available_bytes(machine: &Machine) -> Option<u64> {
-    let total = machine.field("proc/meminfo", "MemTotal");
-    let total = total.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    let total = total.map(|kib| kib << 10);
+    let total = machine.memory_bytes("MemTotal");
     machine.memory_limit().into_iter().chain(total).min()
 }
 

@@ -173,6 +173,22 @@ pub enum ImageAction {
     Run(Box<ImageRunArgs>),
     /// Change from the system that runs here into it, after saying what that means
     Kexec(Box<ImageKexecArgs>),
+    /// Replace the image of a machine that runs, which goes back to the old one if the new one does not serve
+    Update(Box<ImageUpdateArgs>),
+}
+
+/// Arguments of `midge image update`.
+#[derive(Debug, Args)]
+pub struct ImageUpdateArgs {
+    /// What the image is made of.
+    #[command(flatten)]
+    pub parts: ImageParts,
+    /// The machine's admin listener, as http://192.0.2.7:8081
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: String,
+    /// The private key that the machine's image was made for, a PEM file of Ed25519
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
 }
 
 /// Arguments of `midge image kexec`.
@@ -201,9 +217,9 @@ pub struct ImageRunArgs {
     /// Who computes: KVM, QEMU itself, or KVM if it gives a response within ten seconds
     #[arg(long, value_name = "WHO", value_enum, default_value = "auto")]
     pub accel: Accelerator,
-    /// The port of this machine, and that of the guest behind it
+    /// The port of this machine, and that of the guest behind it; the first of several is asked for a response
     #[arg(long, value_name = "PORT:PORT", value_parser = ports, default_value = "8080:8080")]
-    pub port: (u16, u16),
+    pub port: Vec<(u16, u16)>,
     /// The guest's memory
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "512 MiB")]
     pub memory: ByteSize,
@@ -246,6 +262,19 @@ pub struct ImageParts {
         default_value = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
     )]
     pub stub: PathBuf,
+    /// The boot loader of disks, systemd-boot
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+    )]
+    pub loader: PathBuf,
+    /// The public key of who may update the machine, a PEM file of Ed25519
+    #[arg(long, value_name = "FILE")]
+    pub update_key: Option<PathBuf>,
+    /// The release of this image: a machine takes no update of a lower one
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub release: u64,
     /// Words for the kernel's command line, as midge.ip=10.0.0.2/24,10.0.0.1
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     pub append: String,

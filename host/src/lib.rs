@@ -34,5 +34,6 @@ pub mod doctor; // what the machine offers
 pub mod prove; // the requests that a proof is made with
 pub mod notify; // what a host tells whoever started it
 pub mod image; // what lies in an image of a machine
+pub mod update; // images that replace the one that runs, signed
 pub mod boot; // midge as the first process of a machine
 pub mod output; // the one place that prints

@@ -5,8 +5,8 @@
 //!   32 sectors: boot sector, information, copies | table | table | clusters: root, folders, files, nothing
 //! ```
 //!
-//! Every file and folder lies in one piece, for nothing was there before. Names have eight letters and three, as
-//! firmware's have. The crate `fatfs` was tried first: folders of its release 0.3.6 have entries `.` and `..`
+//! Every file and folder lies in one piece, for nothing was there before. Names of eight capital letters and three
+//! are entries of their own; others have long names in front of them. The crate `fatfs` was tried first: folders of its release 0.3.6 have entries `.` and `..`
 //! with long names, which `fsck.vfat` takes for damage.
 
 use std::collections::BTreeMap;
@@ -31,11 +31,16 @@ const SECTORS_PER_CLUSTER: [(u64, u8); 3] = [(260 << 20, 1), (8 << 30, 8), (BYTE
 const ENTRY_BYTES: usize = 32;
 /// Entries of a folder, so that each folder fits into one cluster of one sector.
 pub const FOLDER_ENTRIES_MAX: usize = SECTOR / ENTRY_BYTES;
+/// Longest name: its entries and some others fit into a folder.
+const NAME_BYTES_MAX: usize = 52;
+/// Letters in an entry of a long name.
+const LONG_LETTERS: usize = 13;
 const ROOT: u32 = 2;
 const LAST: u32 = 0x0fff_ffff;
 const FOLDER: u8 = 0x10;
 const FILE: u8 = 0x20;
 const LABEL: u8 = 0x08;
+const LONG: u8 = 0x0f;
 
 /// A file system cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +53,7 @@ pub enum FatError {
         bytes: u64,
     },
     /// A name.
-    #[error("`{name}` is no name of eight letters and three")]
+    #[error("`{name}` is no name of 1 to {NAME_BYTES_MAX} letters, digits, `_`, `-`, `+` and dots")]
     Name {
         /// Which.
         name: String,
@@ -141,8 +146,8 @@ pub fn write<T: Write + Seek>(
             let (above, own) = split(&path[..at]);
             if !folders.contains_key(own) {
                 let made = Folder::below(&mut table, folders[above].cluster);
-                let entry = entry(name(path_end(own))?, FOLDER, made.cluster, 0);
-                folders.get_mut(above).expect("folders come first").push(entry, no_room)?;
+                let above = folders.get_mut(above).expect("folders come first");
+                above.push(path_end(own), FOLDER, made.cluster, 0, no_room)?;
                 folders.insert(own, made);
             }
         }
@@ -151,8 +156,8 @@ pub fn write<T: Write + Seek>(
         if table.len() as u64 > u64::from(layout.clusters) + u64::from(ROOT) {
             return Err(no_room());
         }
-        let entry = entry(name(path_end(path))?, FILE, first, size);
-        folders.get_mut(split(path).0).expect("it was made").push(entry, no_room)?;
+        let above = folders.get_mut(split(path).0).expect("it was made");
+        above.push(path_end(path), FILE, first, size, no_room)?;
         if first != 0 {
             write_at(layout.offset_of(first), content)?;
         }
@@ -195,14 +200,23 @@ impl Folder {
 
     fn push(
         &mut self,
-        entry: [u8; ENTRY_BYTES],
+        name: &str,
+        kind: u8,
+        cluster: u32,
+        size: u32,
         no_room: impl Fn() -> FatError,
     ) -> Result<(), FatError> {
-        if self.entries.len() == FOLDER_ENTRIES_MAX {
-            return Err(no_room());
-        }
-        self.entries.push(entry);
-        Ok(())
+        let short = match short(name) {
+            Some(short) => short,
+            None => {
+                check_long(name)?;
+                let short = alias(name, self.entries.len());
+                self.entries.extend(long(name, short));
+                short
+            }
+        };
+        self.entries.push(entry(short, kind, cluster, size));
+        if self.entries.len() > FOLDER_ENTRIES_MAX { Err(no_room()) } else { Ok(()) }
     }
 }
 
@@ -225,17 +239,61 @@ fn path_end(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn name(text: &str) -> Result<Label, FatError> {
+/// Returns a name as an entry has it, if it has no more than eight letters and three.
+fn short(text: &str) -> Option<Label> {
     let (stem, ending) = text.split_once('.').unwrap_or((text, ""));
     let is_letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     let fits = (1..=8).contains(&stem.len()) && ending.len() <= 3;
     if !fits || !stem.bytes().chain(ending.bytes()).all(is_letter) {
-        return Err(FatError::Name { name: text.chars().take(40).collect() });
+        return None;
     }
     let mut name = [b' '; 11];
     put(&mut name, 0, stem.as_bytes());
     put(&mut name, 8, ending.as_bytes());
-    Ok(name)
+    Some(name)
+}
+
+fn check_long(text: &str) -> Result<(), FatError> {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte);
+    let is_long = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_letter);
+    if is_long && !text.starts_with('.') && !text.ends_with('.') {
+        return Ok(());
+    }
+    Err(FatError::Name { name: text.chars().take(40).collect() })
+}
+
+/// Returns the short name behind a long one, which nothing else in the folder has: it holds the entry's number.
+fn alias(text: &str, number: usize) -> Label {
+    let (stem, ending) = text.rsplit_once('.').unwrap_or((text, ""));
+    let letters = |text: &str, most: usize| -> String {
+        let plain = text.chars().filter(char::is_ascii_alphanumeric).take(most);
+        plain.map(|letter| letter.to_ascii_uppercase()).collect()
+    };
+    let mut name = [b' '; 11];
+    put(&mut name, 0, format!("{}~{number}", letters(stem, 5)).as_bytes());
+    put(&mut name, 8, letters(ending, 3).as_bytes());
+    name
+}
+
+/// Returns the entries of a long name, the last part first.
+fn long(text: &str, short: Label) -> Vec<[u8; ENTRY_BYTES]> {
+    let sum = short.iter().fold(0_u8, |sum, &byte| sum.rotate_right(1).wrapping_add(byte));
+    let parts: Vec<&[u8]> = text.as_bytes().chunks(LONG_LETTERS).collect();
+    let make = |(index, part): (usize, &&[u8])| {
+        let is_last = index + 1 == parts.len();
+        let mut entry = [0xff; ENTRY_BYTES];
+        entry[0] =
+            u8::try_from(index + 1).expect("names are short") | if is_last { 0x40 } else { 0 };
+        put(&mut entry, 11, &[LONG, 0, sum]);
+        put(&mut entry, 26, &[0; 2]);
+        // Letters of 16 bits, in the three places that an entry has left for them; a zero ends a name.
+        let places = (1..11).chain(14..26).chain(28..32).step_by(2);
+        for (at, &letter) in places.zip(part.iter().chain(&[0])) {
+            put(&mut entry, at, &u16::from(letter).to_le_bytes());
+        }
+        entry
+    };
+    parts.iter().enumerate().rev().map(|part| make((part.0, part.1))).collect()
 }
 
 fn entry(name: Label, kind: u8, cluster: u32, size: u32) -> [u8; ENTRY_BYTES] {
@@ -301,11 +359,13 @@ mod tests {
         let image = folder.path().join("fat");
         let path = image.to_str().unwrap();
         let content: Vec<u8> = (0..70_000_u32).map(|number| (number % 251) as u8).collect();
-        let files: [(&str, &[u8]); 4] = [
+        let files: [(&str, &[u8]); 6] = [
             ("EFI/BOOT/BOOTX64.EFI", &content),
             ("EFI/MIDGE/A.B", b"text"),
             ("EMPTY", b""),
             ("EFI/BOOT/C", &content[..513]),
+            ("EFI/Linux/midge-1-0123456789abcdef.efi", b"long"),
+            ("loader/thirteen-of.13", b"a name that fills its entry"),
         ];
         for bytes in [BYTES_MIN, 260 << 20, 261 << 20, 8 << 30, (8 << 30) + 512] {
             let disk = File::create(&image).unwrap();
@@ -313,14 +373,17 @@ mod tests {
             let place = Place { offset: 0, bytes };
             write(&disk, place, *b"MIDGE-DATA ", 0x1234_5678, &files).unwrap();
             if let Some((is_whole, said)) = run("fsck.vfat", &["-n", "-v", path]) {
-                assert!(is_whole && said.contains("8 files"), "{bytes} bytes: {said}");
+                assert!(is_whole && said.contains("12 files"), "{bytes} bytes: {said}");
             }
             let copied = folder.path().join("copy");
             let target = copied.to_str().unwrap();
-            let copy = ["-n", "-i", path, "::/EFI/BOOT/BOOTX64.EFI", target];
-            if let Some((is_done, said)) = run("mcopy", &copy) {
-                assert!(is_done, "{said}");
-                assert_eq!(std::fs::read(copied).unwrap(), content);
+            for (name, content) in [files[0], files[4], files[5]] {
+                let copy = ["-n", "-i", path, &format!("::/{name}"), target];
+                if let Some((is_done, said)) = run("mcopy", &copy) {
+                    assert!(is_done, "{said}");
+                    assert_eq!(std::fs::read(&copied).unwrap(), content);
+                    std::fs::remove_file(&copied).unwrap();
+                }
             }
         }
     }
@@ -335,7 +398,8 @@ mod tests {
         assert!(matches!(make(BYTES_MIN - 1, &[]), Err(FatError::Size { .. })));
         assert!(matches!(make(BYTES_MAX + 1, &[]), Err(FatError::Size { .. })));
         assert!(matches!(make(BYTES_MIN, &[("A", &content)]), Err(FatError::NoRoom { .. })));
-        for name in ["lower", "A.LONG", "TOOLONGNAME", "A/../B", "", "A//B"] {
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        for name in ["a b", "A?", ".hidden", "end.", &long, "A/../B", "", "A//B"] {
             let refused = make(BYTES_MIN, &[(name, b"")]);
             assert!(matches!(refused, Err(FatError::Name { .. })), "`{name}`");
         }

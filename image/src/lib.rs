@@ -14,6 +14,7 @@ pub mod cpio; // a tree as the kernel's initramfs
 pub mod uki; // kernel, command line and initramfs as one program of the firmware's
 pub mod fat; // a FAT file system
 pub mod gpt; // a table of partitions
+pub mod entry; // names of images on a disk, with the tries that they have
 pub mod disk; // a disk that firmware starts from, with a partition for data
 pub mod iso; // the same as an image of a CD
 pub mod oci; // a tree as a container's image

@@ -43,6 +43,9 @@ pub enum UkiError {
     TooLarge,
 }
 
+/// The section with the kernel's command line.
+pub const COMMAND_LINE: &[u8; 8] = b".cmdline";
+
 const SECTION_HEADER_BYTES: usize = 40;
 /// Initialised data that may be read.
 const READABLE_DATA: u32 = 0x4000_0040;
@@ -93,7 +96,7 @@ pub fn encode(parts: &Parts<'_>) -> Result<Vec<u8>, UkiError> {
     let headers = Headers::find(parts.stub).ok_or(UkiError::Stub)?;
     let sections: [(&[u8; 8], &[u8]); 4] = [
         (b".osrel\0\0", parts.release.as_bytes()),
-        (b".cmdline", parts.command_line.as_bytes()),
+        (COMMAND_LINE, parts.command_line.as_bytes()),
         (b".initrd\0", parts.initrd),
         (b".linux\0\0", parts.kernel),
     ];
@@ -146,6 +149,20 @@ pub fn encode(parts: &Parts<'_>) -> Result<Vec<u8>, UkiError> {
     Ok(image)
 }
 
+/// Returns what a section of an image holds, as [`encode`] writes them; `None` if it has none of this name, or is no
+/// image.
+#[must_use]
+pub fn section<'a>(image: &'a [u8], name: &[u8; 8]) -> Option<&'a [u8]> {
+    let headers = Headers::find(image)?;
+    let mut found = (0..headers.section_count)
+        .map_while(|index| image.get(headers.table + index * SECTION_HEADER_BYTES..))
+        .filter(|header| header.starts_with(name));
+    let header = found.next()?;
+    let field = |at| usize::try_from(u32_at(header, at)?).ok();
+    let (size, stored, offset) = (field(8)?, field(16)?, field(20)?);
+    image.get(offset..)?.get(..size.min(stored))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -196,6 +213,9 @@ mod tests {
         let (stub, kernel) = (stub(), kernel());
         let image = encode(&parts(&stub, &kernel)).unwrap();
         assert_eq!(image, encode(&parts(&stub, &kernel)).unwrap());
+        assert_eq!(section(&image, COMMAND_LINE), Some(&b"quiet x=y"[..]));
+        assert_eq!(section(&image, b".initrd\0"), Some(&[9; 700][..]));
+        assert_eq!(section(&image, b".none\0\0\0"), None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.efi");
         std::fs::write(&path, &image).unwrap();
@@ -239,6 +259,9 @@ mod tests {
             put(&mut stub, at, &value);
             drop(encode(&parts(&stub, &kernel)));
             drop(encode(&parts(&stub[..cut], &kernel)));
+            let mut image = encode(&parts(&super::tests::stub(), &kernel)).unwrap();
+            put(&mut image, at, &value);
+            let _found = section(&image, COMMAND_LINE);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The partition for data, by its name in the table of partitions: mounted at `/data`, read-only, if there is one.
+//! And how partitions are found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,23 +27,16 @@ const FLAGS: MountFlags = MountFlags::RDONLY
 
 /// Mounts it, and returns where.
 pub(super) fn mount(console: &Console, words: &Words) -> Option<PathBuf> {
-    let wait = match words.data {
-        Data::IfThere => Duration::ZERO,
-        Data::Wait => WAIT_MAX,
+    let device = match words.data {
         Data::None => return None,
-    };
-    let until = Instant::now() + wait;
-    let device = loop {
-        match find() {
-            Some(device) => break device,
-            None if until <= Instant::now() => {
-                if words.data == Data::Wait {
-                    console.say(&format!("there is no partition `{NAME}`: nothing will be kept"));
-                }
+        Data::IfThere => find(NAME)?,
+        Data::Wait => match wait_for(NAME) {
+            Some(device) => device,
+            None => {
+                console.say(&format!("there is no partition `{NAME}`: nothing will be kept"));
                 return None;
             }
-            None => thread::park_timeout(LOOK_EVERY),
-        }
+        },
     };
     let mounted = fs::create_dir_all(TARGET).and_then(|()| {
         Ok(rustix::mount::mount(&device, TARGET, "vfat", FLAGS, c"errors=continue")?)
@@ -64,8 +58,20 @@ pub(super) fn unmount(console: &Console, target: Option<&Path>) {
     }
 }
 
-fn find() -> Option<PathBuf> {
-    let wanted = format!("PARTNAME={NAME}");
+/// Waits for a partition of this name: its driver may take a moment.
+pub(super) fn wait_for(name: &str) -> Option<PathBuf> {
+    let until = Instant::now() + WAIT_MAX;
+    loop {
+        match find(name) {
+            Some(device) => return Some(device),
+            None if until <= Instant::now() => return None,
+            None => thread::park_timeout(LOOK_EVERY),
+        }
+    }
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let wanted = format!("PARTNAME={name}");
     let devices = fs::read_dir("/sys/class/block").ok()?;
     let mut names = devices.flatten().map(|device| device.file_name()).filter(|name| {
         let event = Path::new("/sys/class/block").join(name).join("uevent");

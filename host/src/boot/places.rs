@@ -14,3 +14,7 @@ pub const MODULES: &str = "lib/midge/modules";
 pub const MODULES_ORDER: &str = "lib/midge/modules/order";
 /// Certificates of authorities, where the C library's and TLS's worlds look for them.
 pub const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// The key that updates are signed for, if there are to be any.
+pub const UPDATE_KEY: &str = "etc/midge/update.pub";
+/// Where the first process takes updates: a socket.
+pub const UPDATES: &str = "run/midge-updates";

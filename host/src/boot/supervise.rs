@@ -4,6 +4,7 @@
 //!   starting --READY=1--> serving --it ends--> waiting --delay--> starting
 //!       \--it ends, bad settings: `midge check` shows them--^
 //!   any --SIGTERM--> stopping: the child drains, or is killed after a while --> end
+//!   on trial (`update.rs`): serving for a while --> kept;  it ends, or is late --> restart
 //! ```
 //!
 //! One thread decides; others wait for signals, messages and buttons, and hand them over.
@@ -14,6 +15,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use signal_hook::iterator::Signals;
 use super::console::Console;
 use super::places::SETTINGS;
 use super::power::{End, FEED_EVERY, Watchdog, watch_buttons};
+use super::update::{self, Images};
 use super::words::Words;
 use crate::doctor::Machine;
 use crate::notify::{ALIVE, READY, SOCKET, WATCHDOG};
@@ -47,6 +50,10 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 const DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest delay: whoever repairs settings on the partition for data waits for it.
 const DELAY_MAX: Duration = Duration::from_secs(10);
+/// An image on trial is kept once it has served for so long.
+const TRIAL_SERVED: Duration = Duration::from_secs(10);
+/// An image on trial that does not serve by then has failed.
+const TRIAL_MAX: Duration = Duration::from_secs(120);
 /// A child that lived for so long ended for another reason than the one before it.
 const LIVED_LONG: Duration = Duration::from_secs(60);
 
@@ -59,13 +66,17 @@ pub(super) enum Event {
     Notice(String),
     /// The power button.
     Button,
+    /// The image that runs is on trial.
+    Trial(Arc<Images>),
+    /// Another image was installed.
+    Updated,
 }
 
 /// A child that was started.
 struct Child {
     pid: Pid,
     began: Instant,
-    is_ready: bool,
+    ready: Option<Instant>,
     heard: Instant,
 }
 
@@ -79,16 +90,21 @@ struct Supervisor<'a> {
     delay: Duration,
     /// The faults of the settings were shown since something was ready.
     has_shown_faults: bool,
+    /// A child has ended by itself.
+    has_failed: bool,
+    /// Who keeps the image that runs, as long as it is on trial, and until when it must serve.
+    trial: Option<(Arc<Images>, Instant)>,
     stopping: Option<(End, Instant)>,
 }
 
 /// Serves until the machine is to end, and says how.
-pub(super) fn run(console: &Console, words: &Words, data: Option<&Path>) -> End {
+pub(super) fn run(console: &Arc<Console>, words: &Words, data: Option<&Path>) -> End {
     let (sender, events) = channel();
     if let Err(error) = hear_signals(sender.clone()).and_then(|()| hear_notices(sender.clone())) {
         console.say(&format!("signals or messages are not heard: {error}"));
     }
     watch_buttons(console, &sender);
+    update::start(console, words, sender.clone());
     // Ctrl-Alt-Del becomes a signal. In a namespace that is not ours to say.
     let _ignored = rustix::system::reboot(rustix::system::RebootCommand::CadOff);
     let mut watchdog = Watchdog::open(console);
@@ -101,6 +117,8 @@ pub(super) fn run(console: &Console, words: &Words, data: Option<&Path>) -> End 
         next: now,
         delay: DELAY_MIN,
         has_shown_faults: false,
+        has_failed: false,
+        trial: None,
         stopping: None,
     };
     let end = supervisor.run(&events, &mut watchdog);
@@ -113,6 +131,7 @@ impl Supervisor<'_> {
         loop {
             watchdog.feed();
             let now = Instant::now();
+            self.judge(now);
             match (self.stopping, &self.child) {
                 (Some((end, _)), None) => return end,
                 (Some((_, until)), Some(child)) if until <= now => {
@@ -120,7 +139,9 @@ impl Supervisor<'_> {
                     kill(child.pid, Signal::KILL);
                 }
                 (None, None) if self.next <= now => self.start(),
-                (None, Some(child)) if child.is_ready && SILENCE_MAX <= now - child.heard => {
+                (None, Some(child))
+                    if child.ready.is_some() && SILENCE_MAX <= now - child.heard =>
+                {
                     self.console.say("the server gives no sign of life: killed");
                     kill(child.pid, Signal::KILL);
                 }
@@ -134,11 +155,26 @@ impl Supervisor<'_> {
                 Ok(Event::Signal(signal)) => self.on_signal(signal),
                 Ok(Event::Notice(notice)) => self.on_notice(&notice),
                 Ok(Event::Button) => self.stop(End::Off, "the power button"),
+                Ok(Event::Trial(images)) => self.trial = Some((images, Instant::now() + TRIAL_MAX)),
+                Ok(Event::Updated) => self.stop(End::Restart, "another image is installed"),
                 Err(RecvTimeoutError::Timeout) => {}
                 // All who could tell something are gone: time still passes.
                 Err(RecvTimeoutError::Disconnected) => thread::park_timeout(wait),
             }
             self.reap();
+        }
+    }
+
+    /// Decides on an image that is on trial.
+    fn judge(&mut self, now: Instant) {
+        let (Some((images, until)), None) = (&self.trial, self.stopping) else { return };
+        let ready = self.child.as_ref().and_then(|child| child.ready);
+        if self.has_failed || (ready.is_none() && *until <= now) {
+            self.trial = None;
+            self.stop(End::Restart, "the image on trial does not serve");
+        } else if ready.is_some_and(|ready| TRIAL_SERVED <= now - ready) {
+            images.keep(self.console);
+            self.trial = None;
         }
     }
 
@@ -155,7 +191,7 @@ impl Supervisor<'_> {
         match command.spawn() {
             Ok(child) => {
                 let pid = Pid::from_child(&child);
-                self.child = Some(Child { pid, began, is_ready: false, heard: began });
+                self.child = Some(Child { pid, began, ready: None, heard: began });
             }
             Err(error) => self.again(&format!("the server cannot be started: {error}"), began),
         }
@@ -215,8 +251,8 @@ impl Supervisor<'_> {
         for line in notice.lines() {
             match line {
                 READY => {
-                    child.is_ready = true;
                     child.heard = Instant::now();
+                    child.ready = Some(child.heard);
                     self.has_shown_faults = false;
                     let took = child.began.elapsed().as_micros();
                     let used = memory_used_mib();
@@ -251,7 +287,7 @@ impl Supervisor<'_> {
                 self.console.say(&format!("the server has ended: {how}"));
                 continue;
             }
-            let failed_by_itself = !child.is_ready && status.exit_status().is_some();
+            let failed_by_itself = child.ready.is_none() && status.exit_status().is_some();
             if failed_by_itself && !self.has_shown_faults {
                 self.has_shown_faults = true;
                 self.check(&Path::new("/").join(SETTINGS));
@@ -265,6 +301,7 @@ impl Supervisor<'_> {
         if LIVED_LONG <= began.elapsed() {
             self.delay = DELAY_MIN;
         }
+        self.has_failed = true;
         self.console.say(&format!("{what}; starting it again in {} ms", self.delay.as_millis()));
         self.next = Instant::now() + self.delay;
         self.delay = next_delay(self.delay);
@@ -274,13 +311,8 @@ impl Supervisor<'_> {
 /// Returns what is not available any more, as the kernel counts it.
 fn memory_used_mib() -> u64 {
     let machine = Machine::this();
-    let kib = |name| {
-        let text = machine.field("proc/meminfo", name)?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    kib("MemTotal")
-        .zip(kib("MemAvailable"))
-        .map_or(0, |(all, left)| all.saturating_sub(left) / 1024)
+    let (all, left) = (machine.memory_bytes("MemTotal"), machine.memory_bytes("MemAvailable"));
+    all.zip(left).map_or(0, |(all, left)| all.saturating_sub(left) >> 20)
 }
 
 fn next_delay(delay: Duration) -> Duration {

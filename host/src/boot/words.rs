@@ -7,6 +7,7 @@
 //!   midge.off=auto | acpi | restart                              how the machine ends
 //!   midge.user=ID              who serves
 //!   midge.data=wait | none     the partition for data
+//!   midge.image=ID midge.release=N                               which image this is; it says so itself
 //!   midge.listen= midge.admin= midge.workers= midge.ring_tier=   as the variables MIDGE_..
 //! ```
 //!
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
+use midge_image::entry::is_id;
 
 use super::places::WORDS;
 
@@ -43,6 +45,10 @@ pub(super) struct Words {
     pub(super) user: u32,
     /// The partition for data.
     pub(super) data: Data,
+    /// Which image runs, if it came from a disk that can have others.
+    pub(super) image: Option<String>,
+    /// Its release: one of a lower number is no update.
+    pub(super) release: u64,
     /// Variables for the child that serves.
     pub(super) environment: Vec<(&'static str, String)>,
     /// What could not be read.
@@ -102,6 +108,8 @@ impl Default for Words {
             off: Off::Auto,
             user: USER,
             data: Data::IfThere,
+            image: None,
+            release: 0,
             environment: Vec::new(),
             complaints: Vec::new(),
         }
@@ -117,7 +125,7 @@ impl Words {
         Self::parse(&format!("{image}\n{line}"), kernel_did_it)
     }
 
-    fn parse(text: &str, kernel_has_addresses: bool) -> Self {
+    pub(super) fn parse(text: &str, kernel_has_addresses: bool) -> Self {
         let mut words = Self::default();
         let mut fixed = Vec::new();
         let mut kernel_ip = None;
@@ -172,6 +180,11 @@ impl Words {
             ("midge.off", "restart") => self.off = Off::Restart,
             ("midge.data", "wait") => self.data = Data::Wait,
             ("midge.data", "none") => self.data = Data::None,
+            ("midge.image", _) if is_id(value) => self.image = Some(value.to_owned()),
+            ("midge.release", _) => {
+                let Ok(release) = value.parse() else { return false };
+                self.release = release;
+            }
             ("midge.user", _) => {
                 let Ok(user) = value.parse() else { return false };
                 self.user = user;
@@ -280,6 +293,8 @@ mod tests {
             "midge.off=never",
             "midge.user=root",
             "midge.colour=red",
+            "midge.image=../a",
+            "midge.release=-1",
         ] {
             let words = Words::parse(text, false);
             assert_eq!(words.complaints, [format!("`{text}` is not understood")]);
@@ -290,12 +305,14 @@ mod tests {
     #[test]
     fn the_rest_is_read() {
         let words = Words::parse(
-            "midge.dev=eth1 midge.dns=1.1.1.1,::1 midge.off=restart midge.user=0 midge.listen=0.0.0.0:80",
+            "midge.dev=eth1 midge.dns=1.1.1.1,::1 midge.off=restart midge.user=0 midge.listen=0.0.0.0:80 \
+             midge.image=0123456789abcdef midge.release=7",
             false,
         );
         assert_eq!(words.interface.as_deref(), Some("eth1"));
         assert_eq!(words.names.len(), 2);
         assert_eq!((words.off, words.user), (Off::Restart, 0));
+        assert_eq!((words.image.as_deref(), words.release), (Some("0123456789abcdef"), 7));
         assert_eq!(words.environment, [("MIDGE_LISTEN", "0.0.0.0:80".to_owned())]);
     }
 

@@ -10,13 +10,15 @@
 mod kexec; // `midge image kexec`
 mod qmp; // telling QEMU
 mod run; // `midge image run`
+mod update; // `midge image update`
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use midge_image::disk::{self, Layout};
+use midge_image::disk::{self, Boot, Layout};
+use midge_image::entry;
 use midge_image::kernel::{self, Kernel};
 use midge_image::modules::{Module, Modules};
 use midge_image::program::{self, ProgramError};
@@ -25,10 +27,12 @@ use midge_image::uki::{self, Parts};
 use midge_image::{cpio, iso, oci};
 use serde::Serialize;
 
+use crate::boot::places;
 use crate::cli::{ImageAction, ImageArgs, ImageFormat, ImageParts, InitrdCompression};
 use crate::config::ByteSize;
 use crate::image::Content;
 use crate::output::{self, Cell, Failure, Table, Tone};
+use crate::update::Public;
 
 /// Version of the JSON object.
 const SCHEMA: &str = "midge/image/1";
@@ -54,14 +58,10 @@ const MODULES: [&str; 11] = [
 ];
 /// How hard zstd tries: 19 is its best without windows that take much memory to unpack.
 const ZSTD_LEVEL: i32 = 19;
-/// What a machine says of itself.
-const RELEASE: &str = concat!(
-    "ID=midge\nNAME=midge\nPRETTY_NAME=\"midge ",
-    env!("CARGO_PKG_VERSION"),
-    "\"\nVERSION_ID=",
-    env!("CARGO_PKG_VERSION"),
-    "\n"
-);
+/// What a machine says of itself. Boot loaders would sort by a version before they look at names, and the one that was
+/// installed last is the newer one, whatever it is called.
+const RELEASE: &str =
+    concat!("ID=midge\nNAME=midge\nPRETTY_NAME=\"midge ", env!("CARGO_PKG_VERSION"), "\"\n");
 
 #[derive(Debug, Default, Serialize)]
 struct Report {
@@ -82,6 +82,7 @@ pub fn run(args: &ImageArgs) -> Result<ExitCode> {
     match &args.action {
         Some(ImageAction::Run(args)) => run::run(args),
         Some(ImageAction::Kexec(args)) => kexec::run(args),
+        Some(ImageAction::Update(args)) => update::run(args),
         None => write(args),
     }
 }
@@ -101,10 +102,9 @@ fn write(args: &ImageArgs) -> Result<ExitCode> {
             parts.report()
         }
         ImageFormat::Uki | ImageFormat::Disk | ImageFormat::Iso => {
-            let parts = Machine::new(&args.parts, Purpose::of_firmware(args.format))?;
-            let program = parts.firmware_program(&args.parts.stub)?;
-            write_firmware(args.format, &program, args.data_size, &target)?;
-            parts.report()
+            let machine = Machine::new(&args.parts, Purpose::of_firmware(args.format))?;
+            write_firmware(args.format, &machine, &args.parts, args.data_size, &target)?;
+            machine.report()
         }
     };
     let bytes = size_of(&target)?;
@@ -120,6 +120,8 @@ struct Machine {
     initrd: Vec<u8>,
     command_line: String,
     modules: Vec<String>,
+    /// Which image this is, among those of a disk.
+    id: String,
 }
 
 /// For what: decides on the kernel's words, and where they go.
@@ -153,6 +155,12 @@ impl Purpose {
 
 impl Machine {
     fn new(parts: &ImageParts, purpose: Purpose) -> Result<Self> {
+        let key = parts.update_key.as_deref().map(Public::read).transpose()?;
+        Self::updatable(parts, purpose, key)
+    }
+
+    /// Makes one that takes updates of this key's owner.
+    fn updatable(parts: &ImageParts, purpose: Purpose, key: Option<Public>) -> Result<Self> {
         let kernel = match (&parts.kernel, purpose) {
             (Some(path), _) => Some((path, read(path)?)),
             (None, Purpose::Initrd) => None,
@@ -172,17 +180,23 @@ impl Machine {
             Purpose::Disk => (joined(COMMAND_LINE, &parts.append), "midge.data=wait".to_owned()),
         };
         content.add_boot(program, modules, &words)?;
+        if let Some(key) = key {
+            content.add(places::UPDATE_KEY, Entry::File(key.line().into_bytes()))?;
+        }
         let archive = cpio::encode(&content.into_tree())?;
         let initrd = match parts.compress.unwrap_or(purpose.compression()) {
             InitrdCompression::None => archive,
             InitrdCompression::Zstd => zstd::bulk::compress(&archive, ZSTD_LEVEL)?,
         };
-        Ok(Self {
-            kernel: kernel.map(|(_, kernel)| kernel),
-            initrd,
-            command_line: line,
-            modules: names,
-        })
+        let kernel = kernel.map(|(_, kernel)| kernel);
+        let id = entry::id(&[kernel.as_deref().unwrap_or_default(), &initrd, line.as_bytes()]);
+        let command_line = match purpose {
+            Purpose::Disk => {
+                joined(&line, &format!("midge.image={id} midge.release={}", parts.release))
+            }
+            _ => line,
+        };
+        Ok(Self { kernel, initrd, command_line, modules: names, id })
     }
 
     fn kernel(&self) -> Result<&[u8]> {
@@ -191,11 +205,7 @@ impl Machine {
 
     /// Returns the unified kernel image.
     fn firmware_program(&self, stub: &Path) -> Result<Vec<u8>> {
-        let next =
-            "it comes with Debian's package systemd-boot-efi; another place is named by --stub";
-        let content = fs::read(stub).map_err(|error| {
-            Failure::new(format!("cannot read the stub `{}`", stub.display()), next, error)
-        })?;
+        let content = of_systemd(stub, "stub")?;
         Ok(uki::encode(&Parts {
             stub: &content,
             kernel: self.kernel()?,
@@ -214,6 +224,16 @@ impl Machine {
             ..Report::default()
         }
     }
+}
+
+/// Reads a program of systemd-boot's.
+fn of_systemd(path: &Path, what: &str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| {
+        let next = format!(
+            "it comes with Debian's package systemd-boot-efi; another place is named by --{what}"
+        );
+        Failure::new(format!("cannot read the {what} `{}`", path.display()), next, error).into()
+    })
 }
 
 fn joined(line: &str, more: &str) -> String {
@@ -288,20 +308,24 @@ fn microvm(machine: &Machine, target: &Path) -> Result<()> {
 /// Writes a program of the firmware's, or what it lies on.
 fn write_firmware(
     format: ImageFormat,
-    program: &[u8],
+    machine: &Machine,
+    parts: &ImageParts,
     data: ByteSize,
     target: &Path,
 ) -> Result<()> {
+    let image = machine.firmware_program(&parts.stub)?;
     match format {
-        ImageFormat::Iso => put(target, &iso::encode(program)?),
+        ImageFormat::Iso => put(target, &iso::encode(&image)?),
         ImageFormat::Disk => {
-            let layout = Layout::new(program.len() as u64, data.0);
+            let loader = of_systemd(&parts.loader, "loader")?;
+            let layout = Layout::new(image.len() as u64, data.0);
             replace(target, |file| {
                 file.set_len(layout.bytes())?;
-                Ok(disk::write(file, layout, program)?)
+                let own = Boot { loader: &loader, image: &image, id: &machine.id };
+                Ok(disk::write(file, layout, own)?)
             })
         }
-        _ => put(target, program),
+        _ => put(target, &image),
     }
 }
 

@@ -58,6 +58,13 @@ impl Machine {
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
     }
 
+    /// Returns a line of what the kernel counts of memory.
+    #[must_use]
+    pub fn memory_bytes(&self, name: &str) -> Option<u64> {
+        let text = self.field("proc/meminfo", name)?;
+        Some(text.split(' ').next()?.parse::<u64>().ok()? << 10)
+    }
+
     /// Returns the path of the process's cgroup (version 2) and of those above it, below `root`.
     #[must_use]
     pub fn cgroups(&self) -> Vec<String> {

@@ -102,7 +102,7 @@ fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
     }
     let format = if args.format == RunFormat::Disk { ImageFormat::Disk } else { ImageFormat::Iso };
     let image = path("image");
-    write_firmware(format, &machine.firmware_program(&args.parts.stub)?, DATA, &image)?;
+    write_firmware(format, &machine, &args.parts, DATA, &image)?;
     by_firmware(args, &image, format)
 }
 
@@ -123,7 +123,7 @@ fn by_firmware(args: &ImageRunArgs, image: &Path, format: ImageFormat) -> Result
 }
 
 fn tell(args: &ImageRunArgs, accelerator: &'static str, took: Duration) -> Result<()> {
-    let address = format!("http://127.0.0.1:{}", args.port.0);
+    let address = format!("http://127.0.0.1:{}", own_port(args));
     let first_response_ms = took.as_millis();
     if args.json {
         return Ok(output::print_json(&Report {
@@ -136,6 +136,11 @@ fn tell(args: &ImageRunArgs, accelerator: &'static str, took: Duration) -> Resul
     Ok(output::print(&format!(
         "{address} answered {first_response_ms} ms after the start of QEMU, computed by {accelerator}\n"
     ))?)
+}
+
+/// The port that is asked for a response.
+fn own_port(args: &ImageRunArgs) -> u16 {
+    args.port.first().map_or(0, |(own, _)| *own)
 }
 
 enum Outcome {
@@ -168,16 +173,21 @@ impl Guest {
         } else {
             ("q35", "virtio-net-pci,netdev=n,romfile=")
         };
-        let (own, guest) = args.port;
         // Of the processor all that there is; under an emulated KVM one register of it ends QEMU.
         let processor = if accelerator == "kvm" { "host,arch-capabilities=off" } else { "max" };
         let mut command = Command::new(PROGRAM);
         command.args(["-accel", accelerator, "-cpu", processor, "-M", machine, "-m"]);
         command.arg(format!("{}M", args.memory.0 >> 20)).args(["-smp", &args.cpus.to_string()]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        // What started from a disk starts anew by itself, as after an update; a microVM ends by a restart.
+        if args.disk.is_none() && args.format != RunFormat::Disk {
+            command.arg("-no-reboot");
+        }
         command.args(["-serial", "stdio"]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
-        command.arg("-netdev").arg(format!("user,id=n,hostfwd=tcp:127.0.0.1:{own}-:{guest}"));
+        let forwarded =
+            args.port.iter().map(|(own, guest)| format!(",hostfwd=tcp:127.0.0.1:{own}-:{guest}"));
+        command.arg("-netdev").arg(format!("user,id=n{}", forwarded.collect::<String>()));
         command.args(["-device", network]).args(medium);
         if is_micro {
             command.args(["-global", "virtio-mmio.force-legacy=false"]);
@@ -198,7 +208,7 @@ impl Guest {
         patience: Duration,
         signals: &Receiver<i32>,
     ) -> Result<Outcome> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port.0));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, own_port(args)));
         while self.began.elapsed() < patience {
             if responds(address) {
                 return Ok(Outcome::Responded(self.began.elapsed()));
