@@ -75,8 +75,15 @@ pub(super) fn start(console: &Arc<Console>, words: &Words, events: Sender<Event>
             ));
         };
         let images = Arc::new(Images { device, id, release, mounted: Mutex::new(()) });
-        match images.with_folder(false, |folder| images.own(folder)) {
-            Ok(entry) => {
+        let found = images.with_folder(false, |folder| Ok((images.own(folder)?, failed(folder)?)));
+        match found {
+            Ok((entry, failed)) => {
+                if let Some(Entry { id, trial: Some((_, tries)), .. }) = failed {
+                    own.say(&format!(
+                        "image {id} did not serve {tries} times: {}, the one before it, is started again",
+                        images.id
+                    ));
+                }
                 if let Some((left, _)) = entry.trial {
                     own.say(&format!("image {} is on trial, {left} more starts to go", images.id));
                     // Nobody listens any more when the machine is ending.
@@ -257,6 +264,12 @@ impl Images {
         unmounted?;
         Ok(done)
     }
+}
+
+/// Finds an image that has no more tries.
+fn failed(folder: &Path) -> io::Result<Option<Entry>> {
+    let mut entries = names(folder)?.into_iter().filter_map(|name| Entry::parse(&name));
+    Ok(entries.find(|entry| matches!(entry.trial, Some((0, tries)) if 0 < tries)))
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {
