@@ -1,16 +1,30 @@
 #!/usr/bin/env bash
 # Builds midge's own kernel from Debian's source package: no modules, nothing but what a virtual machine with midge
-# needs (midge.config), or with --server what rented servers have as well (server.config).
+# needs (midge.config), or with --server what rented servers have as well (server.config), or with --microvm without
+# what microVMs do not have (microvm.config).
 #
-#   tools/kernel/build.sh DIR [--server]
+#   tools/kernel/build.sh DIR [--server | --microvm]
 #
-# DIR then has bzImage, for disks, ISOs and PCs, and vmlinux, for microVMs and Firecracker. Needs gcc make flex bison bc
+# DIR then has bzImage, for disks, ISOs and PCs, and vmlinux, for microVMs and Firecracker; with --microvm vmlinux
+# alone. Needs gcc make flex bison bc
 # libelf-dev libssl-dev lz4 xz-utils and apt-get (with lists); about ten minutes on two CPUs and 3 GB of disk.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${1:?"usage: $0 DIR [--server]"}
 fragments=("$here/midge.config")
-if [ "${2:-}" = --server ]; then fragments+=("$here/server.config"); fi
+images="bzImage vmlinux"
+case ${2:-} in
+"") ;;
+--server) fragments+=("$here/server.config") ;;
+--microvm)
+    fragments+=("$here/microvm.config")
+    images=vmlinux
+    ;;
+*)
+    echo "unknown: $2; it is --server or --microvm" >&2
+    exit 2
+    ;;
+esac
 package=linux-source-6.12
 mkdir -p "$target/build"
 target=$(cd "$target" && pwd)
@@ -37,8 +51,9 @@ while read -r wish; do
     esac
 done <fragment
 [ $missing = 0 ] || exit 1
-make -C "$source" O="$PWD/out" -j"${JOBS:-$(nproc)}" bzImage vmlinux
-cp out/arch/x86/boot/bzImage "$target/bzImage"
+# shellcheck disable=SC2086  # several words
+make -C "$source" O="$PWD/out" -j"${JOBS:-$(nproc)}" $images
+if [ "$images" != vmlinux ]; then cp out/arch/x86/boot/bzImage "$target/bzImage"; fi
 # Without what only debuggers read.
 objcopy --strip-debug out/vmlinux "$target/vmlinux"
-ls -l "$target/bzImage" "$target/vmlinux"
+ls -l "$target"/*Image "$target/vmlinux" 2>/dev/null || ls -l "$target/vmlinux"
