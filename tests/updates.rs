@@ -42,7 +42,8 @@ impl Drop for Machine {
 impl Machine {
     /// Starts one from a disk; `None`, said aloud, where it cannot be.
     fn start() -> Option<Self> {
-        let (Ok(program), Ok(kernel)) = (env::var("MIDGE_STATIC"), env::var("MIDGE_KERNEL")) else {
+        let text = |name: &str| env::var_os(name)?.into_string().ok();
+        let (Some(program), Some(kernel)) = (text("MIDGE_STATIC"), text("MIDGE_KERNEL")) else {
             midge_tests::skip("MIDGE_STATIC and MIDGE_KERNEL do not say what boots");
             return None;
         };
