@@ -26,6 +26,7 @@ mod modules; // drivers
 mod mounts; // file systems of the kernel's
 mod network; // addresses, routes, names
 mod power; // the button, the watchdog, the end
+mod syslog; // lines to a server of logs
 mod supervise; // the child that serves
 mod update; // images that replace the one that runs
 mod words; // settings of the boot, from the kernel's command line
@@ -58,6 +59,8 @@ pub fn run() -> ! {
     let console = Arc::new(console.with_all());
     never_die_in_silence(&console);
     let words = Words::read();
+    let console = words.log.map_or(Arc::clone(&console), |log| Arc::new(console.with_remote(log)));
+    never_die_in_silence(&console);
     for complaint in &words.complaints {
         console.say(complaint);
     }

@@ -8,7 +8,7 @@ use std::thread;
 use midge_tests::guests::{HELLO, example};
 use midge_tests::http::Request;
 use midge_tests::machine::{Machine, MachineEnd};
-use midge_tests::wait::wait_for;
+use midge_tests::wait::{PATIENCE, wait_for};
 use rustix::process::{Signal, kill_process};
 
 const PORT: u16 = 8080;
@@ -120,6 +120,41 @@ fn orphans_are_reaped() {
     ]);
     assert!(command.status().expect("nsenter is part of util-linux").success());
     wait_for("nobody but the server is left", || machine.servers().len() == 1);
+}
+
+#[test]
+fn a_server_of_logs_is_told_what_is_said() {
+    let words = "midge.ip=none midge.log=udp://127.0.0.1:5514";
+    let files =
+        [("etc/midge/midge.toml", SETTINGS.as_bytes()), ("etc/midge/hello.wat", HELLO.as_bytes())];
+    let Some(mut machine) = Machine::start(words, &files) else { return };
+    machine.wait_for_text(SERVING, 1);
+    let server = machine.udp(5514);
+    server.set_read_timeout(Some(PATIENCE)).expect("a time that is not nought");
+    let told = |text: &str| {
+        let mut bytes = [0; 4096];
+        loop {
+            let size = server.recv(&mut bytes).unwrap_or_else(|_| panic!("`{text}` is told"));
+            let message = String::from_utf8(bytes[..size].to_vec()).expect("text");
+            if message.contains(text) {
+                return message;
+            }
+        }
+    };
+    // What process 1 says, and what the server says, which is on the console as well.
+    let (pid, _) = machine.servers()[0];
+    kill_process(pid, Signal::KILL).expect("it lives");
+    let ended = told("signal 9; starting it again");
+    assert!(
+        ended.starts_with("<30>1 20") && ended.contains("Z - midge 1 - - the server"),
+        "{ended}"
+    );
+    let serving = told("serving on http://");
+    assert!(!serving.contains(" midge 1 "), "{serving}");
+    machine.wait_for_text("INFO serving on http://", 2);
+    machine.signal(Signal::TERM);
+    told("off");
+    assert_eq!(machine.wait_for_end(), MachineEnd::Off);
 }
 
 #[test]

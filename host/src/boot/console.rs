@@ -1,22 +1,30 @@
-//! Where people look: every console that the kernel has, serial lines and the screen.
+//! Where people look: every console that the kernel has, serial lines and the screen; and a server of logs, if the boot
+//! names one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::syslog::{Severity, Syslog};
 use crate::output::{self, printable};
 
 /// Consoles that are active: one line, names with spaces between them.
 const ACTIVE: &str = "/sys/class/tty/console/active";
 /// Most of them.
 const CONSOLES_MAX: usize = 8;
+/// Bytes of a line of the server's log that are taken at once; what is longer is two.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Takes lines for people.
 #[derive(Debug, Default)]
 pub(super) struct Console {
     /// None of them: stderr, which the kernel has opened.
     devices: Vec<File>,
+    remote: Option<Syslog>,
 }
 
 impl Console {
@@ -30,7 +38,53 @@ impl Console {
         let active = fs::read_to_string(ACTIVE).unwrap_or_default();
         let names = active.split_whitespace().take(CONSOLES_MAX);
         let open = |name| OpenOptions::new().write(true).open(format!("/dev/{name}")).ok();
-        Self { devices: names.filter_map(open).collect() }
+        Self { devices: names.filter_map(open).collect(), remote: None }
+    }
+
+    /// The same, and a server of logs.
+    pub(super) fn with_remote(&self, target: SocketAddr) -> Self {
+        let remote = match Syslog::start(target) {
+            Ok(remote) => Some(remote),
+            Err(error) => {
+                self.say(&format!("the server of logs {target} is not told anything: {error}"));
+                None
+            }
+        };
+        Self { remote, ..self.with_all() }
+    }
+
+    /// Returns true if somebody else is told, too.
+    pub(super) const fn has_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Passes on what a process says, in a thread that ends with it.
+    pub(super) fn pass_on(
+        self: &Arc<Self>,
+        process: u32,
+        source: impl Read + Send + 'static,
+    ) -> std::io::Result<()> {
+        let console = Arc::clone(self);
+        let work = move || {
+            let (mut source, mut line) = (BufReader::new(source), Vec::new());
+            while matches!((&mut source).take(LINE_BYTES_MAX).read_until(b'\n', &mut line), Ok(1..))
+            {
+                console.write(&line);
+                if let Some(remote) = &console.remote {
+                    let text = String::from_utf8_lossy(&line);
+                    remote.send(Severity::of_line(&text), process, &text);
+                }
+                line.clear();
+            }
+        };
+        thread::Builder::new().name("midge-lines".into()).spawn(work).map(drop)
+    }
+
+    /// Waits for a moment until the server of logs was told everything.
+    pub(super) fn flush(&self) {
+        if let Some(remote) = &self.remote {
+            remote.flush();
+        }
     }
 
     /// Says something, with the time since the kernel began.
@@ -38,12 +92,19 @@ impl Console {
         let now = clock_gettime(ClockId::Boottime);
         let (seconds, milliseconds) = (now.tv_sec, now.tv_nsec / 1_000_000);
         let line = format!("midge[1]: {seconds}.{milliseconds:03} {}\n", printable(text));
+        self.write(line.as_bytes());
+        if let Some(remote) = &self.remote {
+            remote.send(Severity::Informational, 1, text);
+        }
+    }
+
+    fn write(&self, line: &[u8]) {
         if self.devices.is_empty() {
-            output::complain(&line);
+            output::complain(&String::from_utf8_lossy(line));
         }
         for mut device in &self.devices {
             // A console that is gone cannot be told so.
-            drop(device.write_all(line.as_bytes()));
+            drop(device.write_all(line));
         }
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn end(console: &Console, words: &Words, end: End) -> ! {
     rustix::fs::sync();
     let what = if end == End::Off { "off" } else { "starting anew" };
     console.say(what);
+    console.flush();
     if let Err(error) = reboot(command) {
         console.say(&format!("the machine does not end: {error}"));
     }

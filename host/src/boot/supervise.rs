@@ -81,7 +81,7 @@ struct Child {
 }
 
 struct Supervisor<'a> {
-    console: &'a Console,
+    console: &'a Arc<Console>,
     words: &'a Words,
     data: Option<&'a Path>,
     child: Option<Child>,
@@ -187,10 +187,17 @@ impl Supervisor<'_> {
         if words.user != 0 {
             command.uid(words.user).gid(words.user);
         }
+        if self.console.has_remote() {
+            command.stderr(Stdio::piped());
+        }
         let began = Instant::now();
         match command.spawn() {
-            Ok(child) => {
+            Ok(mut child) => {
                 let pid = Pid::from_child(&child);
+                let passed = child.stderr.take().map(|log| self.console.pass_on(child.id(), log));
+                if let Some(Err(error)) = passed {
+                    self.console.say(&format!("the server's log is lost: {error}"));
+                }
                 self.child = Some(Child { pid, began, ready: None, heard: began });
             }
             Err(error) => self.again(&format!("the server cannot be started: {error}"), began),

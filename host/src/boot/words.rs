@@ -4,6 +4,7 @@
 //!   midge.ip=dhcp | none | kernel | ADDRESS/PREFIX[,GATEWAY]     may be given for IPv4 and for IPv6
 //!   midge.dev=eth0 | MAC       the interface; otherwise the first with a carrier
 //!   midge.dns=ADDRESS[,ADDRESS]
+//!   midge.log=udp://ADDRESS:PORT                               a server of logs
 //!   midge.off=auto | acpi | restart                              how the machine ends
 //!   midge.user=ID              who serves
 //!   midge.data=wait | none     the partition for data
@@ -15,7 +16,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -39,6 +40,8 @@ pub(super) struct Words {
     pub(super) interface: Option<String>,
     /// Name servers.
     pub(super) names: Vec<IpAddr>,
+    /// Who is told what is said here.
+    pub(super) log: Option<SocketAddr>,
     /// How the machine ends.
     pub(super) off: Off,
     /// Who serves.
@@ -105,6 +108,7 @@ impl Default for Words {
             addresses: Addresses::Dhcp,
             interface: None,
             names: Vec::new(),
+            log: None,
             off: Off::Auto,
             user: USER,
             data: Data::IfThere,
@@ -174,6 +178,11 @@ impl Words {
                 let names: Result<Vec<_>, _> = value.split(',').map(str::parse).collect();
                 let Ok(names) = names else { return false };
                 self.names = names.into_iter().take(NAMES_MAX).collect();
+            }
+            ("midge.log", _) => {
+                let address = value.strip_prefix("udp://").map(str::parse);
+                let Some(Ok(address)) = address else { return false };
+                self.log = Some(address);
             }
             ("midge.off", "auto") => self.off = Off::Auto,
             ("midge.off", "acpi") => self.off = Off::Acpi,
@@ -294,6 +303,8 @@ mod tests {
             "midge.user=root",
             "midge.colour=red",
             "midge.image=../a",
+            "midge.log=udp://host:514",
+            "midge.log=10.0.0.1:514",
             "midge.release=-1",
         ] {
             let words = Words::parse(text, false);
@@ -306,12 +317,13 @@ mod tests {
     fn the_rest_is_read() {
         let words = Words::parse(
             "midge.dev=eth1 midge.dns=1.1.1.1,::1 midge.off=restart midge.user=0 midge.listen=0.0.0.0:80 \
-             midge.image=0123456789abcdef midge.release=7",
+             midge.image=0123456789abcdef midge.release=7 midge.log=udp://[fd00::1]:514",
             false,
         );
         assert_eq!(words.interface.as_deref(), Some("eth1"));
         assert_eq!(words.names.len(), 2);
         assert_eq!((words.off, words.user), (Off::Restart, 0));
+        assert_eq!(words.log, Some("[fd00::1]:514".parse().unwrap()));
         assert_eq!((words.image.as_deref(), words.release), (Some("0123456789abcdef"), 7));
         assert_eq!(words.environment, [("MIDGE_LISTEN", "0.0.0.0:80".to_owned())]);
     }
