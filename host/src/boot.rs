@@ -34,6 +34,7 @@ mod words; // settings of the boot, from the kernel's command line
 use std::panic::{self, PanicHookInfo};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use self::console::Console;
 use self::power::End;
@@ -53,6 +54,7 @@ pub fn is_first() -> bool {
 
 /// Runs the machine, until it is switched off.
 pub fn run() -> ! {
+    let began = Instant::now();
     let console = Arc::new(Console::first());
     never_die_in_silence(&console);
     mounts::mount_all(&console);
@@ -69,7 +71,7 @@ pub fn run() -> ! {
     chance::wait(&console);
     let data = data::mount(&console, &words);
     network::start(&console, &words);
-    let end = supervise::run(&console, &words, data.as_deref());
+    let end = supervise::run(&console, &words, data.as_deref(), began);
     data::unmount(&console, data.as_deref());
     power::end(&console, &words, end)
 }

@@ -230,9 +230,10 @@ fn guest_channel(settings: &LogSettings) -> (GuestLog, Receiver<Line>) {
 }
 
 fn channels(settings: &LogSettings) -> (LogSender, Sources) {
-    let (access, access_source) = bounded(ACCESS_RECORDS_MAX);
-    let (lines, lines_source) = bounded(LINES_MAX);
     let has_access = settings.access.value;
+    // A queue takes its memory, 2 MiB, when it is made.
+    let (access, access_source) = bounded(if has_access { ACCESS_RECORDS_MAX } else { 1 });
+    let (lines, lines_source) = bounded(LINES_MAX);
     let sender = LogSender { access, lines, has_access, level: settings.level.value };
     (sender, Sources { access: access_source, lines: lines_source })
 }

@@ -34,6 +34,7 @@ use crate::notify::{ALIVE, READY, SOCKET, WATCHDOG};
 
 /// Settings on the partition for data, which win if they are in order.
 const DATA_SETTINGS: &str = "midge.toml";
+const PAGE_BYTES: u64 = 4096;
 /// The program that runs now, wherever it lies.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// What a power supply that fails, or a machine's manager, sends; signal-hook has no name for it.
@@ -84,6 +85,8 @@ struct Supervisor<'a> {
     console: &'a Arc<Console>,
     words: &'a Words,
     data: Option<&'a Path>,
+    /// When this process did.
+    began: Instant,
     child: Option<Child>,
     /// When the next child is started, if there is none.
     next: Instant,
@@ -98,7 +101,12 @@ struct Supervisor<'a> {
 }
 
 /// Serves until the machine is to end, and says how.
-pub(super) fn run(console: &Arc<Console>, words: &Words, data: Option<&Path>) -> End {
+pub(super) fn run(
+    console: &Arc<Console>,
+    words: &Words,
+    data: Option<&Path>,
+    began: Instant,
+) -> End {
     let (sender, events) = channel();
     if let Err(error) = hear_signals(sender.clone()).and_then(|()| hear_notices(sender.clone())) {
         console.say(&format!("signals or messages are not heard: {error}"));
@@ -113,6 +121,7 @@ pub(super) fn run(console: &Arc<Console>, words: &Words, data: Option<&Path>) ->
         console,
         words,
         data,
+        began,
         child: None,
         next: now,
         delay: DELAY_MIN,
@@ -262,9 +271,11 @@ impl Supervisor<'_> {
                     child.ready = Some(child.heard);
                     self.has_shown_faults = false;
                     let took = child.began.elapsed().as_micros();
+                    let all = self.began.elapsed().as_micros();
                     let used = memory_used_mib();
                     self.console.say(&format!(
-                        "serving, {took} us after the server's start; {used} MiB of memory in use"
+                        "serving, {took} us after the server's start and {all} us after that of this process; \
+                         {used} MiB of memory in use"
                     ));
                 }
                 ALIVE => child.heard = Instant::now(),
@@ -315,11 +326,21 @@ impl Supervisor<'_> {
     }
 }
 
-/// Returns what is not available any more, as the kernel counts it.
+/// Returns what cannot be given to anybody else: without pages of files, which can be read again, and without free
+/// pages that CPUs hold for themselves, which the kernel does not count as free (those of the initramfs, once it was
+/// unpacked, most of all).
 fn memory_used_mib() -> u64 {
     let machine = Machine::this();
-    let (all, left) = (machine.memory_bytes("MemTotal"), machine.memory_bytes("MemAvailable"));
-    all.zip(left).map_or(0, |(all, left)| all.saturating_sub(left) >> 20)
+    let count = |name| machine.memory_bytes(name).unwrap_or(0);
+    let held = held_pages(&machine.text("proc/zoneinfo").unwrap_or_default()) * PAGE_BYTES;
+    let free = ["MemFree", "Active(file)", "Inactive(file)", "SReclaimable"].map(count);
+    count("MemTotal").saturating_sub(free.iter().sum::<u64>() + held) >> 20
+}
+
+/// Adds the free pages of all CPUs' lists up (Linux, `/proc/zoneinfo`).
+fn held_pages(zones: &str) -> u64 {
+    let counts = zones.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum()
 }
 
 fn next_delay(delay: Duration) -> Duration {
@@ -378,6 +399,13 @@ fn hear_notices(events: Sender<Event>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_pages_of_all_cpus_are_added_up() {
+        let zones = "  pagesets\n    cpu: 0\n              count:    245\n              high:     4\n    \
+                     cpu: 1\n              count:    7\n   count: many\n";
+        assert_eq!(held_pages(zones), 252);
+    }
 
     #[test]
     fn delays_grow_to_their_limit() {
