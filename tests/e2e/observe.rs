@@ -95,6 +95,29 @@ fn the_log_can_be_json() {
     }
 }
 
+/// On a machine image the first process decides (`tests/updates.rs`); here there is none.
+#[test]
+fn an_update_is_refused_with_a_reason_where_nobody_takes_it() {
+    let host = setup().serve(SETTINGS);
+    let signature = "a".repeat(128);
+    let signed = format!("midge-signature: {signature}\r\n");
+    let check = |fields: &str, status: u16, why: &str| {
+        let mut admin = Client::connect(host.admin);
+        admin.send(format!("PUT /update HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+        let refused = admin.receive();
+        assert_eq!(refused.status, status, "{fields}: {}", refused.text());
+        let problem: serde_json::Value =
+            serde_json::from_slice(&refused.body).expect("a problem report");
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains(why)), "{problem}");
+    };
+    check(&format!("{signed}Content-Length: 0\r\n"), 404, "takes no updates");
+    check("Content-Length: 0\r\n", 403, "no signature");
+    check("midge-signature: abc\r\nContent-Length: 0\r\n", 403, "no signature");
+    check(&format!("{signed}Transfer-Encoding: chunked\r\n"), 411, "must be announced");
+    check(&format!("{signed}Content-Length: 9999999999\r\n"), 413, "at the most");
+}
+
 #[test]
 fn health_and_a_listing_are_served_on_the_admin_address() {
     let host = setup().serve(SETTINGS);
