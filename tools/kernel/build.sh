@@ -6,11 +6,11 @@
 #   tools/kernel/build.sh DIR [--server | --microvm]
 #
 # DIR then has bzImage, for disks, ISOs and PCs, and vmlinux, for microVMs and Firecracker; with --microvm vmlinux
-# alone. Needs gcc make flex bison bc
-# libelf-dev libssl-dev lz4 xz-utils and apt-get (with lists); about ten minutes on two CPUs and 3 GB of disk.
+# alone. Needs gcc make flex bison bc libelf-dev libssl-dev lz4 xz-utils and apt-get (with lists); about ten minutes
+# on two CPUs, four with --microvm, and 3 GB of disk.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-target=${1:?"usage: $0 DIR [--server]"}
+target=${1:?"usage: $0 DIR [--server | --microvm]"}
 fragments=("$here/midge.config")
 images="bzImage vmlinux"
 case ${2:-} in
