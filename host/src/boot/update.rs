@@ -24,11 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use midge_image::disk::BOOT_NAME;
 use midge_image::entry::{self, Entry, TRIES};
 use midge_image::uki;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::console::Console;
@@ -49,6 +50,9 @@ const FLAGS: MountFlags = MountFlags::NOSUID
 const UNFINISHED: &str = "midge.new";
 /// Room that a file system takes for its folders besides files.
 const SPARE_BYTES: u64 = 1 << 20;
+/// How long the partition may be busy, and how often that is looked at.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+const BUSY_AGAIN: Duration = Duration::from_millis(2);
 /// How long the server may be silent while it hands an image over: it waits for its client.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -90,7 +94,11 @@ pub(super) fn start(console: &Arc<Console>, words: &Words, events: Sender<Event>
                     drop(events.send(Event::Trial(Arc::clone(&images))));
                 }
             }
-            Err(error) => own.say(&format!("the images of this disk cannot be looked at: {error}")),
+            Err(error) => {
+                own.say(&format!("the images of this disk cannot be looked at: {error}"));
+                // It may be on trial, and one that does not serve must not stay for that.
+                drop(events.send(Event::Trial(Arc::clone(&images))));
+            }
         }
         let key = fs::read_to_string(Path::new("/").join(UPDATE_KEY)).ok();
         if let Some(key) = key.as_deref().and_then(Public::parse_line) {
@@ -257,12 +265,26 @@ impl Images {
         let _mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(TARGET)?;
         let flags = if writes { FLAGS } else { FLAGS | MountFlags::RDONLY };
-        rustix::mount::mount(&self.device, TARGET, "vfat", flags, c"errors=remount-ro")?;
+        patiently(|| {
+            rustix::mount::mount(&self.device, TARGET, "vfat", flags, c"errors=remount-ro")
+        })?;
         let done = work(&Path::new(TARGET).join(entry::FOLDER));
-        let unmounted = rustix::mount::unmount(TARGET, UnmountFlags::empty());
+        let unmounted = patiently(|| rustix::mount::unmount(TARGET, UnmountFlags::empty()));
         let done = done?;
         unmounted?;
         Ok(done)
+    }
+}
+
+/// Does something again as long as the file system is busy: a server that is being started has every open file of this
+/// process, until it becomes another program.
+fn patiently(mut act: impl FnMut() -> Result<(), Errno>) -> io::Result<()> {
+    let until = Instant::now() + BUSY_MAX;
+    loop {
+        match act() {
+            Err(Errno::BUSY) if Instant::now() < until => thread::park_timeout(BUSY_AGAIN),
+            done => return Ok(done?),
+        }
     }
 }
 
@@ -294,4 +316,23 @@ fn identity(image: &[u8]) -> Option<(String, u64)> {
 
 fn available_bytes() -> u64 {
     Machine::this().memory_bytes("MemAvailable").unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that was busy for a moment, while the server was started, left an image on trial for ever.
+    #[test]
+    fn a_disk_that_is_busy_for_a_moment_is_waited_for() {
+        let mut tries = 0;
+        let busy_twice = || {
+            tries += 1;
+            if tries < 3 { Err(Errno::BUSY) } else { Ok(()) }
+        };
+        patiently(busy_twice).unwrap();
+        assert_eq!(tries, 3);
+        let refused = patiently(|| Err(Errno::NODEV)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(Errno::NODEV.raw_os_error()));
+    }
 }
