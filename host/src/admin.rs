@@ -13,10 +13,7 @@ mod update; // images on their way to the first process
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -33,7 +30,7 @@ use tokio::{runtime, sync::oneshot, time};
 use midge_net::RingTier;
 
 use self::metrics::Metrics;
-use crate::stats::Stats;
+use crate::stats::{HostStats, Stats};
 
 /// How long a stop waits for requests in flight; a scrape takes milliseconds.
 pub const ADMIN_STOP_MAX: Duration = Duration::from_secs(2);
@@ -75,7 +72,7 @@ pub enum AdminError {
 struct Shared {
     // Replaced with every reload; locked by the admin thread and a reload alone.
     metrics: Mutex<Metrics>,
-    is_draining: Arc<AtomicBool>,
+    host: Arc<HostStats>,
     ring_tier: RingTier,
 }
 
@@ -87,15 +84,15 @@ impl Admin {
     pub fn start(
         address: SocketAddr,
         stats: Arc<Stats>,
-        is_draining: Arc<AtomicBool>,
+        host: Arc<HostStats>,
         ring_tier: RingTier,
     ) -> Result<Self, AdminError> {
         let listen = |cause| AdminError::Listen { address, cause };
         let listener = TcpListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let metrics = Mutex::new(Metrics::new(stats, is_draining.clone(), ring_tier));
-        let shared = Arc::new(Shared { metrics, is_draining, ring_tier });
+        let metrics = Mutex::new(Metrics::new(stats, Arc::clone(&host), ring_tier));
+        let shared = Arc::new(Shared { metrics, host, ring_tier });
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -118,8 +115,14 @@ impl Admin {
     /// Shows these counters from now on.
     pub fn serve(&self, stats: Arc<Stats>) {
         let shared = &self.shared;
-        let metrics = Metrics::new(stats, shared.is_draining.clone(), shared.ring_tier);
+        let metrics = Metrics::new(stats, Arc::clone(&shared.host), shared.ring_tier);
         *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    }
+
+    /// Returns what gives the counters of the moment in the format that is pushed.
+    pub fn pushed(&self) -> impl Fn() -> String + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.metrics.lock().unwrap_or_else(PoisonError::into_inner).classic_text()
     }
 
     /// Answers what is in flight, for at most [`ADMIN_STOP_MAX`], and ends the thread.
@@ -170,7 +173,7 @@ async fn serve(
 }
 
 async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    if shared.is_draining.load(Relaxed) {
+    if shared.host.is_draining.load(Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ok\n")
@@ -194,11 +197,11 @@ mod tests {
     use super::*;
     use crate::admin::metrics::tests::check_open_metrics;
 
-    fn start() -> (Admin, Arc<AtomicBool>) {
+    fn start() -> (Admin, Arc<HostStats>) {
         let (stats, _) = Stats::new(2, &["hello".into()]);
-        let is_draining = Arc::new(AtomicBool::new(false));
+        let host = Arc::new(HostStats::default());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        (Admin::start(address, stats, is_draining.clone(), RingTier::A).unwrap(), is_draining)
+        (Admin::start(address, stats, Arc::clone(&host), RingTier::A).unwrap(), host)
     }
 
     /// Returns head and body.
@@ -214,11 +217,11 @@ mod tests {
 
     #[test]
     fn health_follows_the_draining_flag() {
-        let (admin, is_draining) = start();
+        let (admin, host) = start();
         let (head, body) = get(admin.address(), "/healthz");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!(body, "ok\n");
-        is_draining.store(true, Relaxed);
+        host.is_draining.store(true, Relaxed);
         let (head, body) = get(admin.address(), "/healthz");
         assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
         assert_eq!(body, "draining\n");

@@ -26,7 +26,6 @@ mod modules; // drivers
 mod mounts; // file systems of the kernel's
 mod network; // addresses, routes, names
 mod power; // the button, the watchdog, the end
-mod syslog; // lines to a server of logs
 mod supervise; // the child that serves
 mod update; // images that replace the one that runs
 mod words; // settings of the boot, from the kernel's command line

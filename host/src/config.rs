@@ -28,6 +28,8 @@ use midge_loader::engine::Processor;
 use midge_loader::files::Mapping;
 
 use crate::grant::Grant;
+use crate::push::PushUrl;
+use crate::syslog::Target;
 
 pub use self::{
     complaint::Complaints,
@@ -71,6 +73,8 @@ pub struct Settings {
     pub build: BuildLimits,
     /// The log.
     pub log: LogSettings,
+    /// Metrics that are pushed.
+    pub push: PushSettings,
     /// The functions, in the order of the file: a function's index is its position here.
     pub functions: Vec<Function>,
     /// The folders whose files are served, in the order of the file.
@@ -137,9 +141,20 @@ pub struct LogSettings {
     pub format: Setting<LogFormat>,
     /// A line for each request.
     pub access: Setting<bool>,
+    /// Who is told all lines, too.
+    pub syslog: Setting<Option<Target>>,
     /// What a guest says in several lines, and a trap's functions, are shown so. Not a setting: `midge dev` is
     /// watched by a person, other logs are one record a line.
     pub breaks_lines: bool,
+}
+
+/// Metrics that are pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushSettings {
+    /// Where to; nowhere, if nobody says.
+    pub url: Setting<Option<PushUrl>>,
+    /// How often.
+    pub every: Setting<Duration>,
 }
 
 /// A folder whose files are served.

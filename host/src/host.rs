@@ -7,6 +7,7 @@
 //!   midge-tick    epoch and coarse clock                    |
 //!   midge-admin   /healthz /metrics                         |
 //!   midge-log     drains the workers' records  <------------+
+//!   midge-syslog, midge-push    tell servers of logs and metrics, if the settings name any
 //! ```
 //!
 //! Invariant: a worker's thread touches nothing of another's; messages go through a bounded queue and an
@@ -15,7 +16,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -36,15 +37,16 @@ use midge_net::{RingTier, tier};
 
 use crate::admin::Admin;
 use crate::budget::{self, Budget};
-use crate::config::{RingChoice, Settings, Workers};
+use crate::config::{PushSettings, RingChoice, Settings, Workers};
 use crate::deadline::{CoarseClock, Ticker};
 use crate::deployment::{Deployment, Open, Shared};
 use crate::doctor::Machine;
 use crate::listeners::Places;
-use crate::log::{DataLog, LogSender};
+use crate::log::{DataLog, LogSender, remote};
 use crate::plan;
+use crate::push::Pusher;
 use crate::services::RandomKey;
-use crate::stats::{Stats, StatsWriter};
+use crate::stats::{HostStats, Stats, StatsWriter};
 use crate::tuning::SPARE_FROM;
 use crate::worker::{Assignment, Message, RequestIds, Worker};
 
@@ -59,7 +61,9 @@ pub struct Host {
     ended: Receiver<Ended>,
     serving: Serving,
     admin: Admin,
-    is_draining: Arc<AtomicBool>,
+    stats: Arc<HostStats>,
+    /// With what it was started from.
+    pusher: (PushSettings, Option<Pusher>),
     shared: Shared,
     places: Places,
     ring_tier: RingTier,
@@ -123,11 +127,11 @@ impl Host {
         if let Some(warning) = available.and_then(|bytes| budget.warning(cpus.len(), bytes)) {
             tracing::warn!("{warning}");
         }
-        let is_draining = Arc::new(AtomicBool::new(false));
+        let stats = Arc::new(HostStats::default());
         let admin = Admin::start(
             settings.admin.value,
             Arc::clone(&serving.stats),
-            Arc::clone(&is_draining),
+            Arc::clone(&stats),
             ring_tier,
         )?;
         let (ended_sender, ended) = bounded(cpus.len());
@@ -148,7 +152,21 @@ impl Host {
             workers.push(WorkerHandle::start(seed)?);
         }
         introduce(&workers)?;
-        Ok(Self { workers, ended, serving, admin, is_draining, shared, places, ticker, ring_tier })
+        let pusher = Pusher::start(&settings.push, admin.pushed(), Arc::clone(&stats))
+            .context("cannot start the thread that pushes metrics")?;
+        let pusher = (settings.push.clone(), pusher);
+        Ok(Self {
+            workers,
+            ended,
+            serving,
+            admin,
+            stats,
+            pusher,
+            shared,
+            places,
+            ticker,
+            ring_tier,
+        })
     }
 
     /// Returns where functions are served.
@@ -213,12 +231,33 @@ impl Host {
         let old = std::mem::replace(&mut self.serving, serving);
         // Ends when the last worker has dropped its sender, so no record of an old call is lost.
         old.log.stop_when_unused();
+        self.report_to(settings);
         Ok(())
+    }
+
+    /// Tells others what the settings say from now on. The functions are served already, so what fails is no reason
+    /// to go back.
+    fn report_to(&mut self, settings: &Settings) {
+        if let Err(error) = remote::point(settings.log.syslog.value.as_ref()) {
+            tracing::error!("the server of logs is not told anything: {error}");
+        }
+        let (before, _) = &self.pusher;
+        if (&before.url.value, before.every.value)
+            == (&settings.push.url.value, settings.push.every.value)
+        {
+            return;
+        }
+        let started = Pusher::start(&settings.push, self.admin.pushed(), Arc::clone(&self.stats));
+        let pusher = started.unwrap_or_else(|error| {
+            tracing::error!("metrics are not pushed: {error}");
+            None
+        });
+        self.pusher = (settings.push.clone(), pusher);
     }
 
     /// Accepts no more and answers what is there. [`Host::ended`] tells each worker that is done.
     pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
+        self.stats.is_draining.store(true, Ordering::Relaxed);
         for worker in &self.workers {
             worker.tell(Message::Drain);
         }
@@ -238,6 +277,10 @@ impl Host {
         }
         drop(self.ticker);
         self.serving.log.stop();
+        // All that was counted is there by now.
+        if let (_, Some(pusher)) = self.pusher {
+            pusher.stop();
+        }
         self.admin.stop()?;
         Ok(())
     }

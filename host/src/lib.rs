@@ -28,6 +28,8 @@ pub mod deadline; // slices and the coarse clock
 pub mod stats; // counters: a worker writes, the admin thread reads
 pub mod listeners; // the sockets that workers accept from
 pub mod log; // the host's own log, and that of the data plane
+pub mod syslog; // lines to a server of logs
+pub mod push; // metrics to those who cannot ask for them
 pub mod admin; // health and metrics over HTTP
 pub mod tuning; // what a machine that does nothing else is set to
 pub mod doctor; // what the machine offers

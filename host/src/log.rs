@@ -1,11 +1,11 @@
-//! Two logs on stderr: what the host does, and what requests did.
+//! Two logs on stderr, and to a server of logs if the settings name one: what the host does, and what requests did.
 //!
 //! The host's own messages go through `tracing`. A worker may not: it must neither wait for stderr nor make
 //! a system call. It puts records into channels of its own, and a housekeeping thread looks into them.
 //!
 //!   worker 0 ── access ──►┐
 //!            ── lines ───►│  every DRAIN_EVERY: take, format, write
-//!   worker 1 ── access ──►│                     └► stderr
+//!   worker 1 ── access ──►│                     └► stderr, server of logs
 //!            ── lines ───►┘
 //!
 //! Invariants: a worker's channels have one sender; guests' lines go
@@ -16,6 +16,7 @@
 //! Hot path: the methods of [`LogSender`].
 
 mod format; // a record as a line of text or a JSON object
+pub mod remote; // the server of logs
 
 use std::{
     io::{self, Write},
@@ -27,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded};
 use midge_abi::{
     contract::Method,
@@ -34,7 +36,11 @@ use midge_abi::{
     problem::Problem,
 };
 use midge_loader::start::Tier;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    Layer, filter::LevelFilter, fmt, fmt::MakeWriter, layer::SubscriberExt as _,
+    registry::LookupSpan, util::SubscriberInitExt as _,
+};
 
 use self::format::Formatter;
 use crate::{
@@ -42,6 +48,7 @@ use crate::{
     output,
     route::FunctionIndex,
     stats::{Stats, StatsWriter},
+    syslog::{Severity, Syslog},
 };
 
 /// Access records that wait for one worker: 20 ms of more requests than a core serves.
@@ -145,10 +152,10 @@ pub struct DataLog {
     thread: JoinHandle<()>,
 }
 
-/// Starts the host's own log on stderr.
+/// Starts the host's own log on stderr, and tells the server of logs from now on.
 ///
 /// # Errors
-/// If the process has one already.
+/// If the process has one already, or the system has no thread left.
 pub fn start_host_log(settings: &LogSettings) -> anyhow::Result<()> {
     let level = match settings.level.value {
         LogLevel::Off => LevelFilter::OFF,
@@ -158,14 +165,27 @@ pub fn start_host_log(settings: &LogSettings) -> anyhow::Result<()> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
-    let started = match settings.format.value {
-        LogFormat::Text => {
-            builder.with_target(false).with_ansi(output::stderr_is_colourful()).try_init()
-        }
-        LogFormat::Json => builder.json().try_init(),
-    };
+    let format = settings.format.value;
+    remote::point(settings.syslog.value.as_ref())
+        .context("cannot start the thread that tells the server of logs")?;
+    let started = tracing_subscriber::registry()
+        .with(level)
+        .with(layer(format, output::stderr_is_colourful(), io::stderr))
+        .with(layer(format, false, remote::HostLines))
+        .try_init();
     started.map_err(|error| anyhow::anyhow!("the log was started before: {error}"))
+}
+
+fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
+    format: LogFormat,
+    is_colourful: bool,
+    out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Box<dyn Layer<S> + Send + Sync> {
+    let layer = fmt::layer().with_writer(out);
+    match format {
+        LogFormat::Text => layer.with_target(false).with_ansi(is_colourful).boxed(),
+        LogFormat::Json => layer.json().boxed(),
+    }
 }
 
 impl DataLog {
@@ -300,6 +320,17 @@ impl Event {
     }
 }
 
+impl Event {
+    const fn severity(&self) -> Severity {
+        match self {
+            Self::Trap { .. } | Self::Guest { level: Level::Error, .. } => Severity::Error,
+            Self::Guest { level: Level::Warn, .. } => Severity::Warning,
+            Self::Guest { level: Level::Info, .. } => Severity::Informational,
+            Self::Guest { level: Level::Debug, .. } => Severity::Debug,
+        }
+    }
+}
+
 impl GuestText {
     /// Returns the bytes.
     #[must_use]
@@ -359,22 +390,27 @@ impl Drain {
     /// What a guest said before it trapped stands before the trap: the traps are taken out first and written last,
     /// and whatever came before them is there by then.
     fn drain(&mut self) -> io::Result<()> {
-        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        let remote = remote::current();
+        let (mut batch, mut ends) = (Batch::default(), Batch::default());
+        // Once stderr is gone, the server of logs still hears everything.
+        let mut written = Ok(());
         for Sources { access, lines } in &self.sources {
             for record in access.try_iter().take(ACCESS_RECORDS_MAX) {
-                self.formatter.access(&mut text, &record)?;
+                self.formatter.access(&mut batch.text, &record)?;
+                batch.ended(Severity::Informational);
             }
             for line in lines.try_iter().take(LINES_MAX) {
-                self.formatter.line(&mut ends, &line)?;
+                self.formatter.line(&mut ends.text, &line)?;
+                ends.ended(line.event.severity());
             }
-            self.out.write_all(&text)?;
-            text.clear();
+            written = written.and(batch.write(&mut self.out, remote.as_ref()));
         }
         for line in self.guest_lines.try_iter().take(LINES_MAX) {
-            self.formatter.line(&mut text, &line)?;
+            self.formatter.line(&mut batch.text, &line)?;
+            batch.ended(line.event.severity());
         }
-        self.out.write_all(&text)?;
-        self.out.write_all(&ends)?;
+        written = written.and(batch.write(&mut self.out, remote.as_ref()));
+        written.and(ends.write(&mut self.out, remote.as_ref()))?;
         self.out.flush()
     }
 
@@ -389,6 +425,35 @@ impl Drain {
             self.reported = dropped;
             self.reported_at = Some(Instant::now());
         }
+    }
+}
+
+/// Records on their way out.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    /// Where each ends, and how grave it is.
+    ends: Vec<(usize, Severity)>,
+}
+
+impl Batch {
+    fn ended(&mut self, severity: Severity) {
+        self.ends.push((self.text.len(), severity));
+    }
+
+    /// Writes all records, and is empty.
+    fn write(&mut self, out: &mut dyn Write, remote: Option<&Syslog>) -> io::Result<()> {
+        let mut begin = 0;
+        for (end, severity) in self.ends.drain(..) {
+            if let Some(remote) = remote {
+                let record = String::from_utf8_lossy(&self.text[begin..end]);
+                remote.send(severity, std::process::id(), &record);
+            }
+            begin = end;
+        }
+        let written = out.write_all(&self.text);
+        self.text.clear();
+        written
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     marker::PhantomData,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -37,6 +37,15 @@ pub const FUNCTION_HISTOGRAMS_MAX: usize = 256;
 pub struct Stats {
     workers: Box<[WorkerStats]>,
     function_names: Box<[String]>,
+}
+
+/// What no worker counts. It goes on over a reload.
+#[derive(Debug, Default)]
+pub struct HostStats {
+    /// The host is about to stop.
+    pub is_draining: AtomicBool,
+    /// Metrics that were not pushed.
+    pub pushes_failed: AtomicU64,
 }
 
 /// The counters of one worker. Two cache lines: the processor fetches them in pairs.

@@ -43,7 +43,7 @@ fn the_table_of_metrics_is_fresh() {
 
 #[test]
 fn the_examples_of_settings_are_sound() {
-    let texts = ["configuration.md", "files.md", "listeners.md"]
+    let texts = ["configuration.md", "files.md", "listeners.md", "metrics.md"]
         .map(|name| fs::read_to_string(page(name)).unwrap());
     let examples: Vec<_> = texts.iter().flat_map(|text| text.split("```toml\n").skip(1)).collect();
     assert!(texts.len() <= examples.len());

@@ -15,6 +15,7 @@ mod outgoing; // requests that functions make
 mod programs; // programs of WASI
 mod prove; // every example against fresh instances of itself
 mod reload; // SIGHUP
+mod remote; // logs and metrics that others are told
 mod routes; // which function answers, and what is refused
 mod streams; // bodies piece by piece
 mod stop; // SIGTERM

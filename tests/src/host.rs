@@ -248,6 +248,12 @@ impl Host {
         kill_process(pid, signal).expect("the host lives");
     }
 
+    /// Returns the number of its process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns what it wrote to stderr so far.
     #[must_use]
     pub fn log(&self) -> String {

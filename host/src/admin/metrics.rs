@@ -4,10 +4,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -21,8 +18,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::log::remote;
 use crate::stats::{
-    Counter, FUNCTION_HISTOGRAMS_MAX, FunctionStats, Stats, WorkerStats,
+    Counter, FUNCTION_HISTOGRAMS_MAX, FunctionStats, HostStats, Stats, WorkerStats,
     histogram::HistogramSnapshot,
 };
 
@@ -56,6 +54,7 @@ enum Source {
     Version,
     RingTier,
     Draining,
+    HostCount(fn(&HostStats) -> u64),
     WorkerGauge(fn(&WorkerStats) -> u64),
     WorkerCount(fn(&WorkerStats) -> u64),
     WorkerTimes(fn(&WorkerStats) -> HistogramSnapshot),
@@ -226,6 +225,18 @@ pub const FAMILIES: &[Family] = &[
         "Records of the log that found no room",
     ),
     family(
+        "midge_syslog_dropped",
+        &[],
+        Source::HostCount(|_| remote::lost()),
+        "Lines that the server of logs was not told: it took none, or they found no room",
+    ),
+    family(
+        "midge_push_failures",
+        &[],
+        Source::HostCount(|host| host.pushes_failed.load(Relaxed)),
+        "Pushes of metrics that failed",
+    ),
+    family(
         "midge_function_requests",
         &["function"],
         Source::FunctionCount(|function| &function.requests),
@@ -284,16 +295,16 @@ pub const FAMILIES: &[Family] = &[
 #[derive(Debug)]
 struct StatsCollector {
     stats: Arc<Stats>,
-    is_draining: Arc<AtomicBool>,
+    host: Arc<HostStats>,
     ring_tier: RingTier,
 }
 
 impl Metrics {
     /// Makes the source.
     #[must_use]
-    pub fn new(stats: Arc<Stats>, is_draining: Arc<AtomicBool>, ring_tier: RingTier) -> Self {
+    pub fn new(stats: Arc<Stats>, host: Arc<HostStats>, ring_tier: RingTier) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(StatsCollector { stats, is_draining, ring_tier }));
+        registry.register_collector(Box::new(StatsCollector { stats, host, ring_tier }));
         Self(registry)
     }
 
@@ -307,6 +318,45 @@ impl Metrics {
         encode(&mut text, &self.0).expect("a string takes what it is given");
         text
     }
+
+    /// Returns the same in the older format of Prometheus, version 0.0.4.
+    #[must_use]
+    pub fn classic_text(&self) -> String {
+        classic(&self.text())
+    }
+}
+
+/// Turns our OpenMetrics text into the format of Prometheus: a family has the name of its samples, an info is a gauge,
+/// and there is no unit and no end.
+fn classic(text: &str) -> String {
+    let mut classic = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (Some("#"), kind) = (words.next(), words.next()) else {
+            classic += line;
+            classic.push('\n');
+            continue;
+        };
+        let (name, rest) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        match kind {
+            // It stands before the kind, on which the name depends.
+            Some("HELP") => help = Some(rest),
+            Some("TYPE") => {
+                let (suffix, kind) = match rest {
+                    "counter" => ("_total", rest),
+                    "info" => ("_info", "gauge"),
+                    _ => ("", rest),
+                };
+                if let Some(help) = help.take() {
+                    classic += &format!("# HELP {name}{suffix} {help}\n");
+                }
+                classic += &format!("# TYPE {name}{suffix} {kind}\n");
+            }
+            _ => {}
+        }
+    }
+    classic
 }
 
 /// Returns the manual's table.
@@ -355,7 +405,10 @@ impl StatsCollector {
         match family.source {
             Source::RingTier => metric.encode_info(&[("tier", self.ring_tier.name())]),
             Source::Version => metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))]),
-            Source::Draining => metric.encode_gauge(&i64::from(self.is_draining.load(Relaxed))),
+            Source::Draining => {
+                metric.encode_gauge(&i64::from(self.host.is_draining.load(Relaxed)))
+            }
+            Source::HostCount(number) => count(&mut metric, number(&self.host)),
             Source::WorkerGauge(number) => self.each_worker(|labels, worker| {
                 let value = i64::try_from(number(worker)).unwrap_or(i64::MAX);
                 metric.encode_family(labels)?.encode_gauge(&value)
@@ -544,6 +597,23 @@ pub(super) mod tests {
     #[test]
     fn the_text_is_open_metrics() {
         check_open_metrics(&busy().text());
+    }
+
+    #[test]
+    fn the_older_format_names_families_as_their_samples() {
+        let text = busy().classic_text();
+        for lines in [
+            "# HELP midge_build_info The program's version\n# TYPE midge_build_info gauge\nmidge_build_info{version=\"",
+            "# TYPE midge_requests_total counter\nmidge_requests_total{worker=\"0\"} 2\n",
+            "# TYPE midge_draining gauge\nmidge_draining 0\n",
+            "# TYPE midge_service_seconds histogram\nmidge_service_seconds_sum{worker=\"0\"} ",
+            "# TYPE midge_push_failures_total counter\nmidge_push_failures_total 0\n",
+        ] {
+            assert!(text.contains(lines), "{lines}\n{text}");
+        }
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF") && !text.contains(" info\n"));
+        let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(samples(&text), samples(&busy().text()));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::thread;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::syslog::{Severity, Syslog};
 use crate::output::{self, printable};
+use crate::syslog::{NIL, Severity, Syslog, Target};
 
 /// Consoles that are active: one line, names with spaces between them.
 const ACTIVE: &str = "/sys/class/tty/console/active";
@@ -43,7 +43,8 @@ impl Console {
 
     /// The same, and a server of logs.
     pub(super) fn with_remote(&self, target: SocketAddr) -> Self {
-        let remote = match Syslog::start(target) {
+        // Nobody names such a machine; and nobody asks it for what was lost, but the server of logs is told.
+        let remote = match Syslog::start(Target::udp(target), NIL, Arc::default()) {
             Ok(remote) => Some(remote),
             Err(error) => {
                 self.say(&format!("the server of logs {target} is not told anything: {error}"));

@@ -19,9 +19,10 @@ use crate::config::{
 use crate::deployment::open;
 use crate::grant::Grant;
 use crate::host::Host;
-use crate::log::start_host_log;
+use crate::log::{remote, start_host_log};
 use crate::notify::{self, Notify};
 use crate::output::{self, Failure};
+use crate::syslog::Severity;
 
 /// How often the end of workers is looked at while nothing else happens.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -89,6 +90,19 @@ pub fn run_one(args: &RunArgs, matches: &ArgMatches) -> Result<ExitCode> {
 }
 
 fn serve(
+    settings: &Settings,
+    reread: Option<&dyn Fn() -> Result<Settings>>,
+    is_json: bool,
+) -> Result<ExitCode> {
+    let served = serve_all(settings, reread, is_json);
+    if let Err(error) = &served {
+        remote::tell(Severity::Error, &output::error_text(error));
+    }
+    remote::flush();
+    served
+}
+
+fn serve_all(
     settings: &Settings,
     reread: Option<&dyn Fn() -> Result<Settings>>,
     is_json: bool,

@@ -29,6 +29,7 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         limits,
         build,
         log,
+        push,
         functions,
         statics,
         ..
@@ -69,6 +70,9 @@ pub fn rows(settings: &Settings) -> Vec<Row> {
         shown("log.level", &log.level),
         shown("log.format", &log.format),
         shown("log.access", &log.access),
+        given("log.syslog", &log.syslog),
+        given("push.url", &push.url),
+        quantity("push.every", &push.every),
     ];
     rows.extend(functions.iter().flat_map(function_rows));
     rows.extend(statics.iter().flat_map(static_rows));
@@ -139,6 +143,11 @@ fn shown<T: ToString>(name: &str, setting: &Setting<T>) -> Row {
     row(name, setting.value.to_string(), setting.origin)
 }
 
+fn given<T: ToString>(name: &str, setting: &Setting<Option<T>>) -> Row {
+    let value = setting.value.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    row(name, value, setting.origin)
+}
+
 fn quantity<Q: Quantity>(name: &str, setting: &Setting<Q>) -> Row {
     row(name, setting.value.show(), setting.origin)
 }
@@ -170,6 +179,7 @@ mod tests {
                 (Part::Limits, name) => format!("limits.{name}"),
                 (Part::Build, name) => format!("build.{name}"),
                 (Part::Log, name) => format!("log.{name}"),
+                (Part::Push, name) => format!("push.{name}"),
                 (Part::Function, "grant") => continue, // below
                 (Part::Function, name) => format!("function.hello.{name}"),
                 (Part::Grant, name) => format!("function.hello.grant.{name}"),

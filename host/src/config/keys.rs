@@ -244,6 +244,9 @@ pub const BUILD_MEMORY: Bounds<ByteSize> =
     bounds(BUILD_MEMORY_DEFAULT, BUILD_MEMORY_MIN, BUILD_MEMORY_MAX);
 /// Bounds of `build.time`.
 pub const BUILD_TIME: Bounds<Duration> = bounds(BUILD_TIME_DEFAULT, BUILD_TIME_MIN, BUILD_TIME_MAX);
+/// Bounds of `push.every`: what scrapers ask by, and no more than a thread can do beside the workers.
+pub const PUSH_EVERY: Bounds<Duration> =
+    bounds(Duration::from_secs(15), Duration::from_secs(1), Duration::from_secs(3600));
 
 /// The part of the file that a setting stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +261,8 @@ pub enum Part {
     Build,
     /// `[log]`.
     Log,
+    /// `[push]`.
+    Push,
     /// Each `[[function]]`.
     Function,
     /// Its `[function.grant]`.
@@ -328,6 +333,7 @@ impl Part {
             Self::Limits => "[limits]",
             Self::Build => "[build]",
             Self::Log => "[log]",
+            Self::Push => "[push]",
             Self::Function => "[[function]]",
             Self::Grant => "[function.grant]",
             Self::Static => "[[static]]",
@@ -447,6 +453,7 @@ pub const KEYS: &[Key] = &[
     key(Part::Top, "limits", Takes::Tables, "limits of the network, below"),
     key(Part::Top, "build", Takes::Tables, "limits of compiling a module, below"),
     key(Part::Top, "log", Takes::Tables, "the log, below"),
+    key(Part::Top, "push", Takes::Tables, "metrics that are pushed, below"),
     key(Part::Top, "function", Takes::Tables, "the functions, one `[[function]]` each, below"),
     key(Part::Top, "static", Takes::Tables, "folders of files, one `[[static]]` each, below"),
     key(
@@ -561,6 +568,19 @@ pub const KEYS: &[Key] = &[
     key(Part::Log, "level", Takes::Level, "the least grave message that is written"),
     key(Part::Log, "format", Takes::Format, "lines for people, or JSON objects"),
     key(Part::Log, "access", Takes::Truth(false), "a line for each request"),
+    key(
+        Part::Log,
+        "syslog",
+        Takes::Optional("`\"udp://HOST[:514]\"` or `\"tcp://HOST[:514]\"`", "none"),
+        "a server of logs that is told all lines too, RFC 5424",
+    ),
+    key(
+        Part::Push,
+        "url",
+        Takes::Optional("`\"http://HOST[:PORT]/PATH\"`", "none"),
+        "where metrics are pushed to: docs/manual/metrics.md",
+    ),
+    key(Part::Push, "every", Takes::Duration(PUSH_EVERY), "how often"),
     key(
         Part::Function,
         "name",
@@ -740,6 +760,7 @@ pub fn manual_tables() -> String {
         Part::Limits,
         Part::Build,
         Part::Log,
+        Part::Push,
         Part::Function,
         Part::Grant,
         Part::Static,

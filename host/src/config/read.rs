@@ -4,7 +4,10 @@
 //! handed out only if nothing was noted.
 
 use midge_abi::manifest::{Isolation, Metering, Traces};
-use std::{collections::HashMap, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf};
+use std::{
+    collections::HashMap, fmt, fs, net::SocketAddr, ops::Range, path::Path, path::PathBuf,
+    str::FromStr,
+};
 
 use toml::{
     Spanned,
@@ -19,8 +22,8 @@ use crate::grant::{ENTRIES_MAX, Grant, GrantedOrigin};
 
 use super::{
     BuildLimits, ByteSize, ClientAddress, Complaints, Function, Limits, LogFormat, LogLevel,
-    LogSettings, Methods, Origin, Overrides, Pattern, Quantity, RingChoice, Setting, Settings,
-    Source, Technique, Words, Workers,
+    LogSettings, Methods, Origin, Overrides, Pattern, PushSettings, Quantity, RingChoice, Setting,
+    Settings, Source, Technique, Words, Workers,
     complaint::Complaint,
     keys::{self, Bounds, Part},
     pattern,
@@ -111,6 +114,7 @@ impl<'s> Reader<'s> {
         let limits = self.table(top, "limits", Part::Limits, &empty);
         let build = self.table(top, "build", Part::Build, &empty);
         let log = self.table(top, "log", Part::Log, &empty);
+        let push = self.table(top, "push", Part::Push, &empty);
         let over = overrides.clone();
         let listen = self.listens(top);
         let sources = ClientAddress::ALL.map(|source| (source.name(), source));
@@ -132,6 +136,7 @@ impl<'s> Reader<'s> {
             limits: self.limits(&limits),
             build: self.build(&build, overrides),
             log: self.log(&log, overrides),
+            push: self.push(&push),
             functions: Vec::new(),
             statics: Vec::new(),
             traces: Traces::Functions,
@@ -196,7 +201,16 @@ impl<'s> Reader<'s> {
             level: overrides.log_level.clone().unwrap_or(level),
             format: overrides.log_format.clone().unwrap_or(format),
             access: self.truth(section, "access"),
+            syslog: self.parsed(section, "syslog", "\"udp://logs.example:514\""),
             breaks_lines: false,
+        }
+    }
+
+    fn push(&mut self, section: &Section<'_>) -> PushSettings {
+        let example = "\"http://gateway:9091/metrics/job/midge\"";
+        PushSettings {
+            url: self.parsed(section, "url", example),
+            every: self.quantity(section, "every", &keys::PUSH_EVERY),
         }
     }
 
@@ -301,6 +315,36 @@ impl<'s> Reader<'s> {
         self.set(value, Grant { http, networks })
     }
 
+    /// Reads a text by the rule of its type.
+    fn parsed<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        section: &Section<'_>,
+        name: &'static str,
+        example: &str,
+    ) -> Setting<Option<T>> {
+        let Some(value) = section.get(name) else { return Setting::default(None) };
+        let Some(text) = self.text(value, name, example) else { return Setting::default(None) };
+        match text.parse() {
+            Ok(parsed) => self.set(value, Some(parsed)),
+            Err(error) => {
+                self.unfit(value, text, name, &error, example);
+                Setting::default(None)
+            }
+        }
+    }
+
+    fn unfit(
+        &mut self,
+        value: &Value<'_>,
+        text: &str,
+        name: &str,
+        error: &dyn fmt::Display,
+        example: &str,
+    ) {
+        let what = format!("`{}` is not fit for `{name}`: {error}", shortened(text));
+        self.fault(&value.span(), &what, example);
+    }
+
     /// Reads a list of texts, each by its own rule.
     fn list<T, E: std::fmt::Display>(
         &mut self,
@@ -324,10 +368,7 @@ impl<'s> Reader<'s> {
             let Some(text) = self.text(entry, name, example) else { continue };
             match read(text) {
                 Ok(read) => entries.push(read),
-                Err(error) => {
-                    let what = format!("`{}` is not fit for `{name}`: {error}", shortened(text));
-                    self.fault(&entry.span(), &what, example);
-                }
+                Err(error) => self.unfit(entry, text, name, &error, example),
             }
         }
         entries

@@ -322,3 +322,27 @@ fn programs_get_words() {
         ],
     );
 }
+
+#[test]
+fn places_to_report_to_are_read_and_refused_with_a_remedy() {
+    let text = format!(
+        "[log]\nsyslog = \"tcp://Logs\"\n[push]\nurl = \"http://gateway:9091/a\"\nevery = \"1m\"\n{HELLO}"
+    );
+    let settings = load(&text, &Overrides::default()).unwrap();
+    let shown = |value: Option<String>| value.unwrap();
+    assert_eq!(shown(settings.log.syslog.value.map(|it| it.to_string())), "tcp://logs:514");
+    assert_eq!(shown(settings.push.url.value.map(|it| it.to_string())), "http://gateway:9091/a");
+    assert_eq!(settings.push.every.value, Duration::from_secs(60));
+    check(
+        &format!(
+            "[log]\nsyslog = \"logs:514\"\n[push]\nurl = \"https://gateway/\"\nevery = \"1ms\"\n{HELLO}"
+        ),
+        &[
+            "2:10 `logs:514` is not fit for `syslog`: it begins with neither `udp://` nor `tcp://` -> \
+             \"udp://logs.example:514\"",
+            "4:7 `https://gateway/` is not fit for `url`: nothing is pushed over TLS: name a proxy nearby \
+             that speaks it, by http -> \"http://gateway:9091/metrics/job/midge\"",
+            "5:9 every: `1ms` is outside of 1s to 1h -> \"1s\"",
+        ],
+    );
+}
