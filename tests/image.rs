@@ -15,11 +15,11 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
+use midge_tests::console::Console;
 use midge_tests::guests::HELLO;
 use midge_tests::program::{Ended, command, midge, without_settings};
-use midge_tests::wait::{PATIENCE, look_until};
+use midge_tests::wait::PATIENCE;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -275,13 +275,8 @@ fn a_machine_without_a_network_survives_the_death_of_its_server() {
     qemu.args(["-chardev", "socket,id=line,path=line,server=on,wait=off,logfile=console"]);
     qemu.args(["-serial", "chardev:line", "-qmp", "unix:qmp,server=on,wait=off"]);
     let mut qemu = Running(qemu.current_dir(folder.path()).spawn().expect("QEMU is installed"));
-    let console =
-        || String::from_utf8_lossy(&fs::read(path("console")).unwrap_or_default()).into_owned();
-    let says = |text: &str, times: usize| {
-        let said = || (times <= console().matches(text).count()).then_some(());
-        let said = look_until(Instant::now() + 6 * PATIENCE, said);
-        assert!(said.is_some(), "`{text}` {times} times in {}", console());
-    };
+    let console = Console::of(path("console"));
+    let says = |text: &str, times: usize| console.wait_for(text, times, 6 * PATIENCE);
     says("serving, ", 1);
     says("no network interface has a carrier yet", 1);
     let mut line = UnixStream::connect(path("line")).expect("QEMU listens");
@@ -295,7 +290,7 @@ fn a_machine_without_a_network_survives_the_death_of_its_server() {
     says(SWITCHED_OFF[0], 1);
     says(SWITCHED_OFF[1], 1);
     let status = qemu.0.wait().expect("it is a child of this");
-    assert!(status.success(), "{status}: {}", console());
+    assert!(status.success(), "{status}: {}", console.text());
 }
 
 /// A program that ends with this.

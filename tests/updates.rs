@@ -4,12 +4,12 @@ use std::env;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command};
-use std::time::Instant;
 
+use midge_tests::console::Console;
 use midge_tests::guests::HELLO;
 use midge_tests::http::Client;
 use midge_tests::program::{Ended, command, midge, without_settings};
-use midge_tests::wait::{PATIENCE, look_until};
+use midge_tests::wait::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -28,6 +28,7 @@ struct Machine {
     folder: TempDir,
     parts: Vec<String>,
     ports: [u16; 2],
+    console: Console,
     run: Child,
 }
 
@@ -74,22 +75,15 @@ impl Machine {
         let mut run = command(["image", "run", "--accel", "tcg", "--disk", "disk"]);
         run.args(["--port", &forwarded[0], "--port", &forwarded[1]]).current_dir(folder.path());
         without_settings(&mut run);
-        let console = File::create(folder.path().join("console")).expect("room");
-        let run = run.stderr(console).spawn().expect("midge can be run");
-        Some(Self { folder, parts, ports, run })
-    }
-
-    fn console(&self) -> String {
-        let bytes = fs::read(self.folder.path().join("console")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        let console = folder.path().join("console");
+        let run =
+            run.stderr(File::create(&console).expect("room")).spawn().expect("midge can be run");
+        Some(Self { folder, parts, ports, console: Console::of(console), run })
     }
 
     /// Waits until the console has said something so often.
     fn says(&self, text: &str, times: usize) {
-        let until = Instant::now() + BOOT_PATIENCE * PATIENCE;
-        let said =
-            look_until(until, || (times <= self.console().matches(text).count()).then_some(()));
-        assert!(said.is_some(), "`{text}` {times} times in {}", self.console());
+        self.console.wait_for(text, times, BOOT_PATIENCE * PATIENCE);
     }
 
     fn update(&self, settings: &str, key: &str, more: &[&str]) -> Ended {

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// What a refusal's body is (RFC 9457, section 3).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
 /// Why a request got no answer of its function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

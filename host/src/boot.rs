@@ -57,10 +57,8 @@ pub fn run() -> ! {
     let console = Arc::new(Console::first());
     never_die_in_silence(&console);
     mounts::mount_all(&console);
-    let console = Arc::new(console.with_all());
-    never_die_in_silence(&console);
     let words = Words::read();
-    let console = words.log.map_or(Arc::clone(&console), |log| Arc::new(console.with_remote(log)));
+    let console = Arc::new(Console::all(words.log));
     never_die_in_silence(&console);
     for complaint in &words.complaints {
         console.say(complaint);

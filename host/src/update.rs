@@ -16,6 +16,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use midge_abi::problem::Hex;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
@@ -73,7 +74,7 @@ impl Public {
     /// Returns it as an image holds it ([`places::UPDATE_KEY`](crate::boot::places::UPDATE_KEY)).
     #[must_use]
     pub fn line(&self) -> String {
-        format!("{}\n", hexadecimal(&self.0))
+        format!("{}\n", Hex(&self.0))
     }
 
     /// Reads what [`Public::line`] returned.
@@ -125,12 +126,6 @@ impl Private {
     pub fn sign(&self, image: &[u8]) -> Signature {
         self.0.sign(image).as_ref().try_into().expect("64 bytes")
     }
-}
-
-/// Returns bytes as hexadecimal digits.
-#[must_use]
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads so many bytes in hexadecimal digits.
@@ -234,7 +229,7 @@ mod tests {
             bytes: u64,
         ) {
             let signature: Signature = signature.concat().try_into().unwrap();
-            prop_assert_eq!(parse_hexadecimal(&hexadecimal(&signature)), Some(signature));
+            prop_assert_eq!(parse_hexadecimal(&Hex(&signature).to_string()), Some(signature));
             prop_assert_eq!(read_head(&head(&signature, bytes)[..]).unwrap(), (signature, bytes));
         }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use midge_abi::imports::Level;
-use midge_abi::problem::Problem;
+use midge_abi::problem::{MEDIA_TYPE, Problem};
 use midge_loader::context::RequestContext;
 use midge_loader::slot::{Discard, Progress, Running, Used, Waiting};
 use midge_loader::start::{Started, Tier};
@@ -744,7 +744,7 @@ fn problem_response<R: Ring, C: Clock>(
         Hint::Allow(methods) => (&b"allow"[..], methods.to_string()),
         Hint::Size(bytes) => (&b"content-range"[..], format!("bytes */{bytes}")),
     });
-    let content_type = (&b"content-type"[..], &b"application/problem+json"[..]);
+    let content_type = (&b"content-type"[..], MEDIA_TYPE.as_bytes());
     let retry = matches!(problem.row().status, 503).then_some((&b"retry-after"[..], RETRY_AFTER));
     let hint = hint.as_ref().map(|(name, value)| (*name, value.as_bytes()));
     let headers = std::iter::once(content_type).chain(retry).chain(hint);

@@ -1,4 +1,4 @@
-//! Little-endian fields at offsets, in headers whose layout others have fixed.
+//! Little-endian fields at offsets, in headers whose layout others have fixed; and digits.
 
 /// Writes a field.
 ///
@@ -21,6 +21,11 @@ pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 /// Reads eight bytes, if they are there.
 pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..)?.first_chunk().map(|field| u64::from_le_bytes(*field))
+}
+
+/// Returns bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Appends zeros up to a multiple of `unit`.

@@ -13,6 +13,8 @@ use std::fmt::{self, Display, Formatter};
 
 use sha2::{Digest, Sha256};
 
+use crate::bytes::hexadecimal;
+
 /// The folder that the loader looks into.
 pub const FOLDER: &str = "EFI/Linux";
 /// How often an image may fail before the one before it is started again: once can be chance.
@@ -77,7 +79,7 @@ pub fn id(parts: &[&[u8]]) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize()[..ID_BYTES])
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use crate::bytes::hexadecimal;
 use crate::tree::{Entry, Tree};
 
 /// What a container does with an image.
@@ -101,7 +102,7 @@ fn described(kind: &str, content: &[u8]) -> serde_json::Value {
 }
 
 fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(content))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
     reason = "a test tells what it skips, and what a host said"
 )]
 
+pub mod console; // what a machine says
 pub mod guests; // the guests of these tests, and the examples
 pub mod host; // a running host
 pub mod http; // requests and responses as bytes

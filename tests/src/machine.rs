@@ -22,35 +22,21 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use crate::console::Console;
 use crate::http::Client;
 use crate::program::program;
-use crate::wait::wait_for_some;
+use crate::wait::{PATIENCE, wait_for_some};
 
 /// Becomes the machine's first process.
-const ENTER: &str = r#"
-set -e
-root=$1; shift
-mount --make-rprivate /
-mount --bind "$root" "$root"
-for folder in "$@"; do
-    if [ -e "/$folder" ]; then mkdir -p "$root/$folder"; mount --rbind "/$folder" "$root/$folder"; fi
-done
-mkdir -p "$root/proc" "$root/sys" "$root/dev"
-mount -t proc proc "$root/proc"
-mount --bind "$root/proc/sys" "$root/proc/sys"
-mount -o remount,bind,ro "$root/proc/sys"
-mount -t sysfs -o ro sysfs "$root/sys"
-mount -t tmpfs tmpfs "$root/dev"
-for device in null urandom; do : > "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
-exec chroot "$root" /init
-"#;
+const ENTER: &str = include_str!("../../tools/first-process.sh");
 
 /// A machine. It ends with this.
 #[derive(Debug)]
 pub struct Machine {
     outer: Child,
     first: Pid,
-    folder: TempDir,
+    console: Console,
+    _folder: TempDir,
 }
 
 /// How a machine ended.
@@ -110,21 +96,19 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         let outer = command.spawn().expect("unshare can be run");
         let first = wait_for_some("the first process", || children(Pid::from_child(&outer)).pop());
-        Some(Self { outer, first, folder })
+        let console = Console::of(folder.path().join("console"));
+        Some(Self { outer, first, console, _folder: folder })
     }
 
     /// Returns what was said on its console so far.
     #[must_use]
     pub fn console(&self) -> String {
-        let bytes = fs::read(self.folder.path().join("console")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.console.text()
     }
 
     /// Waits until a text was said so many times.
     pub fn wait_for_text(&self, text: &str, count: usize) {
-        wait_for_some(&format!("{count} times `{text}` on the console"), || {
-            (self.console().matches(text).count() >= count).then_some(())
-        });
+        self.console.wait_for(text, count, PATIENCE);
     }
 
     /// Runs something in its network.

@@ -12,6 +12,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use midge_abi::problem::MEDIA_TYPE;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -26,7 +27,6 @@ use crate::update::{
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long the first process may take to look at an image and to write it.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
-const PROBLEM_TYPE: &str = "application/problem+json";
 
 pub(super) async fn take(request: Request) -> Response {
     let answer = match pass_on(request).await {
@@ -38,7 +38,7 @@ pub(super) async fn take(request: Request) -> Response {
     }
     let title = status.canonical_reason().unwrap_or_default();
     let problem = json!({ "title": title, "status": answer.status, "detail": answer.text });
-    (status, [(CONTENT_TYPE, PROBLEM_TYPE)], format!("{problem}\n")).into_response()
+    (status, [(CONTENT_TYPE, MEDIA_TYPE)], format!("{problem}\n")).into_response()
 }
 
 async fn pass_on(request: Request) -> Result<Answer, Answer> {

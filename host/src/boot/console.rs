@@ -33,25 +33,18 @@ impl Console {
         Self::default()
     }
 
-    /// All that the kernel has, once it can be asked.
-    pub(super) fn with_all(&self) -> Self {
+    /// All that the kernel has, once it can be asked; and a server of logs, if there is to be one.
+    pub(super) fn all(log: Option<SocketAddr>) -> Self {
         let active = fs::read_to_string(ACTIVE).unwrap_or_default();
         let names = active.split_whitespace().take(CONSOLES_MAX);
         let open = |name| OpenOptions::new().write(true).open(format!("/dev/{name}")).ok();
-        Self { devices: names.filter_map(open).collect(), remote: None }
-    }
-
-    /// The same, and a server of logs.
-    pub(super) fn with_remote(&self, target: SocketAddr) -> Self {
+        let mut console = Self { devices: names.filter_map(open).collect(), remote: None };
         // Nobody names such a machine; and nobody asks it for what was lost, but the server of logs is told.
-        let remote = match Syslog::start(Target::udp(target), NIL, Arc::default()) {
-            Ok(remote) => Some(remote),
-            Err(error) => {
-                self.say(&format!("the server of logs {target} is not told anything: {error}"));
-                None
-            }
-        };
-        Self { remote, ..self.with_all() }
+        match log.map(|log| Syslog::start(Target::udp(log), NIL, Arc::default())).transpose() {
+            Ok(remote) => console.remote = remote,
+            Err(error) => console.say(&format!("the server of logs is not told anything: {error}")),
+        }
+        console
     }
 
     /// Returns true if somebody else is told, too.

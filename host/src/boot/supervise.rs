@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -378,12 +379,20 @@ fn hear_signals(events: Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("midge-signal".into()).spawn(wait).map(drop)
 }
 
-fn hear_notices(events: Sender<Event>) -> io::Result<()> {
+/// Opens a socket that others may speak to: whoever serves is not root.
+pub(super) fn socket_for_others<'a, T>(
+    path: &'a Path,
+    bind: impl FnOnce(&'a Path) -> io::Result<T>,
+) -> io::Result<T> {
     // Of an earlier run, where this is no machine of its own.
-    drop(fs::remove_file(NOTICES));
-    let socket = UnixDatagram::bind(NOTICES)?;
-    // Whoever serves is not root.
-    fs::set_permissions(NOTICES, std::os::unix::fs::PermissionsExt::from_mode(0o622))?;
+    drop(fs::remove_file(path));
+    let socket = bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o622))?;
+    Ok(socket)
+}
+
+fn hear_notices(events: Sender<Event>) -> io::Result<()> {
+    let socket = socket_for_others(Path::new(NOTICES), UnixDatagram::bind)?;
     let wait = move || {
         let mut bytes = [0; NOTICE_BYTES_MAX];
         while let Ok(size) = socket.recv(&mut bytes) {

@@ -18,7 +18,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
@@ -35,7 +34,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::console::Console;
 use super::data::wait_for;
 use super::places::{UPDATE_KEY, UPDATES};
-use super::supervise::Event;
+use super::supervise::{Event, socket_for_others};
 use super::words::Words;
 use crate::doctor::Machine;
 use crate::update::{Answer, BYTES_MAX, Public, read_head};
@@ -79,30 +78,18 @@ pub(super) fn start(console: &Arc<Console>, words: &Words, events: Sender<Event>
             ));
         };
         let images = Arc::new(Images { device, id, release, mounted: Mutex::new(()) });
-        let found = images.with_folder(false, |folder| Ok((images.own(folder)?, failed(folder)?)));
-        match found {
-            Ok((entry, failed)) => {
-                if let Some(Entry { id, trial: Some((_, tries)), .. }) = failed {
-                    own.say(&format!(
-                        "image {id} did not serve {tries} times: {}, the one before it, is started again",
-                        images.id
-                    ));
-                }
-                if let Some((left, _)) = entry.trial {
-                    own.say(&format!("image {} is on trial, {left} more starts to go", images.id));
-                    // Nobody listens any more when the machine is ending.
-                    drop(events.send(Event::Trial(Arc::clone(&images))));
-                }
-            }
-            Err(error) => {
-                own.say(&format!("the images of this disk cannot be looked at: {error}"));
-                // It may be on trial, and one that does not serve must not stay for that.
-                drop(events.send(Event::Trial(Arc::clone(&images))));
-            }
+        let may_be_on_trial = images.look(&own).unwrap_or_else(|error| {
+            own.say(&format!("the images of this disk cannot be looked at: {error}"));
+            // One that does not serve must not stay for that.
+            true
+        });
+        if may_be_on_trial {
+            // Nobody listens any more when the machine is ending.
+            drop(events.send(Event::Trial(Arc::clone(&images))));
         }
         let key = fs::read_to_string(Path::new("/").join(UPDATE_KEY)).ok();
         if let Some(key) = key.as_deref().and_then(Public::parse_line) {
-            match listen() {
+            match socket_for_others(&Path::new("/").join(UPDATES), UnixListener::bind) {
                 Ok(listener) => images.take(&own, &listener, key, &events),
                 Err(error) => own.say(&format!("updates cannot be taken: {error}")),
             }
@@ -114,21 +101,29 @@ pub(super) fn start(console: &Arc<Console>, words: &Words, events: Sender<Event>
     }
 }
 
-fn listen() -> io::Result<UnixListener> {
-    let path = Path::new("/").join(UPDATES);
-    // Of an earlier run, where this is no machine of its own.
-    drop(fs::remove_file(&path));
-    let listener = UnixListener::bind(&path)?;
-    // Whoever serves is not root.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
-}
-
 impl Images {
+    /// Tells of an image that has failed, and whether the one that runs is on trial.
+    fn look(&self, console: &Console) -> io::Result<bool> {
+        let entries = self.with_folder(false, entries)?;
+        for Entry { id, trial, .. } in &entries {
+            if let Some((0, tries @ 1..)) = trial {
+                console.say(&format!(
+                    "image {id} did not serve {tries} times: {}, the one before it, is started again",
+                    self.id
+                ));
+            }
+        }
+        let trial = self.own(entries)?.trial;
+        if let Some((left, _)) = trial {
+            console.say(&format!("image {} is on trial, {left} more starts to go", self.id));
+        }
+        Ok(trial.is_some())
+    }
+
     /// Keeps the image that runs: it has served.
     pub(super) fn keep(&self, console: &Console) {
         let kept = self.with_folder(true, |folder| {
-            let own = self.own(folder)?;
+            let own = self.own(entries(folder)?)?;
             let kept = Entry { trial: None, ..own.clone() };
             fs::rename(folder.join(own.to_string()), folder.join(kept.to_string()))
         });
@@ -214,7 +209,7 @@ impl Images {
     fn write(&self, folder: &Path, id: &str, image: &[u8]) -> Result<(), Answer> {
         let failed =
             |error: io::Error| Answer::new(500, format!("the image cannot be written: {error}"));
-        let own = self.own(folder).map_err(failed)?;
+        let own = entries(folder).and_then(|all| self.own(all)).map_err(failed)?;
         if own.trial.is_some() {
             let text = "the image that runs is on trial itself: ask again once it is kept";
             return Err(Answer::new(409, text));
@@ -250,9 +245,9 @@ impl Images {
     }
 
     /// Finds the image that runs.
-    fn own(&self, folder: &Path) -> io::Result<Entry> {
-        let found = names(folder)?.into_iter().filter_map(|name| Entry::parse(&name));
-        let own = found.filter(|entry| entry.id == self.id).max_by_key(|entry| entry.number);
+    fn own(&self, entries: Vec<Entry>) -> io::Result<Entry> {
+        let own = entries.into_iter().filter(|entry| entry.id == self.id);
+        let own = own.max_by_key(|entry| entry.number);
         own.ok_or_else(|| io::Error::other(format!("image {} is not among them", self.id)))
     }
 
@@ -288,10 +283,8 @@ fn patiently(mut act: impl FnMut() -> Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Finds an image that has no more tries.
-fn failed(folder: &Path) -> io::Result<Option<Entry>> {
-    let mut entries = names(folder)?.into_iter().filter_map(|name| Entry::parse(&name));
-    Ok(entries.find(|entry| matches!(entry.trial, Some((0, tries)) if 0 < tries)))
+fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
+    Ok(names(folder)?.iter().filter_map(|name| Entry::parse(name)).collect())
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {

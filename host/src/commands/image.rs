@@ -155,12 +155,12 @@ impl Purpose {
 
 impl Machine {
     fn new(parts: &ImageParts, purpose: Purpose) -> Result<Self> {
-        let key = parts.update_key.as_deref().map(Public::read).transpose()?;
-        Self::updatable(parts, purpose, key)
+        Self::updatable(parts, purpose, None)
     }
 
-    /// Makes one that takes updates of this key's owner.
+    /// Makes one that takes updates of this key's owner, if no other key is named.
     fn updatable(parts: &ImageParts, purpose: Purpose, key: Option<Public>) -> Result<Self> {
+        let named = parts.update_key.as_deref().map(Public::read).transpose()?;
         let kernel = match (&parts.kernel, purpose) {
             (Some(path), _) => Some((path, read(path)?)),
             (None, Purpose::Initrd) => None,
@@ -180,7 +180,7 @@ impl Machine {
             Purpose::Disk => (joined(COMMAND_LINE, &parts.append), "midge.data=wait".to_owned()),
         };
         content.add_boot(program, modules, &words)?;
-        if let Some(key) = key {
+        if let Some(key) = named.or(key) {
             content.add(places::UPDATE_KEY, Entry::File(key.line().into_bytes()))?;
         }
         let archive = cpio::encode(&content.into_tree())?;

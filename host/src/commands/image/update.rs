@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use midge_abi::problem::Hex;
 use serde_json::Value;
 
 use super::{Machine, Purpose};
 use crate::cli::ImageUpdateArgs;
 use crate::output::{self, Failure};
-use crate::update::{PATH, Private, Public, SIGNATURE_FIELD, hexadecimal};
+use crate::update::{PATH, Private, SIGNATURE_FIELD};
 
 /// How long the machine may take to look at the image and to write it.
 const ANSWER_MAX: Duration = Duration::from_secs(180);
@@ -25,11 +26,10 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 pub(super) fn run(args: &ImageUpdateArgs) -> Result<ExitCode> {
     let key = Private::read(&args.key)?;
     // Unless another key is named, the same one is for the update after this.
-    let next = args.parts.update_key.as_deref().map(Public::read).transpose()?;
-    let machine = Machine::updatable(&args.parts, Purpose::Disk, next.or(Some(key.public())))?;
+    let machine = Machine::updatable(&args.parts, Purpose::Disk, Some(key.public()))?;
     let image = machine.firmware_program(&args.parts.stub)?;
     let id = &machine.id;
-    let signature = hexadecimal(&key.sign(&image));
+    let signature = Hex(&key.sign(&image)).to_string();
     let host = args.to.strip_prefix("http://").unwrap_or(&args.to).trim_end_matches('/');
     output::complain(&format!(
         "{}: image {id}, {} bytes, to {host}\n",
