@@ -17,6 +17,7 @@ mod fixed; // the network layer with a fixed response
 mod density; // instances until a limit stops them
 mod functions; // many functions, called as a cloud's are
 mod hyper; // a peer made of hyper
+mod image; // machines that run nothing else
 mod import; // results of other generators
 mod instructions; // what requests take, against a baseline
 mod html; // reports as one page
@@ -68,6 +69,8 @@ enum Command {
     Request(request::Arguments),
     /// Compares cold starts of whole systems: from the start of a process to its first response.
     Boot(boot::Arguments),
+    /// Compares machines of `midge image` by their kernels: from the start of QEMU to the first response.
+    Image(image::Arguments),
     /// Tells what a good client notices of thousands that never finish their heads.
     Crowd(crowd::Arguments),
     /// Compares servers by their latencies under an open loop, beside the server that does nothing.
@@ -176,6 +179,7 @@ impl Command {
                 | Self::Ways(_)
                 | Self::Request(_)
                 | Self::Boot(_)
+                | Self::Image(_)
                 | Self::Tail(_)
                 | Self::Crowd(_)
                 | Self::Stream(_)
@@ -209,6 +213,7 @@ fn main() -> ExitCode {
         }
         Command::Request(arguments) => request::run(&arguments),
         Command::Boot(arguments) => boot::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Crowd(arguments) => crowd::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Stream(arguments) => stream::run(&arguments),

@@ -10,13 +10,13 @@
 //! has a slot more for each listener after the first, for accepts that are under way when the limit is reached.
 
 use crate::clock::Clock;
-use crate::connection::{Exchange, Phase};
+use crate::connection::{Connection, Exchange, Phase};
 use crate::endpoint::Endpoint;
 use crate::listen::{Family, Listener};
 use crate::ring::{Completion, Operation, Ring};
 use crate::settings::ACCEPTS_MAX;
 use crate::timers::Tick;
-use crate::width::{byte, index, result_size};
+use crate::width::{byte, index, narrow, result_size};
 
 /// Where accepting stands.
 #[derive(Debug)]
@@ -145,7 +145,12 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
     }
 
     fn open(&mut self, slot: usize, number: usize) {
-        assert!(slot < self.connections.len(), "the kernel's table has as many slots as ours");
+        let slots = index(self.settings.slots());
+        assert!(slot < slots, "the kernel's table has as many slots as ours");
+        // Within its capacity, so nothing moves.
+        while self.connections.len() <= slot {
+            self.connections.push(Connection::free(narrow(self.connections.len())));
+        }
         if self.connections[slot].phase == Phase::Closing {
             // The kernel has closed the socket and used the slot again before it said so.
             self.release(slot);

@@ -124,6 +124,7 @@ pub struct Endpoint<R: Ring, C: Clock> {
     pub(crate) clock: C,
     pub(crate) settings: Settings,
     pub(crate) limits: Ticks,
+    /// Those that the slots had so far: memory of slots that nobody needs is not touched.
     pub(crate) connections: Vec<Connection>,
     pub(crate) connection_count: u32,
     pub(crate) acceptor: Acceptor,
@@ -188,7 +189,7 @@ impl<R: Ring, C: Clock> Endpoint<R, C> {
             ring,
             clock,
             limits: Ticks::new(&settings),
-            connections: (0..slots).map(Connection::free).collect(),
+            connections: Vec::with_capacity(index(slots)),
             connection_count: 0,
             acceptor,
             shedder: Shedder::default(),
