@@ -3,8 +3,8 @@
 #
 #   unshare --pid --net --mount --fork --kill-child sh tools/first-process.sh ROOT [FOLDER..]
 #
-# ROOT is the layer of `midge image --format oci`, unpacked, or any folder with an /init. The FOLDERs (lib, usr) are this
-# machine's, for a program that needs libraries.
+# ROOT is what `midge image --format initrd --compress none` makes, unpacked by cpio, or any folder with an /init. The
+# FOLDERs (lib, usr) are this machine's, for a program that needs libraries.
 set -e
 root=$1; shift
 mount --make-rprivate /

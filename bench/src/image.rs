@@ -2,14 +2,14 @@
 //! turn; and the first process alone, natively, from its `main` until it listens.
 //!
 //! ```text
-//!   settings, artifacts, program -- midge image --+-- oci, unpacked --> namespaces --> /init as process 1
+//!   settings, artifacts, program -- midge image --+-- initrd, unpacked --> namespaces --> /init as process 1
 //!                                                 +-- run --once, for each kernel --> QEMU
 //!                                                 +-- uki, for each kernel: its size
 //! ```
 //!
 //! What a machine says of itself on its console stands beside what is seen from here.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -82,9 +82,9 @@ struct Row {
     /// That of the last kernel in the same round is 1.
     ratio_to_last: Option<Spread>,
     /// From the first process's start, as its console tells.
-    listening_ms: Spread,
+    listening_ms: Option<Spread>,
     /// From the server's.
-    server_ms: Spread,
+    server_ms: Option<Spread>,
     /// When it began to serve; natively it would be this machine's.
     memory_mib: Option<Spread>,
     /// As a program for firmware, compressed.
@@ -95,7 +95,8 @@ struct Row {
 #[derive(Debug, Clone, Copy)]
 struct Start {
     first_response_ms: Option<f64>,
-    serving: Serving,
+    /// Nothing if the machine was ended before it had told: a response may be first.
+    serving: Option<Serving>,
 }
 
 /// What a console tells when its server is ready.
@@ -183,15 +184,17 @@ impl Lane {
 
     fn row(self) -> Row {
         let is_native = matches!(self.what, What::Native(_));
-        let of = |field: fn(&Start) -> f64| Spread::of(self.starts.iter().map(field).collect());
         let some = |values: Vec<f64>| (!values.is_empty()).then(|| Spread::of(values));
+        let told = |field: fn(Serving) -> f64| {
+            some(self.starts.iter().filter_map(|start| start.serving.map(field)).collect())
+        };
         Row {
             first_response_ms: some(
                 self.starts.iter().filter_map(|start| start.first_response_ms).collect(),
             ),
-            listening_ms: of(|start| start.serving.listening_us / 1e3),
-            server_ms: of(|start| start.serving.server_us / 1e3),
-            memory_mib: (!is_native).then(|| of(|start| start.serving.memory_mib)),
+            listening_ms: told(|serving| serving.listening_us / 1e3),
+            server_ms: told(|serving| serving.server_us / 1e3),
+            memory_mib: told(|serving| serving.memory_mib).filter(|_| !is_native),
             ratio_to_last: some(self.to_last),
             image_bytes: self.image_bytes,
             machine: self.name,
@@ -224,24 +227,17 @@ impl<'a> Maker<'a> {
         command
     }
 
-    /// Makes a container's image and unpacks it; returns the folder.
+    /// Makes an initramfs and unpacks it; returns the folder.
     fn unpacked(&self, folder: &Path) -> Result<PathBuf> {
         ensure!(rustix::process::getuid().is_root(), "only root has namespaces for it");
-        let (archive, layout, root) =
-            (folder.join("oci.tar"), folder.join("oci"), folder.join("root"));
+        let (archive, root) = (folder.join("initrd"), folder.join("root"));
         let mut command = self.image(&[]);
-        command.args(["--format", "oci", "--append", "midge.ip=none", "--output"]).arg(&archive);
-        output_of(&mut command)?;
-        unpack(&archive, &layout)?;
-        let read = |name: &str| -> Result<Value> {
-            Ok(serde_json::from_slice(&fs::read(layout.join(name))?)?)
-        };
-        let blob = |digest: &Value| -> Result<String> {
-            let digest = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:"));
-            Ok(format!("blobs/sha256/{}", digest.context("a blob is named by its SHA-256")?))
-        };
-        let manifest = read(&blob(&read("index.json")?["manifests"][0]["digest"])?)?;
-        unpack(&layout.join(blob(&manifest["layers"][0]["digest"])?), &root)?;
+        command.args(["--format", "initrd", "--compress", "none", "--append", "midge.ip=none"]);
+        output_of(command.arg("--output").arg(&archive))?;
+        fs::create_dir(&root)?;
+        let mut unpack = Command::new("cpio");
+        unpack.args(["--extract", "--quiet"]).current_dir(&root).stdin(File::open(&archive)?);
+        output_of(&mut unpack).context("apt-get install cpio")?;
         Ok(root)
     }
 
@@ -274,7 +270,7 @@ impl<'a> Maker<'a> {
         let report: Value = serde_json::from_slice(&ended.stdout)?;
         let first_response_ms = report["first_response_ms"].as_f64();
         let serving = Serving::of(&String::from_utf8_lossy(&ended.stderr));
-        Ok(Start { first_response_ms, serving: serving.context("its console does not tell")? })
+        Ok(Start { first_response_ms, serving })
     }
 }
 
@@ -297,11 +293,6 @@ fn write_functions(midge: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn unpack(archive: &Path, folder: &Path) -> Result<()> {
-    fs::create_dir(folder)?;
-    output_of(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder)).map(drop)
-}
-
 /// Runs a command to its end; what it complains of is its error.
 fn output_of(command: &mut Command) -> Result<Output> {
     let program = command.get_program().to_owned();
@@ -316,7 +307,7 @@ fn natively(root: &Path) -> Result<Start> {
     let folder = tempfile::tempdir()?;
     let (script, console) = (folder.path().join("enter"), folder.path().join("console"));
     fs::write(&script, ENTER)?;
-    let file = fs::File::create(&console)?;
+    let file = File::create(&console)?;
     let mut command = Command::new("unshare");
     command.args(["--pid", "--net", "--mount", "--fork", "--kill-child", "--", "sh"]);
     command.arg(script).arg(root).stdin(Stdio::null());
@@ -327,7 +318,7 @@ fn natively(root: &Path) -> Result<Start> {
         let said = fs::read(&console)?;
         let said = String::from_utf8_lossy(&said);
         if let Some(serving) = Serving::of(&said) {
-            return Ok(Start { first_response_ms: None, serving });
+            return Ok(Start { first_response_ms: None, serving: Some(serving) });
         }
         if Instant::now() > until || machine.0.try_wait()?.is_some() {
             bail!("it does not serve: {}", said.trim());
@@ -364,22 +355,24 @@ fn print_table(report: &Report) -> Result<()> {
         let median = |spread: Option<Spread>, digits: usize| {
             spread.map_or(String::new(), |spread| format!("{:.digits$}", spread.median))
         };
-        let range = |spread: Spread, digits: usize| {
-            format!("{:.digits$}..{:.digits$}", spread.low, spread.high)
+        let range = |spread: Option<Spread>, digits: usize| {
+            spread.map_or(String::new(), |Spread { low, high, .. }| {
+                format!("{low:.digits$}..{high:.digits$}")
+            })
         };
         #[expect(clippy::cast_precision_loss, reason = "a size for people")]
         let image = row
             .image_bytes
             .map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)));
         say!(
-            "{:<28} {:>9} {:>16} {:>7} {:>10.1} {:>16} {:>9.1} {:>7} {image:>9}",
+            "{:<28} {:>9} {:>16} {:>7} {:>10} {:>16} {:>9} {:>7} {image:>9}",
             row.machine,
             median(row.first_response_ms, 0),
-            row.first_response_ms.map_or(String::new(), |spread| range(spread, 0)),
+            range(row.first_response_ms, 0),
             median(row.ratio_to_last, 2),
-            row.listening_ms.median,
+            median(row.listening_ms, 1),
             range(row.listening_ms, 1),
-            row.server_ms.median,
+            median(row.server_ms, 1),
             median(row.memory_mib, 0),
         );
     }

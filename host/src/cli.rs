@@ -65,6 +65,9 @@ Files:
   midge.toml
           the settings; docs/manual/configuration.md lists them";
 
+/// The command that hosts are started with.
+const SERVE: &str = "serve";
+
 /// A host for WebAssembly functions: a pristine instance for every request
 #[derive(Debug, Parser)]
 #[command(name = "midge", version, long_about = DESCRIPTION, after_long_help = MANUAL)]
@@ -701,10 +704,28 @@ impl Cli {
     pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<(Self, ArgMatches), clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        if let Some(read) = Self::read_serve(&arguments) {
+            return Ok(read);
+        }
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(arguments)?;
         let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         Ok((cli, matches))
+    }
+
+    /// Reads the command that hosts are started with, and makes none of the others for that: they would be a fifth of
+    /// the start. What is not in order is left to the whole command line, which has help and what may be meant.
+    fn read_serve(arguments: &[OsString]) -> Option<(Self, ArgMatches)> {
+        if arguments.get(1)? != SERVE {
+            return None;
+        }
+        let serve = ServeArgs::augment_args(clap::Command::new(SERVE));
+        let program = clap::Command::new("midge").subcommand(serve);
+        let matches = program.try_get_matches_from(arguments).ok()?;
+        let (_, own) = matches.subcommand()?;
+        let args = ServeArgs::from_arg_matches(own).ok()?;
+        Some((Self { command: Command::Serve(args) }, matches))
     }
 }
 
@@ -867,6 +888,37 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_read_alone_as_with_all_others() {
+        let whole = |arguments: &[OsString]| {
+            let matches = Cli::command().try_get_matches_from(arguments).ok()?;
+            Some((Cli::from_arg_matches(&matches).ok()?, matches))
+        };
+        for (arguments, is_taken) in [
+            (&["midge", "serve"][..], true),
+            (&["midge", "serve", "a.toml", "--json", "--workers", "1-2"], true),
+            (&["midge", "serve", "--listen=0.0.0.0:80", "--log-level", "warn", "--", "b"], true),
+            // A fault, help, and another command.
+            (&["midge", "serve", "--workers", "many"], false),
+            (&["midge", "serve", "--help"], false),
+            (&["midge", "check"], false),
+            (&["midge"], false),
+        ] {
+            let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+            let read = Cli::read_serve(&arguments);
+            assert_eq!(read.is_some(), is_taken, "{arguments:?}");
+            if let Some((cli, matches)) = read {
+                let shown = |cli: &Cli, matches: &ArgMatches| {
+                    let Command::Serve(args) = &cli.command else { panic!("{cli:?}") };
+                    let overrides = args.host.overrides(matches);
+                    format!("{args:?} {overrides:?}")
+                };
+                let (expected, of_all) = whole(&arguments).unwrap();
+                assert_eq!(shown(&cli, &matches), shown(&expected, &of_all));
+            }
+        }
     }
 
     #[test]

@@ -153,6 +153,7 @@ impl Deployment {
     ) -> Result<Self> {
         let mut functions = Vec::with_capacity(settings.functions.len());
         let mut opened = HashMap::new();
+        let machine = Machine::of_this_process();
         for (function, index) in settings.functions.iter().zip(0..) {
             let name = &function.name.value;
             let recipe = Recipe::of(function, settings.traces);
@@ -160,7 +161,9 @@ impl Deployment {
                 open(&recipe, &shared.engines, &settings.build)
             });
             let deployed = module
-                .and_then(|module| deploy(function, FunctionIndex(index), module, shared, log))
+                .and_then(|module| {
+                    deploy(function, FunctionIndex(index), module, shared, machine, log)
+                })
                 .with_context(|| format!("cannot serve function `{name}`"))?;
             functions.push(deployed);
         }
@@ -218,6 +221,7 @@ fn deploy(
     index: FunctionIndex,
     module: &mut Opened,
     shared: &Shared,
+    machine: Machine,
     log: &GuestLog,
 ) -> Result<Deployed> {
     let artifact = &module.artifact;
@@ -237,7 +241,7 @@ fn deploy(
         artifact.manifest().source_name,
         settings.metering.value,
     );
-    let choice = choice(settings.technique.value, artifact, Machine::of_this_process())?;
+    let choice = choice(settings.technique.value, artifact, machine)?;
     let services = Arc::new(HostServices {
         function: index,
         clock: shared.clock.clone(),

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::{Machine, Purpose, put, qmp, write_firmware};
+use super::{Machine, Purpose, joined, put, qmp, write_firmware};
 use crate::cli::{Accelerator, ImageFormat, ImageRunArgs, RunFormat};
 use crate::commands::serve::catch_signals;
 use crate::config::ByteSize;
@@ -27,6 +27,11 @@ const SCHEMA: &str = "midge/image-run/1";
 const KVM_MAX: Duration = Duration::from_secs(10);
 /// Under QEMU's own computing, firmware takes seconds.
 const TCG_MAX: Duration = Duration::from_secs(120);
+/// Under QEMU's own computing the processor has no timer with a deadline, and the kernel would take 0.2 s to measure the
+/// one that there is, and to see that timers work at all.
+const TCG_WORDS: &str = "nolapic_timer no_timer_check";
+/// And a kernel that is told that bytes are as fast as words clears and copies its pages byte by byte.
+const TCG_PROCESSOR: &str = "max,-erms,-fsrm";
 /// How long a machine may take to switch itself off.
 const OFF_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -78,8 +83,15 @@ pub(super) fn run(args: &ImageRunArgs) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What the machine starts from, as arguments of QEMU's.
-fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
+/// What the machine starts from.
+struct Medium {
+    /// Arguments of QEMU's.
+    words: Vec<String>,
+    /// The kernel's command line, where QEMU loads the kernel.
+    line: Option<String>,
+}
+
+fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Medium> {
     if let Some(disk) = &args.disk {
         disk.metadata().with_context(|| format!("cannot read the disk `{}`", disk.display()))?;
         return by_firmware(args, disk, ImageFormat::Disk);
@@ -97,8 +109,8 @@ fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
         put(&path("kernel"), machine.kernel()?)?;
         put(&path("initrd"), &machine.initrd)?;
         let (kernel, initrd) = (shown(path("kernel")), shown(path("initrd")));
-        let words = ["-kernel", &kernel, "-initrd", &initrd, "-append", &machine.command_line];
-        return Ok(words.map(str::to_owned).into());
+        let words = ["-kernel", &kernel, "-initrd", &initrd].map(str::to_owned).into();
+        return Ok(Medium { words, line: Some(machine.command_line) });
     }
     let format = if args.format == RunFormat::Disk { ImageFormat::Disk } else { ImageFormat::Iso };
     let image = path("image");
@@ -107,7 +119,7 @@ fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Starts from an image that firmware looks at.
-fn by_firmware(args: &ImageRunArgs, image: &Path, format: ImageFormat) -> Result<Vec<String>> {
+fn by_firmware(args: &ImageRunArgs, image: &Path, format: ImageFormat) -> Result<Medium> {
     let firmware = args.firmware.display();
     let next = "it comes with Debian's package ovmf; another place is named by --firmware";
     args.firmware.metadata().map_err(|error| {
@@ -119,7 +131,8 @@ fn by_firmware(args: &ImageRunArgs, image: &Path, format: ImageFormat) -> Result
         ImageFormat::Disk => "virtio-blk-pci,drive=d,bootindex=0",
         _ => "ide-cd,drive=d,bootindex=0",
     };
-    Ok(["-drive", &code, "-drive", &drive, "-device", device].map(str::to_owned).into())
+    let words = ["-drive", &code, "-drive", &drive, "-device", device].map(str::to_owned).into();
+    Ok(Medium { words, line: None })
 }
 
 fn tell(args: &ImageRunArgs, accelerator: &'static str, took: Duration) -> Result<()> {
@@ -162,7 +175,7 @@ impl Guest {
     fn start(
         args: &ImageRunArgs,
         folder: &TempDir,
-        medium: &[String],
+        medium: &Medium,
         accelerator: &str,
     ) -> Result<Self> {
         let socket = folder.path().join("qmp");
@@ -174,7 +187,10 @@ impl Guest {
             ("q35", "virtio-net-pci,netdev=n,romfile=")
         };
         // Of the processor all that there is; under an emulated KVM one register of it ends QEMU.
-        let processor = if accelerator == "kvm" { "host,arch-capabilities=off" } else { "max" };
+        let (processor, more) = match accelerator {
+            "kvm" => ("host,arch-capabilities=off", ""),
+            _ => (TCG_PROCESSOR, TCG_WORDS),
+        };
         let mut command = Command::new(PROGRAM);
         command.args(["-accel", accelerator, "-cpu", processor, "-M", machine, "-m"]);
         command.arg(format!("{}M", args.memory.0 >> 20)).args(["-smp", &args.cpus.to_string()]);
@@ -188,7 +204,10 @@ impl Guest {
         let forwarded =
             args.port.iter().map(|(own, guest)| format!(",hostfwd=tcp:127.0.0.1:{own}-:{guest}"));
         command.arg("-netdev").arg(format!("user,id=n{}", forwarded.collect::<String>()));
-        command.args(["-device", network]).args(medium);
+        command.args(["-device", network]).args(&medium.words);
+        if let Some(line) = &medium.line {
+            command.arg("-append").arg(joined(line, more));
+        }
         if is_micro {
             command.args(["-global", "virtio-mmio.force-legacy=false"]);
         }
