@@ -93,6 +93,32 @@ struct Started {
     ring: Option<OwnedFd>,
 }
 
+/// A worker whose thread was started.
+struct Starting {
+    index: usize,
+    starts: Receiver<Result<Started>>,
+    inbox: Sender<Message>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+    cpu: usize,
+}
+
+impl Starting {
+    /// Waits until it can serve.
+    fn wait(self) -> Result<WorkerHandle> {
+        let Self { index, starts, inbox, waker, thread, cpu } = self;
+        match starts.recv_timeout(WORKER_START_MAX) {
+            Ok(Ok(Started { task, ring })) => {
+                Ok(WorkerHandle { inbox, waker, thread, cpu, task, ring })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                anyhow::bail!("worker {index} did not start")
+            }
+        }
+    }
+}
+
 /// A worker's thread has ended.
 pub struct Ended {
     /// Which.
@@ -135,7 +161,7 @@ impl Host {
             ring_tier,
         )?;
         let (ended_sender, ended) = bounded(cpus.len());
-        let mut workers = Vec::with_capacity(cpus.len());
+        let mut starting = Vec::with_capacity(cpus.len());
         let each = cpus.into_iter().zip(listeners).zip(assignments).enumerate();
         for (index, ((cpu, listeners), assignment)) in each {
             let seed = Seed {
@@ -149,8 +175,9 @@ impl Host {
                 prefix: request_prefix(&shared.key, index),
                 ended: ended_sender.clone(),
             };
-            workers.push(WorkerHandle::start(seed)?);
+            starting.push(WorkerHandle::start(seed)?);
         }
+        let workers = starting.into_iter().map(Starting::wait).collect::<Result<Vec<_>>>()?;
         introduce(&workers)?;
         let pusher = Pusher::start(&settings.push, admin.pushed(), Arc::clone(&stats))
             .context("cannot start the thread that pushes metrics")?;
@@ -328,7 +355,8 @@ struct Seed {
 }
 
 impl WorkerHandle {
-    fn start(seed: Seed) -> Result<Self> {
+    /// Starts its thread; the others start meanwhile.
+    fn start(seed: Seed) -> Result<Starting> {
         let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
         let waker = Waker::new().context("no descriptor left for a worker's eventfd")?;
         let event = waker.descriptor().context("no descriptor left for a worker's eventfd")?;
@@ -344,13 +372,7 @@ impl WorkerHandle {
                 let _ignored = ended.send(Ended { worker: index, result });
             })
             .context("cannot start a worker's thread")?;
-        match starts.recv_timeout(WORKER_START_MAX) {
-            Ok(Ok(Started { task, ring })) => Ok(Self { inbox, waker, thread, cpu, task, ring }),
-            Ok(Err(error)) => Err(error),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                anyhow::bail!("worker {index} did not start")
-            }
-        }
+        Ok(Starting { index, starts, inbox, waker, thread, cpu })
     }
 
     fn tell(&self, message: Message) {

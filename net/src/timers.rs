@@ -48,6 +48,7 @@ struct Link {
 #[derive(Debug)]
 pub(crate) struct Wheel {
     now: Tick,
+    /// Of the slots that had a deadline so far.
     links: Vec<Link>,
     heads: Vec<u32>,
     /// A bit per place that has slots.
@@ -69,10 +70,9 @@ pub(crate) fn tick_at(elapsed: Duration) -> Tick {
 
 impl Wheel {
     pub(crate) fn new(slots: u32, now: Tick) -> Self {
-        let link = Link { deadline: NEVER, filed: NEVER, previous: NONE, next: NONE };
         Self {
             now,
-            links: vec![link; index(slots)],
+            links: Vec::with_capacity(index(slots)),
             heads: vec![NONE; index(low(PLACES))],
             occupied: vec![0; index(low(PLACES / 64))],
         }
@@ -81,6 +81,9 @@ impl Wheel {
     /// Sets the deadline of a slot.
     #[inline]
     pub(crate) fn set(&mut self, slot: u32, deadline: Tick) {
+        if self.links.len() <= index(slot) {
+            self.widen(slot);
+        }
         let link = &mut self.links[index(slot)];
         link.deadline = deadline;
         if deadline < link.filed {
@@ -91,7 +94,17 @@ impl Wheel {
     /// Takes a slot's deadline away. It leaves the wheel when that gets there.
     #[inline]
     pub(crate) fn clear(&mut self, slot: u32) {
-        self.links[index(slot)].deadline = NEVER;
+        if let Some(link) = self.links.get_mut(index(slot)) {
+            link.deadline = NEVER;
+        }
+    }
+
+    /// Makes the links up to a slot, within their capacity.
+    #[cold]
+    #[inline(never)]
+    fn widen(&mut self, slot: u32) {
+        let link = Link { deadline: NEVER, filed: NEVER, previous: NONE, next: NONE };
+        self.links.resize(index(slot) + 1, link);
     }
 
     /// Moves on to `now` and appends the slots whose deadline has come to `expired`.
@@ -184,12 +197,6 @@ impl Wheel {
         }
         self.links[index(slot)].filed = NEVER;
     }
-
-    /// Number of slots this wheel was made for.
-    #[cfg(test)]
-    fn slots(&self) -> u32 {
-        crate::width::narrow(self.links.len())
-    }
 }
 
 #[cfg(test)]
@@ -264,7 +271,7 @@ mod tests {
                 }
                 now += pause * pause;
                 let before = now - pause * pause;
-                let due: Vec<u32> = (0..wheel.slots())
+                let due: Vec<u32> = (0_u32..8)
                     .filter(|&slot| now > before && list[index(slot)] <= now)
                     .collect();
                 prop_assert_eq!(expired(&mut wheel, now), due.clone());

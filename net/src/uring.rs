@@ -186,7 +186,7 @@ struct Parts {
 /// What the kernel reads and writes on its own time.
 struct Memory {
     buffers: Buffers,
-    /// Bytes being sent, by slot.
+    /// Bytes being sent, by slot, of those that have sent.
     outputs: Vec<Vec<u8>>,
     event: u64,
     /// Where accepts under way put their peers' addresses.
@@ -239,7 +239,7 @@ impl Uring {
         let accepts_max = index(settings.listeners * ACCEPTS_MAX);
         let memory = Memory {
             buffers,
-            outputs: std::iter::repeat_with(Vec::new).take(index(settings.table_size())).collect(),
+            outputs: Vec::with_capacity(index(settings.table_size())),
             event: 0,
             peers: vec![PeerAddress::new(); accepts_max].into(),
         };
@@ -387,7 +387,12 @@ impl Uring {
                 }
                 let size = narrow(rest.len().min(SEND_BYTES_MAX));
                 let entry = opcode::Send::new(socket(id), rest.as_ptr(), size);
-                let place = &mut self.memory().outputs[index(id.slot())];
+                let slot = index(id.slot());
+                let outputs = &mut self.memory().outputs;
+                if outputs.len() <= slot {
+                    outputs.resize_with(slot + 1, Vec::new);
+                }
+                let place = &mut outputs[slot];
                 assert!(place.capacity() == 0, "one send of a connection is under way at a time");
                 // Moving the `Vec` leaves its bytes, which `entry` points to, where they are.
                 *place = output;
