@@ -121,6 +121,9 @@ pub(crate) fn pinned<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
     Ok(result)
 }
 
+/// What would make programs in Rust walk their stacks for each error that they handle: half of a request of some.
+const BACKTRACES: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+
 /// Starts `command` without a terminal; what it complains of goes to a file of the folder.
 ///
 /// # Errors
@@ -128,6 +131,9 @@ pub(crate) fn pinned<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
 pub(crate) fn spawn(command: &mut Command, folder: &Path) -> Result<Child> {
     let complaints = std::fs::File::create(folder.join(COMPLAINTS))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
+    for name in BACKTRACES {
+        command.env_remove(name);
+    }
     let program = Path::new(command.get_program()).display().to_string();
     command.spawn().with_context(|| format!("cannot start {program}"))
 }
