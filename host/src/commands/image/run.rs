@@ -91,6 +91,7 @@ struct Medium {
     line: Option<String>,
 }
 
+/// Makes it, or finds the disk that was made before.
 fn medium(args: &ImageRunArgs, folder: &Path) -> Result<Medium> {
     if let Some(disk) = &args.disk {
         disk.metadata().with_context(|| format!("cannot read the disk `{}`", disk.display()))?;
