@@ -203,9 +203,10 @@ fn start(arguments: &Arguments, found: &Found) -> Result<Start> {
 }
 
 /// A process that is ended when this is dropped.
-struct Running {
-    child: Child,
-    cleans_up: bool,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    /// True if it is asked to end, for it has to clean up; else it is killed.
+    pub(crate) cleans_up: bool,
 }
 
 impl Running {

@@ -9,14 +9,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use midge_bench::measure::Spread;
 use serde::Serialize;
 
 use crate::cpus::Cpus;
 use crate::load::{self, Shape};
 use crate::peers::start_nginx;
-use crate::servers::{NGINX_MISSING, Server, find_midge, find_other, free_address, serving};
+use crate::servers::{
+    NGINX_MISSING, Server, find_midge, find_other, free_address, output_of, serving,
+};
 
 /// The component that forwards: the same for every host of components.
 const FORWARD: &[u8] = include_bytes!("../../examples/forward/forward.wasm");
@@ -160,9 +162,7 @@ fn start_wasmtime(wasmtime: &Path, cpu: usize) -> Result<Server> {
     let component = folder.path().join("forward.wasm");
     std::fs::write(&component, FORWARD)?;
     let compiled = folder.path().join("forward.cwasm");
-    let ended =
-        Command::new(wasmtime).arg("compile").arg(&component).arg("-o").arg(&compiled).output()?;
-    ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    output_of(Command::new(wasmtime).arg("compile").arg(&component).arg("-o").arg(&compiled))?;
     let mut command = Command::new(wasmtime);
     command.args(["serve", "-S", "cli", "--allow-precompiled", "--addr", &address.to_string()]);
     command.arg(&compiled);

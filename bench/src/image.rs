@@ -11,7 +11,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,7 +21,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::servers::{find_midge, free_address};
+use crate::boot::Running;
+use crate::servers::{find_midge, free_address, output_of};
 
 /// Becomes the first process of a machine.
 const ENTER: &str = include_str!("../../tools/first-process.sh");
@@ -293,15 +294,6 @@ fn write_functions(midge: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Runs a command to its end; what it complains of is its error.
-fn output_of(command: &mut Command) -> Result<Output> {
-    let program = command.get_program().to_owned();
-    let ended = command.output().with_context(|| format!("cannot start {}", program.display()))?;
-    let why = String::from_utf8_lossy(&ended.stderr);
-    ensure!(ended.status.success(), "{}: {}", program.display(), why.trim());
-    Ok(ended)
-}
-
 /// Starts the first process, waits until it listens, and ends it.
 fn natively(root: &Path) -> Result<Start> {
     let folder = tempfile::tempdir()?;
@@ -312,7 +304,9 @@ fn natively(root: &Path) -> Result<Start> {
     command.args(["--pid", "--net", "--mount", "--fork", "--kill-child", "--", "sh"]);
     command.arg(script).arg(root).stdin(Stdio::null());
     command.stdout(file.try_clone()?).stderr(file);
-    let mut machine = Ended(command.spawn().context("cannot start unshare")?);
+    let child = command.spawn().context("cannot start unshare")?;
+    // With unshare all in its namespace ends.
+    let mut machine = Running { child, cleans_up: false };
     let until = Instant::now() + NATIVE_MAX;
     loop {
         let said = fs::read(&console)?;
@@ -320,21 +314,10 @@ fn natively(root: &Path) -> Result<Start> {
         if let Some(serving) = Serving::of(&said) {
             return Ok(Start { first_response_ms: None, serving: Some(serving) });
         }
-        if Instant::now() > until || machine.0.try_wait()?.is_some() {
+        if Instant::now() > until || machine.child.try_wait()?.is_some() {
             bail!("it does not serve: {}", said.trim());
         }
         std::thread::park_timeout(LOOK_EVERY);
-    }
-}
-
-/// Ends a process with this, and all in its namespace.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
     }
 }
 

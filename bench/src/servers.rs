@@ -2,10 +2,10 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::processes::{CpuTime, field_kib};
 
@@ -111,7 +111,7 @@ impl Drop for Server {
 pub(crate) fn pinned<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
     let ours = core_affinity::get_core_ids().context("the CPUs of this process are unknown")?;
     let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-    anyhow::ensure!(pinned, "cannot use CPU {cpu} for servers");
+    ensure!(pinned, "cannot use CPU {cpu} for servers");
     let result = action();
     for core in ours {
         if core.id != cpu {
@@ -121,7 +121,8 @@ pub(crate) fn pinned<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
     Ok(result)
 }
 
-/// What would make programs in Rust walk their stacks for each error that they handle: half of a request of some.
+/// What would make programs in Rust walk their stacks for each error that they handle: a tenth to a fifth of a
+/// request of some.
 const BACKTRACES: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
 
 /// Starts `command` without a terminal; what it complains of goes to a file of the folder.
@@ -136,6 +137,18 @@ pub(crate) fn spawn(command: &mut Command, folder: &Path) -> Result<Child> {
     }
     let program = Path::new(command.get_program()).display().to_string();
     command.spawn().with_context(|| format!("cannot start {program}"))
+}
+
+/// Runs a command to its end; what it complains of is its error.
+///
+/// # Errors
+/// If it cannot be started, or fails.
+pub(crate) fn output_of(command: &mut Command) -> Result<Output> {
+    let program = command.get_program().to_owned();
+    let ended = command.output().with_context(|| format!("cannot start {}", program.display()))?;
+    let why = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{}: {}", program.display(), why.trim());
+    Ok(ended)
 }
 
 /// The file.

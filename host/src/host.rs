@@ -93,32 +93,6 @@ struct Started {
     ring: Option<OwnedFd>,
 }
 
-/// A worker whose thread was started.
-struct Starting {
-    index: usize,
-    starts: Receiver<Result<Started>>,
-    inbox: Sender<Message>,
-    waker: Waker,
-    thread: JoinHandle<()>,
-    cpu: usize,
-}
-
-impl Starting {
-    /// Waits until it can serve.
-    fn wait(self) -> Result<WorkerHandle> {
-        let Self { index, starts, inbox, waker, thread, cpu } = self;
-        match starts.recv_timeout(WORKER_START_MAX) {
-            Ok(Ok(Started { task, ring })) => {
-                Ok(WorkerHandle { inbox, waker, thread, cpu, task, ring })
-            }
-            Ok(Err(error)) => Err(error),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                anyhow::bail!("worker {index} did not start")
-            }
-        }
-    }
-}
-
 /// A worker's thread has ended.
 pub struct Ended {
     /// Which.
@@ -177,7 +151,7 @@ impl Host {
             };
             starting.push(WorkerHandle::start(seed)?);
         }
-        let workers = starting.into_iter().map(Starting::wait).collect::<Result<Vec<_>>>()?;
+        let workers = starting.into_iter().map(|wait| wait()).collect::<Result<Vec<_>>>()?;
         introduce(&workers)?;
         let pusher = Pusher::start(&settings.push, admin.pushed(), Arc::clone(&stats))
             .context("cannot start the thread that pushes metrics")?;
@@ -355,8 +329,8 @@ struct Seed {
 }
 
 impl WorkerHandle {
-    /// Starts its thread; the others start meanwhile.
-    fn start(seed: Seed) -> Result<Starting> {
+    /// Starts its thread. What is returned waits until it can serve: others may start meanwhile.
+    fn start(seed: Seed) -> Result<impl FnOnce() -> Result<Self>> {
         let (inbox, messages) = bounded(INBOX_MESSAGES_MAX);
         let waker = Waker::new().context("no descriptor left for a worker's eventfd")?;
         let event = waker.descriptor().context("no descriptor left for a worker's eventfd")?;
@@ -372,7 +346,13 @@ impl WorkerHandle {
                 let _ignored = ended.send(Ended { worker: index, result });
             })
             .context("cannot start a worker's thread")?;
-        Ok(Starting { index, starts, inbox, waker, thread, cpu })
+        Ok(move || match starts.recv_timeout(WORKER_START_MAX) {
+            Ok(Ok(Started { task, ring })) => Ok(Self { inbox, waker, thread, cpu, task, ring }),
+            Ok(Err(error)) => Err(error),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                anyhow::bail!("worker {index} did not start")
+            }
+        })
     }
 
     fn tell(&self, message: Message) {

@@ -51,23 +51,19 @@ const fn at_least(file: &'static str, value: &'static str, why: &'static str) ->
 
 /// Settings that can be written while the machine runs.
 pub const SETTINGS: [Tuning; 13] = [
-    Tuning {
-        effect: "a slot takes 8 mappings: 65530 hold 8191, the rest is started anew (decision 032)",
-        ..at_least(
-            "proc/sys/vm/max_map_count",
-            "4194304",
-            "each slot takes mappings, and more when written to",
-        )
-    },
+    at_least(
+        "proc/sys/vm/max_map_count",
+        "4194304",
+        "each slot takes mappings, and more when written to",
+    )
+    .known("a slot takes 8 mappings: 65530 hold 8191, the rest is started anew (decision 032)"),
     exactly("proc/sys/vm/overcommit_memory", "1", "address space is kept, not memory"),
-    Tuning {
-        effect: "none without swap, as on a machine image; `pool-scan` is not used beside any",
-        ..exactly(
-            "proc/sys/vm/swappiness",
-            "0",
-            "a page that comes from a disk takes longer than a request",
-        )
-    },
+    exactly(
+        "proc/sys/vm/swappiness",
+        "0",
+        "a page that comes from a disk takes longer than a request",
+    )
+    .known("none without swap, as on a machine image; `pool-scan` is not used beside any"),
     at_least("proc/sys/vm/stat_interval", "120", "fewer wake-ups of workers' CPUs"),
     exactly("proc/sys/kernel/timer_migration", "0", "timers stay on the CPU that set them"),
     exactly(
@@ -75,42 +71,24 @@ pub const SETTINGS: [Tuning; 13] = [
         "0",
         "no interrupt each second, and a counter to spare",
     ),
-    Tuning {
-        effect: "the limit of descriptors cannot be above it: 1048576 as kernels come",
-        ..at_least("proc/sys/fs/nr_open", "4194304", "connections are descriptors")
-    },
-    Tuning {
-        effect: "the queue of 4096 that midge asks for is cut to it; Linux before 5.4 has 128",
-        ..at_least("proc/sys/net/core/somaxconn", "4096", "connections that wait to be accepted")
-    },
-    Tuning {
-        effect: "without it a start fails while the address is missing (EADDRNOTAVAIL)",
-        ..exactly(
-            "proc/sys/net/ipv4/ip_nonlocal_bind",
-            "1",
-            "listening before the address has come",
-        )
-    },
-    Tuning {
-        effect: "as for IPv4",
-        ..exactly("proc/sys/net/ipv6/ip_nonlocal_bind", "1", "the same for IPv6")
-    },
-    Tuning {
-        effect: "without it port 80 is refused to whoever serves as nobody (EACCES)",
-        ..exactly("proc/sys/net/ipv4/ip_unprivileged_port_start", "0", "port 80 without root")
-    },
-    Tuning {
-        effect: "none on midge, which does without huge pages by itself (PR_SET_THP_DISABLE)",
-        ..exactly(
-            "sys/kernel/mm/transparent_hugepage/enabled",
-            "madvise",
-            "one write must not fetch 2 MiB",
-        )
-    },
-    Tuning {
-        effect: "starts anew after 10 s, and the loader takes the image before; else it stands still",
-        ..at_least("proc/sys/kernel/panic", "10", "a kernel that fails starts anew")
-    },
+    at_least("proc/sys/fs/nr_open", "4194304", "connections are descriptors")
+        .known("the limit of descriptors cannot be above it: 1048576 as kernels come"),
+    at_least("proc/sys/net/core/somaxconn", "4096", "connections that wait to be accepted")
+        .known("the queue of 4096 that midge asks for is cut to it; Linux before 5.4 has 128"),
+    exactly("proc/sys/net/ipv4/ip_nonlocal_bind", "1", "listening before the address has come")
+        .known("without it a start fails while the address is missing (EADDRNOTAVAIL)"),
+    exactly("proc/sys/net/ipv6/ip_nonlocal_bind", "1", "the same for IPv6").known("as for IPv4"),
+    exactly("proc/sys/net/ipv4/ip_unprivileged_port_start", "0", "port 80 without root")
+        .known("without it port 80 is refused to whoever serves as nobody (EACCES)"),
+    exactly(
+        "sys/kernel/mm/transparent_hugepage/enabled",
+        "madvise",
+        "one write must not fetch 2 MiB",
+    )
+    .known("none on midge, which does without huge pages by itself (PR_SET_THP_DISABLE)"),
+    at_least("proc/sys/kernel/panic", "10", "a kernel that fails starts anew").known(
+        "starts anew after 10 s, and the loader takes the image before; else it stands still",
+    ),
 ];
 
 /// Words that take effect with a boot alone.
@@ -153,6 +131,10 @@ pub enum State {
 }
 
 impl Tuning {
+    const fn known(self, effect: &'static str) -> Self {
+        Self { effect, ..self }
+    }
+
     /// Looks at a machine.
     #[must_use]
     pub fn state(&self, machine: &Machine) -> State {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use midge_bench::guests;
 
 use super::{Comparison, Launch, Need, Place, Row, System};
-use crate::servers::{Server, free_address, serving};
+use crate::servers::{Server, free_address, output_of, serving};
 
 /// Dirty pages and globals of the function.
 const DIRTY_PAGES: u32 = 3;
@@ -74,8 +74,7 @@ fn launch_artifact(place: &Place<'_>) -> Result<Launch> {
     function.write_guest(place.folder)?;
     let mut build = Command::new(place.program());
     build.arg("build").arg(place.folder.join("guest.wat"));
-    let built = build.arg("--output").arg(place.folder.join(function.file)).output()?;
-    ensure!(built.status.success(), "midge build: {}", String::from_utf8_lossy(&built.stderr));
+    output_of(build.arg("--output").arg(place.folder.join(function.file)))?;
     Ok(function.command(place.program(), place.address, place.cpu, place.folder)?.into())
 }
 

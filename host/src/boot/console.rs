@@ -40,9 +40,13 @@ impl Console {
         let open = |name| OpenOptions::new().write(true).open(format!("/dev/{name}")).ok();
         let mut console = Self { devices: names.filter_map(open).collect(), remote: None };
         // Nobody names such a machine; and nobody asks it for what was lost, but the server of logs is told.
-        match log.map(|log| Syslog::start(Target::udp(log), NIL, Arc::default())).transpose() {
-            Ok(remote) => console.remote = remote,
-            Err(error) => console.say(&format!("the server of logs is not told anything: {error}")),
+        if let Some(log) = log {
+            match Syslog::start(Target::udp(log), NIL, Arc::default()) {
+                Ok(remote) => console.remote = Some(remote),
+                Err(error) => {
+                    console.say(&format!("the server of logs {log} is not told anything: {error}"));
+                }
+            }
         }
         console
     }
